@@ -1,0 +1,149 @@
+"""Interface of a backbone: a multimodal LLM of a `transformers` family, cut where alignment and packing need it.
+
+A member is ``backbones/<kind>.py``: a light class (no torch at import). ``build``/``load`` return a ``LoadedBackbone`` whose
+parts the rest of the system combines itself:
+
+    pixels      = loaded.preprocess(rgb)                         uint8 (V,H,W,3) -> model's own pixel tensors of one scene
+    visual      = loaded.encode_views(batch of pixels)           -> (S, V*N, C) projected visual tokens, row-major per view
+    prefix      = loaded.prefix(views, height_px, width_px)      token ids before any question, images included
+    hidden      = loaded.language(embeds, positions, mask, cache)   decoder hidden states
+    logits      = loaded.logits(hidden rows)
+
+so that (a) several questions share one visual prefix, (b) world-position encodings can be added to visual tokens, (c) logits
+are computed at answer positions only, and (d) nothing depends on Processor classes (which need torchvision).
+The conformance suite proves for every backbone that these parts put together equal the class's own forward on the same
+sample, and that each visual token looks where ``view_grid`` says.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pipeline.options import Options
+from pipeline.grid import TokenGrid
+
+if TYPE_CHECKING:
+    import torch
+    from transformers import PreTrainedTokenizerBase
+
+GROUND_TOKEN = "<ground>"
+COORD_TOKEN = "<coord>"
+
+
+@dataclass(frozen=True, slots=True)
+class Prefix:
+    """The part of the input that all questions of a scene share: chat head, images, instruction sentence.
+
+    ``input_ids`` int64 (P,); ``visual_index`` int64 (V*N,): positions of visual tokens in view, row, column order;
+    ``positions`` int64 (A,P): position ids (A = 1 for 1-D, 3 for M-RoPE t,h,w); ``next_position``: where text goes on.
+    Newline/separator tokens that the family inserts are in ``input_ids`` and not in ``visual_index``; if such a token has
+    a learned embedding outside the table, ``extra_index``/``extra_name`` say where it goes (LLaVA's ``image_newline``).
+    """
+
+    input_ids: NDArray[np.int64]
+    visual_index: NDArray[np.int64]
+    positions: NDArray[np.int64]
+    next_position: int
+    extra_index: NDArray[np.int64] | None = None
+
+
+class LoadedBackbone(ABC):
+    """A backbone in memory: ``model`` is the `transformers` module (trainable), ``tokenizer`` its tokenizer."""
+
+    model: torch.nn.Module
+    tokenizer: PreTrainedTokenizerBase
+    hidden_size: int
+    num_layers: int
+
+    @abstractmethod
+    def view_grid(self, height_px: int, width_px: int) -> TokenGrid:
+        """Where the N = rows*cols visual tokens of one view look, in normalised coordinates of the ORIGINAL image."""
+
+    @abstractmethod
+    def preprocess(self, rgb: NDArray[np.uint8]) -> torch.Tensor:
+        """Views uint8 (V,H,W,3) -> the family's pixel tensor (V, ...), float32, one leading entry per view."""
+
+    @abstractmethod
+    def encode_views(self, pixels: torch.Tensor, height_px: int, width_px: int) -> torch.Tensor:
+        """Pixel tensor (S, V, ...) of scenes with equally sized images -> projected visual tokens (S, V*N, C)."""
+
+    @abstractmethod
+    def prefix(self, views: int, height_px: int, width_px: int) -> Prefix:
+        """The shared prefix for V views of this size (chat template of the family, then the images, then
+        ``prompts.INSTRUCTION``)."""
+
+    @abstractmethod
+    def question_ids(self, user_text: str) -> list[int]:
+        """Token ids that follow the prefix: the user's text, end of turn, start of the assistant's turn."""
+
+    @abstractmethod
+    def answer_ids(self, answer: str) -> list[int]:
+        """Token ids of an answer with the end-of-turn token (training target)."""
+
+    @abstractmethod
+    def embed(self, input_ids: torch.Tensor) -> torch.Tensor:
+        """Embedding table lookup (..., C)."""
+
+    def insert_extra(self, embeds: torch.Tensor, prefix: Prefix) -> torch.Tensor:
+        """Put learned separator embeddings at ``prefix.extra_index`` of (S,P,C) prefix embeddings (default: nothing)."""
+        return embeds
+
+    @abstractmethod
+    def language(
+        self,
+        embeds: torch.Tensor,
+        positions: torch.Tensor,
+        mask: torch.Tensor,
+        *,
+        cache: Any = None,
+        layers: Sequence[int] = (-1,),
+    ) -> dict[int, torch.Tensor]:
+        """Run the decoder on ``embeds`` (B,T,C) and return hidden states (B,T,C) per asked layer.
+
+        ``positions`` int64 (A,B,T) as in Prefix; ``mask`` bool (B,1,T,past+T), True = may attend; ``cache`` a
+        transformers Cache that is extended in place. Layer k > 0 is the output of decoder layer k, 0 the embeddings,
+        ``-1`` the output after the final norm (what 3DRS aligns), ``-k`` the output of the k-th last layer for k > 1.
+        """
+
+    @abstractmethod
+    def logits(self, hidden: torch.Tensor) -> torch.Tensor:
+        """Language-model head on any rows (..., C) -> (..., vocabulary)."""
+
+    @abstractmethod
+    def vision_parameters(self) -> list[torch.nn.Parameter]:
+        """Parameters of the vision tower (their own learning rate, may be frozen); the projector is not among them."""
+
+    def save(self, folder: Path) -> None:
+        """Write model (safetensors) and tokenizer in the transformers layout."""
+        self.model.save_pretrained(folder, safe_serialization=True)
+        self.tokenizer.save_pretrained(folder)
+
+
+class Backbone(ABC):
+    """One backbone kind (a family of MLLMs)."""
+
+    Options: ClassVar[type[Options]] = Options
+    code: ClassVar[tuple[str, ...]] = ()
+
+    def __init__(self, name: str, options: Options):
+        self.name = name
+        self.options = options
+
+    @abstractmethod
+    def pretrain_dataset(self) -> str | None:
+        """Backbones built here (size: tiny): the dataset of their 2D pretraining. None: loaded from a checkpoint."""
+
+    @abstractmethod
+    def build(self, tokenizer_folder: Path, *, seed: int, device: str) -> LoadedBackbone:
+        """A randomly initialised model of the configured size with a tokenizer trained offline."""
+
+    @abstractmethod
+    def load(self, folder: Path, *, device: str) -> LoadedBackbone:
+        """Load from a folder written by ``save`` or from a released checkpoint. Raises CheckpointError."""

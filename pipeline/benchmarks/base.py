@@ -1,0 +1,68 @@
+"""Interface of a benchmark: samples from official files, parsing, per-sample scores and set metrics.
+
+A member is ``benchmarks/<kind>.py``. Prompts are built in prompts.py (one builder for training and evaluation).
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, ClassVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pipeline.options import Options
+from pipeline.scene import Answer, ModelOutput, Sample, Task
+
+if TYPE_CHECKING:
+    from pipeline.index import SceneIndex
+
+
+@dataclass(frozen=True, slots=True)
+class MetricResult:
+    """One metric over one subset of a run's samples.
+
+    ``value`` over the whole set (in the unit of the literature: percent for shares, x100 for caption scores); ``n`` samples;
+    ``per_sample``: sample_id -> value for metrics that are means over samples (same unit), empty otherwise;
+    ``replicates`` (R,): the metric on R bootstrap resamples of scenes (metrics/stats.py), the same resamples for
+    every run of the same samples, so that differences of runs are paired. Empty when n == 0.
+    """
+
+    metric: str
+    subset: str
+    value: float
+    n: int
+    per_sample: dict[str, float]
+    replicates: NDArray[np.float64]
+
+
+class Benchmark(ABC):
+    Options: ClassVar[type[Options]] = Options
+    code: ClassVar[tuple[str, ...]] = ()
+    task: ClassVar[Task]
+    headline: ClassVar[str]
+    """Name of the metric (subset ``all``) that stands for the benchmark in overview tables."""
+    generation_tokens: ClassVar[int] = 0
+    """Upper limit of generated tokens (0: nothing is generated)."""
+
+    def __init__(self, name: str, options: Options):
+        self.name = name
+        self.options = options
+
+    @abstractmethod
+    def samples(self, index: SceneIndex, split: str) -> list[Sample]:
+        """Evaluation samples of a split, in a stable order, with unique ``sample_id``s. Raises AnnotationError."""
+
+    def training_samples(self, index: SceneIndex) -> list[Sample]:
+        """Training samples (split train), e.g. one per (question, answer). Default: ``samples(index, "train")``."""
+        return self.samples(index, "train")
+
+    @abstractmethod
+    def parse(self, sample: Sample, output: ModelOutput) -> Answer:
+        """Model output -> answer. Never raises: what cannot be parsed is ``Answer(parsed=False)`` and counted."""
+
+    @abstractmethod
+    def score(self, samples: Sequence[Sample], answers: Sequence[Answer], index: SceneIndex) -> list[MetricResult]:
+        """Exact official metrics over all samples and per subset. ``answers[i]`` belongs to ``samples[i]``."""

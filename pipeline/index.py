@@ -1,0 +1,197 @@
+"""The index of a prepared dataset: ``results/scenes/{dataset}/manifest.json`` and the reader of posed RGB-D scenes.
+
+The manifest lists, per scene, split, THE ordered frame ids, poses, intrinsics, image sizes, ground-truth objects, proposals
+and a checksum over the frames' files. Every later stage reads scenes through ``SceneIndex`` only.
+
+On disk: ``{root}/{scene}/{frame}.jpg`` colour, ``{frame}.png`` depth uint16 mm (0 = invalid), ``{frame}.txt`` 4x4
+world_from_camera (already axis-aligned), ``intrinsic.txt`` / ``depth_intrinsic.txt`` 4x4 in pixels.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image, UnidentifiedImageError
+
+from pipeline.conventions import DEPTH_UNIT_PER_M, checked_id
+from pipeline.errors import DataError, FrameError
+from pipeline.provenance import digest, read_manifest, write_manifest
+from pipeline.scene import Scene, SceneObject, SceneRecord
+
+SCHEMA_VERSION = 1
+
+
+def record_to_json(record: SceneRecord) -> dict[str, Any]:
+    """A scene record as manifest content."""
+    return {
+        "scene_id": record.scene_id,
+        "split": record.split,
+        "frame_ids": list(record.frame_ids),
+        "world_from_camera": np.round(record.world_from_camera, 7).tolist(),
+        "intrinsics": record.intrinsics.tolist(),
+        "depth_intrinsics": record.depth_intrinsics.tolist(),
+        "image_size": list(record.image_size),
+        "depth_size": list(record.depth_size),
+        "objects": [
+            {"object_id": o.object_id, "category": o.category, "box": list(o.box), "attributes": o.attributes}
+            for o in record.objects
+        ],
+        "proposals": None if record.proposals is None else np.round(record.proposals, 6).tolist(),
+        "checksum": record.checksum,
+    }
+
+
+def record_from_json(entry: dict[str, Any], *, where: str) -> SceneRecord:
+    """Manifest content as a scene record; ids are checked before they can become paths."""
+    try:
+        scene_id = checked_id(entry["scene_id"], what="scene id", where=where)
+        poses = np.asarray(entry["world_from_camera"], dtype=np.float64).reshape(-1, 4, 4)
+        frame_ids = tuple(checked_id(f, what="frame id", where=where) for f in entry["frame_ids"])
+        if len(poses) != len(frame_ids) or not np.isfinite(poses).all():
+            raise FrameError(
+                f"scene {scene_id}: {len(frame_ids)} frames but poses {poses.shape} or non-finite", where=where
+            )
+        proposals = entry["proposals"]
+        return SceneRecord(
+            scene_id=scene_id,
+            split=entry["split"],
+            frame_ids=frame_ids,
+            world_from_camera=poses,
+            intrinsics=np.asarray(entry["intrinsics"], dtype=np.float64).reshape(3, 3),
+            depth_intrinsics=np.asarray(entry["depth_intrinsics"], dtype=np.float64).reshape(3, 3),
+            image_size=(int(entry["image_size"][0]), int(entry["image_size"][1])),
+            depth_size=(int(entry["depth_size"][0]), int(entry["depth_size"][1])),
+            objects=tuple(
+                SceneObject(int(o["object_id"]), o["category"], tuple(o["box"]), dict(o["attributes"]))
+                for o in entry["objects"]
+            ),
+            proposals=None if proposals is None else np.asarray(proposals, dtype=np.float64).reshape(-1, 6),
+            checksum=entry["checksum"],
+        )
+    except (KeyError, TypeError, ValueError, IndexError) as error:
+        raise DataError(f"scene entry is malformed: {error!r}", where=where, mend="run: snakemake -R prepare") from None
+
+
+def write_index(
+    folder: Path, records: Sequence[SceneRecord], *, dataset: str, root: str, annotations: dict[str, Any], spec: str
+) -> None:
+    """Write manifest.json, last and atomically. ``root`` is relative to ``folder``.
+
+    ``annotations``: ``{benchmark: {split: [file name, ...]}}`` relative to ``folder``; ``spec`` the digest of the cell's spec.
+    """
+    scenes = [record_to_json(r) for r in records]
+    write_manifest(
+        folder / "manifest.json",
+        {
+            "schema": SCHEMA_VERSION,
+            "dataset": dataset,
+            "spec": spec,
+            "root": root,
+            "annotations": annotations,
+            "scenes": scenes,
+            "digest": digest([(s["scene_id"], s["checksum"]) for s in scenes]),
+        },
+    )
+
+
+class SceneIndex:
+    """Reader of a prepared dataset. Opening reads the manifest only; pixels are read scene by scene."""
+
+    def __init__(self, manifest: Path):
+        self.path = manifest
+        self.folder = manifest.parent
+        content = read_manifest(manifest, made_by=f"snakemake --cores all {manifest}")
+        if content.get("schema") != SCHEMA_VERSION:
+            raise DataError(
+                f"{manifest} has schema {content.get('schema')!r}",
+                allowed=str(SCHEMA_VERSION),
+                mend=f"snakemake --cores all -f {manifest}",
+            )
+        self.content = content
+        self.dataset: str = content["dataset"]
+        self.digest: str = content["digest"]
+        self.root = self.folder / content["root"]
+
+    @cached_property
+    def records(self) -> dict[str, SceneRecord]:
+        """Scene id -> record, in manifest order."""
+        where = str(self.path)
+        found = [record_from_json(entry, where=where) for entry in self.content["scenes"]]
+        return {record.scene_id: record for record in found}
+
+    def split(self, split: str) -> list[SceneRecord]:
+        """Records of one split in manifest order."""
+        return [record for record in self.records.values() if record.split == split]
+
+    def annotation_files(self, benchmark: str, split: str) -> list[Path]:
+        """The official files of a benchmark and split."""
+        by_split = self.content["annotations"].get(benchmark, {})
+        if split not in by_split:
+            raise DataError(
+                f"dataset {self.dataset!r} has no annotations of {benchmark!r} for split {split!r}",
+                where=str(self.path),
+                allowed=", ".join(sorted(self.content["annotations"])) or "(none)",
+            )
+        return [self.folder / name for name in by_split[split]]
+
+    def load(self, scene_id: str) -> Scene:
+        """Read all frames of a scene. Raises FrameError for a missing or truncated file or a wrong size."""
+        return load_scene(self.root, self.records[scene_id])
+
+    def __iter__(self) -> Iterator[SceneRecord]:
+        return iter(self.records.values())
+
+
+def _open_image(path: Path) -> NDArray[Any]:
+    try:
+        with Image.open(path) as image:
+            return np.asarray(image)
+    except FileNotFoundError:
+        raise FrameError(f"frame file {path} is missing", mend="run the rule `prepare` again with -f") from None
+    except (UnidentifiedImageError, OSError, SyntaxError, ValueError) as error:
+        raise FrameError(
+            f"frame file {path} cannot be read ({error})", mend="delete it and run `prepare` again"
+        ) from None
+
+
+def read_color(path: Path, size: tuple[int, int] | None = None) -> NDArray[np.uint8]:
+    """Colour image uint8 (H,W,3); ``size`` (H,W) is enforced when given."""
+    image = _open_image(path)
+    if image.ndim != 3 or image.shape[2] < 3 or (size is not None and image.shape[:2] != size):
+        raise FrameError(f"colour frame {path} has shape {image.shape}", allowed=f"{size or '(H, W)'} with 3 channels")
+    return np.ascontiguousarray(image[..., :3], dtype=np.uint8)
+
+
+def read_depth(path: Path, size: tuple[int, int] | None = None) -> NDArray[np.float32]:
+    """Depth in metres float32 (H,W), 0 = invalid, from a uint16 millimetre PNG."""
+    image = _open_image(path)
+    if image.ndim != 2 or (size is not None and image.shape != size):
+        raise FrameError(f"depth frame {path} has shape {image.shape}", allowed=f"{size or '(H, W)'}, one channel")
+    return image.astype(np.float32) / DEPTH_UNIT_PER_M
+
+
+def read_pose(path: Path) -> NDArray[np.float64]:
+    """A 4x4 pose. Raises FrameError when it is missing, not 4x4 or not finite."""
+    try:
+        pose = np.loadtxt(path, dtype=np.float64)
+    except FileNotFoundError:
+        raise FrameError(f"pose file {path} is missing") from None
+    except ValueError as error:
+        raise FrameError(f"pose file {path} cannot be read ({error})", allowed="4 rows of 4 numbers") from None
+    if pose.shape != (4, 4) or not math.isfinite(float(np.abs(pose).sum())):
+        raise FrameError(f"pose file {path} is not a finite 4x4 matrix", allowed="4 rows of 4 finite numbers")
+    return pose
+
+
+def load_scene(root: Path, record: SceneRecord) -> Scene:
+    """Read colour and depth of every frame of ``record`` in its order."""
+    folder = root / record.scene_id
+    rgb = np.stack([read_color(folder / f"{f}.jpg", record.image_size) for f in record.frame_ids])
+    depth = np.stack([read_depth(folder / f"{f}.png", record.depth_size) for f in record.frame_ids])
+    return Scene(record=record, rgb=rgb, depth_m=depth)

@@ -1,0 +1,127 @@
+"""Digests, atomic manifests, versions and seeds: what makes a result traceable and a rerun decidable.
+
+manifest.json is deterministic (digests, counts, shapes, checksums) and written last and atomically: its presence means
+the folder is complete. Times, host and peak memory go to run.json beside it, which no rule depends on.
+"""
+
+from __future__ import annotations
+
+import ast
+import hashlib
+import importlib.metadata
+import json
+import os
+import platform
+import resource
+import time
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from pipeline.errors import DataError
+
+PACKAGES = ("torch", "transformers", "snakemake", "zarr", "numcodecs", "open3d", "pandas", "pyarrow", "numpy")
+
+
+def canonical_json(value: Any) -> str:
+    """JSON with sorted keys and no blanks: equal values give equal text."""
+    return json.dumps(value, sort_keys=True, separators=(",", ":"), allow_nan=False)
+
+
+def digest(value: Any) -> str:
+    """First 16 hex digits of the SHA-256 of the canonical JSON of ``value``."""
+    return hashlib.sha256(canonical_json(value).encode()).hexdigest()[:16]
+
+
+def file_digest(path: Path) -> str:
+    """First 16 hex digits of the SHA-256 of a file's bytes, read in blocks."""
+    with path.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()[:16]
+
+
+def _without_docstrings(tree: ast.AST) -> ast.AST:
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef):
+            body = node.body
+            if body and isinstance(body[0], ast.Expr) and isinstance(body[0].value, ast.Constant):
+                node.body = body[1:] or [ast.Pass()]
+    return tree
+
+
+def code_digest(files: Iterable[Path]) -> str:
+    """Digest of the syntax trees of source files: comments, docstrings and layout do not change it, behaviour does.
+
+    A folder stands for all its *.py files.
+    """
+    trees: list[str] = []
+    for path in files:
+        for source in sorted(path.glob("**/*.py")) if path.is_dir() else [path]:
+            trees.append(source.name + ast.dump(_without_docstrings(ast.parse(source.read_text(encoding="utf-8")))))
+    return digest(trees)
+
+
+def package_file(*dotted: str) -> list[Path]:
+    """Paths of package modules, ``"geometry"`` -> pipeline/geometry.py, ``"metrics"`` -> the folder pipeline/metrics."""
+    root = Path(__file__).parent
+    paths = []
+    for name in dotted:
+        base = root.joinpath(*name.split("."))
+        paths.append(base if base.is_dir() else base.with_suffix(".py"))
+    return paths
+
+
+def write_atomic(path: Path, data: bytes | str) -> None:
+    """Write a file so that it is there whole or not at all (same folder, fsync, rename)."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    with temporary.open("wb") as stream:
+        stream.write(data.encode() if isinstance(data, str) else data)
+        stream.flush()
+        os.fsync(stream.fileno())
+    temporary.replace(path)
+
+
+def write_manifest(path: Path, content: dict[str, Any]) -> None:
+    """Write a deterministic manifest atomically (sorted keys, one trailing newline)."""
+    write_atomic(path, json.dumps(content, sort_keys=True, indent=1, allow_nan=False) + "\n")
+
+
+def read_manifest(path: Path, *, made_by: str) -> dict[str, Any]:
+    """Read a manifest; a missing or malformed one is a DataError that names the command ``made_by`` that makes it."""
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise DataError(f"{path} does not exist", mend=made_by) from None
+    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        raise DataError(f"{path} is not valid JSON ({error})", mend=f"delete it and run: {made_by}") from None
+    if not isinstance(content, dict):
+        raise DataError(f"{path} does not hold a JSON object", mend=f"delete it and run: {made_by}")
+    return content
+
+
+def versions() -> dict[str, str]:
+    """Versions of the packages that results depend on."""
+    return {name: importlib.metadata.version(name) for name in PACKAGES} | {"python": platform.python_version()}
+
+
+def seed_for(*parts: object) -> int:
+    """A 63-bit seed from any parts, the same on every machine and in every process (unlike hash())."""
+    text = "\x1f".join(str(p) for p in parts)
+    return int.from_bytes(hashlib.sha256(text.encode()).digest()[:8], "big") >> 1
+
+
+@contextmanager
+def run_record(path: Path, **facts: Any) -> Iterator[dict[str, Any]]:
+    """Write run.json at the end of a step: wall and CPU seconds, peak memory, host, versions, plus what the body adds."""
+    record: dict[str, Any] = dict(facts)
+    start, cpu = time.perf_counter(), time.process_time()
+    yield record
+    record |= {
+        "wall_s": round(time.perf_counter() - start, 3),
+        "cpu_s": round(time.process_time() - cpu, 3),
+        "peak_rss_mb": round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024, 1),
+        "host": platform.node(),
+        "versions": versions(),
+    }
+    write_atomic(path, json.dumps(record, sort_keys=True, indent=1, default=str) + "\n")

@@ -1,0 +1,108 @@
+"""A folder is the registry: ``pipeline/teachers/vggt.py`` is the teacher kind ``vggt``.
+
+Nothing is registered by hand and nothing is imported until it is asked for. A member file defines exactly one final
+class that derives from the folder's base (``datasets``: Dataset, ``teachers``: Teacher, ``backbones``: Backbone,
+``benchmarks``: Benchmark) with an ``Options`` model. A member file must import fast: torch, transformers, open3d and zarr are
+imported inside functions or live in helper modules.
+
+Extra folders: the environment variable PIPELINE_PLUGINS (os.pathsep-separated) names folders that hold subfolders
+``datasets``, ``teachers``, ``backbones``, ``benchmarks`` with further member files; a name in pipeline/ wins.
+"""
+
+from __future__ import annotations
+
+import importlib
+import importlib.util
+import inspect
+import os
+import sys
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from types import ModuleType
+from typing import Any, Literal
+
+from pipeline.errors import ConfigError, UnknownNameError
+from pipeline.options import did_you_mean, validate
+
+Interface = Literal["datasets", "teachers", "backbones", "benchmarks"]
+INTERFACES: tuple[Interface, ...] = ("datasets", "teachers", "backbones", "benchmarks")
+_BASES: dict[str, str] = {
+    "datasets": "Dataset",
+    "teachers": "Teacher",
+    "backbones": "Backbone",
+    "benchmarks": "Benchmark",
+}
+_NOT_MEMBERS = {"__init__", "base"}
+
+
+def unknown(what: str, name: str, available: Iterable[str], *, where: str | None = None) -> UnknownNameError:
+    """The error for a name that is not there, with the nearest one and all that are."""
+    names = sorted(available)
+    return UnknownNameError(
+        f"unknown {what} {name!r}{did_you_mean(name, names)}", where=where, allowed=", ".join(names) or "(none defined)"
+    )
+
+
+def _folders(interface: Interface) -> list[Path]:
+    own = Path(__file__).parent / interface
+    extra = [Path(p) / interface for p in os.environ.get("PIPELINE_PLUGINS", "").split(os.pathsep) if p]
+    return [own, *extra]
+
+
+def member_files(interface: Interface) -> dict[str, Path]:
+    """Kind name -> file, found by scanning; ``base.py`` and names with a leading underscore are not members."""
+    found: dict[str, Path] = {}
+    for folder in _folders(interface):
+        for path in sorted(folder.glob("*.py")):
+            if path.stem not in _NOT_MEMBERS and not path.stem.startswith("_"):
+                found.setdefault(path.stem, path)
+    return found
+
+
+def _load(interface: Interface, kind: str, path: Path) -> ModuleType:
+    if path.parent == Path(__file__).parent / interface:
+        return importlib.import_module(f"pipeline.{interface}.{kind}")
+    name = f"pipeline_plugins.{interface}.{kind}"
+    if name in sys.modules and sys.modules[name].__file__ == str(path):
+        return sys.modules[name]
+    spec = importlib.util.spec_from_file_location(name, path)
+    if spec is None or spec.loader is None:
+        raise ConfigError(f"cannot load plugin file {path}")
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[name] = module
+    spec.loader.exec_module(module)
+    return module
+
+
+def member_class(interface: Interface, kind: str, *, where: str | None = None) -> type:
+    """The member class of a kind; UnknownNameError with a suggestion when there is none."""
+    files = member_files(interface)
+    if kind not in files:
+        raise unknown(interface[:-1], kind, files, where=where)
+    module = _load(interface, kind, files[kind])
+    base = getattr(importlib.import_module(f"pipeline.{interface}.base"), _BASES[interface])
+    classes = [
+        c
+        for _, c in inspect.getmembers(module, inspect.isclass)
+        if issubclass(c, base) and c.__module__ == module.__name__ and not inspect.isabstract(c)
+    ]
+    if len(classes) != 1:
+        raise ConfigError(
+            f"{files[kind].name} must define exactly one concrete {_BASES[interface]}, found {len(classes)}",
+            where=str(files[kind]),
+        )
+    return classes[0]
+
+
+def create(interface: Interface, member: Mapping[str, Any]) -> Any:
+    """Instance of a member from its resolved spec ``{"name": .., "kind": .., "options": {..}}`` (see config.py)."""
+    cls = member_class(interface, member["kind"])
+    return cls(member["name"], validate(cls.Options, member["options"], where=f"{interface}.{member['name']}"))
+
+
+def member_path(interface: Interface, kind: str) -> Path:
+    """The source file of a kind."""
+    files = member_files(interface)
+    if kind not in files:
+        raise unknown(interface[:-1], kind, files)
+    return files[kind]

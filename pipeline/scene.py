@@ -1,0 +1,128 @@
+"""Frozen data classes that cross module borders, with their shapes. See conventions.py for frames and units."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+Task = Literal["grounding", "caption", "qa", "representation"]
+
+
+@dataclass(frozen=True, slots=True)
+class SceneObject:
+    """A ground-truth object. ``box`` (6,) [cx,cy,cz,dx,dy,dz] in metres, world frame."""
+
+    object_id: int
+    category: str
+    box: tuple[float, float, float, float, float, float]
+    attributes: dict[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class SceneRecord:
+    """Everything about a scene except its pixels; one entry of a dataset's manifest.json.
+
+    ``frame_ids`` is THE ordered frame list: teacher extraction, training and evaluation all use it and nothing else.
+    ``world_from_camera`` (V,4,4); ``intrinsics`` and ``depth_intrinsics`` (3,3) in pixels of colour and depth images;
+    ``image_size``/``depth_size`` are (height, width); ``proposals`` are detector-like boxes (N,6), or None when the
+    split uses ground-truth boxes as candidates (training); ``checksum`` is over the frames' files.
+    """
+
+    scene_id: str
+    split: str
+    frame_ids: tuple[str, ...]
+    world_from_camera: NDArray[np.float64]
+    intrinsics: NDArray[np.float64]
+    depth_intrinsics: NDArray[np.float64]
+    image_size: tuple[int, int]
+    depth_size: tuple[int, int]
+    objects: tuple[SceneObject, ...]
+    proposals: NDArray[np.float64] | None
+    checksum: str
+
+    def candidate_boxes(self) -> NDArray[np.float64]:
+        """Boxes (N,6) among which grounding chooses: proposals where the split has them, else ground truth by id order."""
+        if self.proposals is not None:
+            return self.proposals
+        return np.asarray([o.box for o in self.objects], dtype=np.float64).reshape(-1, 6)
+
+    def object(self, object_id: int) -> SceneObject:
+        """The ground-truth object with this id (KeyError when there is none)."""
+        for candidate in self.objects:
+            if candidate.object_id == object_id:
+                return candidate
+        raise KeyError(object_id)
+
+
+@dataclass(frozen=True, slots=True)
+class Scene:
+    """A scene with pixels: ``rgb`` uint8 (V,H,W,3), ``depth_m`` float32 (V,Hd,Wd) with 0 = invalid."""
+
+    record: SceneRecord
+    rgb: NDArray[np.uint8]
+    depth_m: NDArray[np.float32]
+
+    @property
+    def scene_id(self) -> str:
+        return self.record.scene_id
+
+
+@dataclass(frozen=True, slots=True)
+class Sample:
+    """One question to a model about one scene. Field use by task:
+
+    grounding  ``text`` is the description; ``target_ids`` the ground-truth object ids (empty: zero target).
+    caption    ``input_box`` (6,) is the box shown to the model (None: gated, no proposal with IoU >= 0.5 found);
+               ``references`` all human captions; ``target_ids`` holds the described object.
+    qa         ``text`` is the question, ``situation`` the SQA3D situation text (else ""), ``references`` all answers.
+    representation  no text at all: one sample per scene (correspondence).
+
+    ``subsets`` are the names under which the sample is also reported, e.g. ("unique",), ("st_w_d",), ("what",).
+    ``any_number``: a grounding description that may fit no object or several (changes the prompt).
+    ``answer`` is the training target text of qa/caption samples ("" for grounding).
+    """
+
+    sample_id: str
+    scene_id: str
+    benchmark: str
+    task: Task
+    text: str = ""
+    situation: str = ""
+    answer: str = ""
+    references: tuple[str, ...] = ()
+    target_ids: tuple[int, ...] = ()
+    input_box: tuple[float, ...] | None = None
+    any_number: bool = False
+    subsets: tuple[str, ...] = ()
+    metadata: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class ModelOutput:
+    """What a model said to one sample, before parsing.
+
+    ``raw_text``: generated text (qa, caption). ``probabilities`` (N+1,): softmax over the scene's candidate boxes
+    followed by the zero target (grounding). ``boxes`` (N,6): those candidates. ``value``: a number measured on the
+    model itself (representation), with ``count`` the number of items it is a mean over.
+    """
+
+    raw_text: str = ""
+    probabilities: NDArray[np.float64] | None = None
+    boxes: NDArray[np.float64] | None = None
+    value: float | None = None
+    count: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """A parsed output. ``parsed`` is False when the output could not be used (counted, never raised)."""
+
+    text: str = ""
+    boxes: tuple[tuple[float, ...], ...] = ()
+    scores: tuple[float, ...] = ()
+    value: float | None = None
+    count: int = 0
+    parsed: bool = True

@@ -1,0 +1,88 @@
+"""Interface of a teacher: a frozen model that turns the views of a scene into per-view token features.
+
+A member is ``teachers/<kind>.py``. Special tokens are dropped inside ``encode``; nothing after it guesses from token counts.
+Kinds of teacher, told apart by class attributes, never by name:
+
+* ``present = False``: no features at all (``none``): the DAG has no extract job for it and training has no alignment term.
+* ``trained_here = True``: has ``pretrain``; the rule ``pretrain_teacher`` writes results/teachers/{teacher}/ first.
+* ``derived = True``: its features are another teacher's (``source()``) under other scene ids (control ``shuffled``).
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, ClassVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pipeline.options import Options
+from pipeline.grid import TokenGrid
+from pipeline.scene import Scene
+
+if TYPE_CHECKING:
+    from pipeline.index import SceneIndex
+
+
+@dataclass(frozen=True, slots=True)
+class TeacherFeatures:
+    """``tokens`` float32 (V,G,K,D), row-major on ``grid``. ``confidence`` (V,G,K) in [0,1] or None (used as loss weight)."""
+
+    tokens: NDArray[np.float32]
+    grid: TokenGrid
+    confidence: NDArray[np.float32] | None = None
+
+
+class Teacher(ABC):
+    Options: ClassVar[type[Options]] = Options
+    code: ClassVar[tuple[str, ...]] = ()
+    present: ClassVar[bool] = True
+    trained_here: ClassVar[bool] = False
+    derived: ClassVar[bool] = False
+    order_dependent: ClassVar[bool] = False
+    """True when features depend on the order or set of views (VGGT: the first view has tokens of its own)."""
+    licence: ClassVar[str] = "not stated"
+
+    def __init__(self, name: str, options: Options):
+        self.name = name
+        self.options = options
+
+    @property
+    @abstractmethod
+    def dim(self) -> int:
+        """Feature width D."""
+
+    @abstractmethod
+    def grid(self, height_px: int, width_px: int) -> TokenGrid:
+        """The token grid of an image of this size."""
+
+    @abstractmethod
+    def encode(self, scene: Scene) -> TeacherFeatures:
+        """Features of all views of a scene, in the order of ``scene.record.frame_ids``. Call ``load`` first."""
+
+    def load(self, weights: Path | None, device: str) -> str:
+        """Load weights onto ``device``; return a digest of them ("" when there are none).
+
+        ``weights`` is the folder results/teachers/{teacher}/ of a teacher trained here, else None.
+        Raises CheckpointError for missing or partial weights.
+        """
+        return ""
+
+    def source(self) -> str | None:
+        """Name of the teacher whose stored features a derived teacher uses."""
+        return None
+
+    def scene_map(self, scene_ids: Sequence[str]) -> dict[str, str]:
+        """Derived teachers: for each scene the scene whose features stand in for it (same number of views)."""
+        raise TypeError(f"{type(self).__name__} is not derived")
+
+    def pretrain_dataset(self) -> str | None:
+        """Teachers trained here: name of the dataset (config key) they learn from."""
+        return None
+
+    def pretrain(self, index: SceneIndex, folder: Path, *, device: str) -> dict[str, float]:
+        """Teachers trained here: train on ``index`` and write weights (safetensors) into ``folder``; return figures."""
+        raise TypeError(f"{type(self).__name__} is not trained here")

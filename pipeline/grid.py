@@ -69,9 +69,7 @@ def adaptive_matrix(target: int, source: int) -> NDArray[np.float64]:
     return weights
 
 
-def resample_tokens(
-    tokens: torch.Tensor, source: TokenGrid, target: TokenGrid, method: Resampling = "area"
-) -> torch.Tensor:
+def resample_tokens(tokens: torch.Tensor, source: TokenGrid, target: TokenGrid, method: Resampling = "area") -> torch.Tensor:
     """Average ``tokens`` (..., G, K, D) of ``source`` into the cells of ``target`` -> (..., G', K', D), float32.
 
     ``area`` uses both windows (exact overlap); ``adaptive`` ignores them and equals ``adaptive_avg_pool2d``, the

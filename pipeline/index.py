@@ -54,9 +54,7 @@ def record_from_json(entry: dict[str, Any], *, where: str) -> SceneRecord:
         poses = np.asarray(entry["world_from_camera"], dtype=np.float64).reshape(-1, 4, 4)
         frame_ids = tuple(checked_id(f, what="frame id", where=where) for f in entry["frame_ids"])
         if len(poses) != len(frame_ids) or not np.isfinite(poses).all():
-            raise FrameError(
-                f"scene {scene_id}: {len(frame_ids)} frames but poses {poses.shape} or non-finite", where=where
-            )
+            raise FrameError(f"scene {scene_id}: {len(frame_ids)} frames but poses {poses.shape} or non-finite", where=where)
         proposals = entry["proposals"]
         return SceneRecord(
             scene_id=scene_id,
@@ -155,9 +153,7 @@ def _open_image(path: Path) -> NDArray[Any]:
     except FileNotFoundError:
         raise FrameError(f"frame file {path} is missing", mend="run the rule `prepare` again with -f") from None
     except (UnidentifiedImageError, OSError, SyntaxError, ValueError) as error:
-        raise FrameError(
-            f"frame file {path} cannot be read ({error})", mend="delete it and run `prepare` again"
-        ) from None
+        raise FrameError(f"frame file {path} cannot be read ({error})", mend="delete it and run `prepare` again") from None
 
 
 def read_color(path: Path, size: tuple[int, int] | None = None) -> NDArray[np.uint8]:

@@ -2,7 +2,7 @@
 
 Nothing is registered by hand and nothing is imported until it is asked for. A member file defines exactly one final
 class that derives from the folder's base (``datasets``: Dataset, ``teachers``: Teacher, ``backbones``: Backbone,
-``benchmarks``: Benchmark) with an ``Options`` model. A member file must import fast: torch, transformers, open3d and zarr are
+``benchmarks``: Benchmark) with an ``options_model``. A member file must import fast: torch, transformers, open3d and zarr are
 imported inside functions or live in helper modules.
 
 Extra folders: the environment variable PIPELINE_PLUGINS (os.pathsep-separated) names folders that hold subfolders
@@ -97,7 +97,7 @@ def member_class(interface: Interface, kind: str, *, where: str | None = None) -
 def create(interface: Interface, member: Mapping[str, Any]) -> Any:
     """Instance of a member from its resolved spec ``{"name": .., "kind": .., "options": {..}}`` (see config.py)."""
     cls = member_class(interface, member["kind"])
-    return cls(member["name"], validate(cls.Options, member["options"], where=f"{interface}.{member['name']}"))
+    return cls(member["name"], validate(cls.options_model, member["options"], where=f"{interface}.{member['name']}"))
 
 
 def member_path(interface: Interface, kind: str) -> Path:

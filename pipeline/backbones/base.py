@@ -26,12 +26,12 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline.options import Options
 from pipeline.grid import TokenGrid
+from pipeline.options import Options
 
 if TYPE_CHECKING:
     import torch
-    from transformers import PreTrainedTokenizerBase
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 GROUND_TOKEN = "<ground>"
 COORD_TOKEN = "<coord>"
@@ -57,7 +57,7 @@ class Prefix:
 class LoadedBackbone(ABC):
     """A backbone in memory: ``model`` is the `transformers` module (trainable), ``tokenizer`` its tokenizer."""
 
-    model: torch.nn.Module
+    model: PreTrainedModel
     tokenizer: PreTrainedTokenizerBase
     hidden_size: int
     num_layers: int
@@ -122,14 +122,14 @@ class LoadedBackbone(ABC):
 
     def save(self, folder: Path) -> None:
         """Write model (safetensors) and tokenizer in the transformers layout."""
-        self.model.save_pretrained(folder, safe_serialization=True)
+        self.model.save_pretrained(folder)
         self.tokenizer.save_pretrained(folder)
 
 
 class Backbone(ABC):
     """One backbone kind (a family of MLLMs)."""
 
-    Options: ClassVar[type[Options]] = Options
+    options_model: ClassVar[type[Options]] = Options
     code: ClassVar[tuple[str, ...]] = ()
 
     def __init__(self, name: str, options: Options):

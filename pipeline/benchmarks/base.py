@@ -39,7 +39,7 @@ class MetricResult:
 
 
 class Benchmark(ABC):
-    Options: ClassVar[type[Options]] = Options
+    options_model: ClassVar[type[Options]] = Options
     code: ClassVar[tuple[str, ...]] = ()
     task: ClassVar[Task]
     headline: ClassVar[str]

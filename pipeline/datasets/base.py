@@ -24,7 +24,7 @@ class Dataset(ABC):
         manifest.json                         written last through pipeline.index.write_index
     """
 
-    Options: ClassVar[type[Options]] = Options
+    options_model: ClassVar[type[Options]] = Options
     code: ClassVar[tuple[str, ...]] = ()
     """Dotted package modules (below pipeline) whose behaviour this member's output depends on, besides its own file."""
 

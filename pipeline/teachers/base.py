@@ -19,8 +19,8 @@ from typing import TYPE_CHECKING, ClassVar
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline.options import Options
 from pipeline.grid import TokenGrid
+from pipeline.options import Options
 from pipeline.scene import Scene
 
 if TYPE_CHECKING:
@@ -37,7 +37,7 @@ class TeacherFeatures:
 
 
 class Teacher(ABC):
-    Options: ClassVar[type[Options]] = Options
+    options_model: ClassVar[type[Options]] = Options
     code: ClassVar[tuple[str, ...]] = ()
     present: ClassVar[bool] = True
     trained_here: ClassVar[bool] = False

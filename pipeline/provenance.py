@@ -49,16 +49,26 @@ def _without_docstrings(tree: ast.AST) -> ast.AST:
     return tree
 
 
-def code_digest(files: Iterable[Path]) -> str:
+def code_digest(files: Iterable[Path], *, without: tuple[str, ...] = ()) -> str:
     """Digest of the syntax trees of source files: comments, docstrings and layout do not change it, behaviour does.
 
-    A folder stands for all its *.py files.
+    A folder stands for all its *.py files. Functions and methods named in ``without`` are left out, so that e.g. an edit
+    to how a benchmark scores does not rerun the training that only uses its samples.
     """
     trees: list[str] = []
     for path in files:
         for source in sorted(path.glob("**/*.py")) if path.is_dir() else [path]:
-            trees.append(source.name + ast.dump(_without_docstrings(ast.parse(source.read_text(encoding="utf-8")))))
+            tree = _without_docstrings(ast.parse(source.read_text(encoding="utf-8")))
+            trees.append(source.name + ast.dump(_without_functions(tree, without)))
     return digest(trees)
+
+
+def _without_functions(tree: ast.AST, names: tuple[str, ...]) -> ast.AST:
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Module | ast.ClassDef):
+            kept = [n for n in node.body if not (isinstance(n, ast.FunctionDef) and n.name in names)]
+            node.body = kept or [ast.Pass()]
+    return tree
 
 
 def package_file(*dotted: str) -> list[Path]:

@@ -1,0 +1,198 @@
+"""config.yaml as typed models: the single source of names, defaults and checks.
+
+Definitions are mappings (``datasets``, ``teachers``, ``backbones``, ``recipes``, ``benchmarks``), the selection ``study`` is lists; a
+second ``--configfile`` deep-merges mappings and replaces lists, exactly as Snakemake does. ``kind`` defaults to the key. Options of a member
+are checked by the member's own model, so that adding a member is one file and one line here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+import yaml
+from pydantic import Field
+
+from pipeline import registry
+from pipeline.conventions import NAME_PATTERN, is_name
+from pipeline.errors import ConfigError
+from pipeline.options import Options, validate
+from pipeline.training.recipe import Recipe
+
+Member = dict[str, Any]
+"""A resolved entry: {"name": .., "kind": .., "options": {every option with its value}}."""
+
+
+class FeatureOptions(Options):
+    """How teacher features are cached."""
+
+    shards: int = Field(
+        1, ge=1, le=4096, description="Shards per dataset x teacher; one extract job each, scenes by stable hash."
+    )
+    dtype: Literal["bfloat16", "float32"] = Field(
+        "bfloat16", description="Stored number format; bf16 moves a cosine by < 4e-6."
+    )
+    splits: tuple[Literal["train", "val", "test"], ...] = Field(
+        ("train",), min_length=1, description="Splits to extract. Evaluation never reads features, so train is enough."
+    )
+
+
+class EvaluationOptions(Options):
+    """How runs are scored and compared."""
+
+    split: Literal["train", "val", "test"] = Field("test", description="Split that predict and score use.")
+    bootstrap_replicates: int = Field(1000, ge=100, le=100_000, description="Resamples of scenes behind every interval.")
+    confidence: float = Field(0.95, gt=0.5, lt=1.0, description="Level of every interval.")
+    seed: int = Field(0, ge=0, description="Seed of the scene resampling.")
+
+
+class Study(Options):
+    """The selection. An omitted list means every key of the section."""
+
+    datasets: tuple[str, ...] | None = Field(None, description="Datasets of the matrix.")
+    teachers: tuple[str, ...] | None = Field(None, description="Teachers of the matrix; `none` is always added.")
+    backbones: tuple[str, ...] | None = Field(None, description="Backbones of the matrix.")
+    recipes: tuple[str, ...] | None = Field(None, description="Recipes of the matrix.")
+    benchmarks: tuple[str, ...] | None = Field(None, description="Benchmarks that every run is scored on.")
+    seeds: tuple[int, ...] = Field((0,), min_length=1, description="Training seeds; two or more give intervals over seeds.")
+
+
+class ConfigFile(Options):
+    """The top level of config.yaml."""
+
+    datasets: dict[str, dict[str, Any] | None] = Field(min_length=1, description="Name -> dataset options.")
+    teachers: dict[str, dict[str, Any] | None] = Field(default_factory=dict, description="Name -> teacher options.")
+    backbones: dict[str, dict[str, Any] | None] = Field(min_length=1, description="Name -> backbone options.")
+    recipes: dict[str, dict[str, Any] | None] = Field(min_length=1, description="Name -> training recipe.")
+    benchmarks: dict[str, dict[str, Any] | None] = Field(min_length=1, description="Name -> benchmark options.")
+    study: Study = Field(default_factory=Study, description="The selection that `rule all` makes.")
+    features: FeatureOptions = Field(default_factory=FeatureOptions, description="The feature store.")
+    evaluation: EvaluationOptions = Field(default_factory=EvaluationOptions, description="Scoring and intervals.")
+
+
+class StudyConfig:
+    """A checked configuration with every default filled in."""
+
+    def __init__(self, content: Mapping[str, Any]):
+        self.file = validate(ConfigFile, content, where="config.yaml")
+        self.datasets = _members("datasets", self.file.datasets)
+        self.teachers = _members("teachers", {"none": None, **self.file.teachers})
+        self.backbones = _members("backbones", self.file.backbones)
+        self.benchmarks = _members("benchmarks", self.file.benchmarks)
+        self.recipes = {name: _recipe(name, options or {}) for name, options in self.file.recipes.items()}
+        self.features, self.evaluation = self.file.features, self.file.evaluation
+        self.study = self._selection()
+        self._check_references()
+
+    def _selection(self) -> dict[str, tuple[Any, ...]]:
+        """The study's lists, complete: omitted lists filled in, `none` first among the teachers."""
+        study = self.file.study
+        chosen: dict[str, tuple[Any, ...]] = {}
+        for section in ("datasets", "teachers", "backbones", "recipes", "benchmarks"):
+            defined = getattr(self, section)
+            names = getattr(study, section)
+            if names is None:
+                names = tuple(defined)
+            for name in names:
+                if name not in defined:
+                    raise registry.unknown(section[:-1], name, defined, where=f"config.yaml: study.{section}")
+            if not names:
+                raise ConfigError("an empty list selects nothing", where=f"config.yaml: study.{section}")
+            _refuse_duplicates(names, f"config.yaml: study.{section}")
+            chosen[section] = tuple(names)
+        chosen["teachers"] = ("none", *(t for t in chosen["teachers"] if t != "none"))
+        _refuse_duplicates(study.seeds, "config.yaml: study.seeds")
+        if min(study.seeds) < 0:
+            raise ConfigError(f"a seed is negative: {min(study.seeds)}", where="config.yaml: study.seeds", allowed="0 or more")
+        chosen["seeds"] = study.seeds
+        return chosen
+
+    def _check_references(self) -> None:
+        """Names that one definition uses of another must exist."""
+        for name, member in self.teachers.items():
+            teacher = registry.create("teachers", member)
+            self._check_pretrain("teachers", name, teacher.pretrain_dataset() if teacher.trained_here else None)
+            if teacher.derived:
+                self._check_source(name, teacher.source())
+        for name, member in self.backbones.items():
+            self._check_pretrain("backbones", name, registry.create("backbones", member).pretrain_dataset())
+        for name, recipe in self.recipes.items():
+            for benchmark in recipe.train_on:
+                if benchmark not in self.benchmarks:
+                    where = f"config.yaml: recipes.{name}.train_on"
+                    raise registry.unknown("benchmark", benchmark, self.benchmarks, where=where)
+
+    def _check_pretrain(self, section: str, name: str, dataset: str | None) -> None:
+        if dataset is not None and dataset not in self.datasets:
+            raise registry.unknown("dataset", dataset, self.datasets, where=f"config.yaml: {section}.{name}.pretrain.dataset")
+
+    def _check_source(self, name: str, source: str | None) -> None:
+        where = f"config.yaml: teachers.{name}.of"
+        if source is None or source not in self.teachers:
+            raise registry.unknown("teacher", str(source), self.teachers, where=where)
+        other = registry.create("teachers", self.teachers[source])
+        if other.derived or not other.present:
+            raise ConfigError(f"{source!r} has no features of its own to derive from", where=where)
+
+
+def _refuse_duplicates(values: Sequence[Any], where: str) -> None:
+    twice = sorted({str(v) for v in values if list(values).count(v) > 1})
+    if twice:
+        raise ConfigError(f"named twice: {', '.join(twice)}", where=where)
+
+
+def _checked_name(name: str, where: str) -> None:
+    if not is_name(name):
+        raise ConfigError(f"{name!r} is not a name", where=where, allowed=f"lower snake case ({NAME_PATTERN})")
+
+
+def _members(interface: registry.Interface, entries: Mapping[str, Mapping[str, Any] | None]) -> dict[str, Member]:
+    """Entries resolved and checked by the members' own option models."""
+    members: dict[str, Member] = {}
+    for name, entry in entries.items():
+        where = f"config.yaml: {interface}.{name}"
+        _checked_name(name, where)
+        options = dict(entry or {})
+        kind = options.pop("kind", name)
+        cls = registry.member_class(interface, kind, where=where)
+        model = validate(cls.options_model, options, where=where)
+        members[name] = {"name": name, "kind": kind, "options": model.model_dump(mode="json")}
+    return members
+
+
+def _recipe(name: str, options: Mapping[str, Any]) -> Recipe:
+    _checked_recipe_name(name)
+    return validate(Recipe, options, where=f"config.yaml: recipes.{name}")
+
+
+def _checked_recipe_name(name: str) -> None:
+    """Recipe names may start with a digit (`3drs`): they are path parts, never Python names."""
+    if not is_name(f"r{name}"):
+        raise ConfigError(f"{name!r} is not a name", where=f"config.yaml: recipes.{name}", allowed="[a-z0-9_]+")
+
+
+def merge(base: dict[str, Any], update: Mapping[str, Any]) -> dict[str, Any]:
+    """Deep-merge mappings, replace everything else (Snakemake's rule for several config files)."""
+    for key, value in update.items():
+        if isinstance(value, Mapping) and isinstance(base.get(key), dict):
+            merge(base[key], value)
+        else:
+            base[key] = value
+    return base
+
+
+def read_config(files: Sequence[Path]) -> StudyConfig:
+    """Read and merge YAML files, the first being the base. ConfigError for faults of syntax or content."""
+    content: dict[str, Any] = {}
+    for path in files:
+        try:
+            loaded = yaml.safe_load(path.read_text(encoding="utf-8"))
+        except FileNotFoundError:
+            raise ConfigError(f"{path} does not exist") from None
+        except yaml.YAMLError as error:
+            raise ConfigError(f"{path} is not valid YAML: {error}") from None
+        if not isinstance(loaded, dict):
+            raise ConfigError(f"{path} does not hold a mapping", allowed=", ".join(ConfigFile.model_fields))
+        merge(content, loaded)
+    return StudyConfig(content)

@@ -1,0 +1,223 @@
+"""The resolved specification of every cell: what a job is told, and what decides whether it reruns.
+
+Each method returns canonical JSON. A rule passes it as its only parameter: it holds the cell's own options, with every
+default filled in, and a digest of the syntax trees of the modules whose behaviour the cell's result depends on. So an edit to one teacher reruns
+that teacher's cells, a comment reruns nothing, and no job depends on config.yaml as a file.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from pipeline import paths, registry
+from pipeline.config import Member, StudyConfig
+from pipeline.provenance import canonical_json, code_digest, package_file
+
+_CODE: dict[str, tuple[str, ...]] = {
+    "prepare": ("steps.prepare", "index", "frames"),
+    "pretrain_teacher": ("steps.pretrain_teacher", "index", "grid"),
+    "pretrain_backbone": ("steps.pretrain_backbone", "mllm.pretrain2d", "prompts", "grid"),
+    "extract": ("steps.extract", "features", "grid", "geometry", "index"),
+    "train": ("steps.train", "alignment", "training", "prompts", "grid", "geometry", "index"),
+    "predict": (
+        "steps.predict",
+        "evaluation",
+        "mllm.generate",
+        "training.model",
+        "training.positions",
+        "prompts",
+        "grid",
+        "geometry",
+    ),
+    "score": ("steps.score", "metrics"),
+    "cell": ("steps.cell", "tables.aggregate", "tables.schema", "metrics.stats"),
+    "summary": ("steps.summary", "tables"),
+    "report": ("steps.report", "report"),
+}
+"""Per verb the package modules (below pipeline/) that its result depends on, besides the members' own files."""
+
+
+@cache
+def _digest(files: tuple[Path, ...], without: tuple[str, ...]) -> str:
+    return code_digest(files, without=without)
+
+
+def verb_code(verb: str, members: Iterable[tuple[registry.Interface, Member]] = (), without: tuple[str, ...] = ()) -> str:
+    """Digest of a verb's modules and of its members' files (functions named in ``without`` left out of member files)."""
+    own = _digest(tuple(package_file(*_CODE[verb])), ())
+    parts = [own]
+    for interface, member in members:
+        cls = registry.member_class(interface, member["kind"])
+        parts.append(_digest((registry.member_path(interface, member["kind"]),), without))
+        parts.append(_digest(tuple(package_file(*cls.code)), ()))
+    return "".join(part[:8] for part in parts)
+
+
+class Specs:
+    """Specs and inputs of all cells of one configuration."""
+
+    def __init__(self, config: StudyConfig):
+        self.config = config
+
+    # ------------------------------------------------------------------ specs
+
+    def prepare(self, dataset: str) -> str:
+        member = self.config.datasets[dataset]
+        return canonical_json({"dataset": member, "code": verb_code("prepare", [("datasets", member)])})
+
+    def pretrain_teacher(self, teacher: str) -> str:
+        member = self.config.teachers[teacher]
+        return canonical_json({"teacher": member, "code": verb_code("pretrain_teacher", [("teachers", member)])})
+
+    def pretrain_backbone(self, backbone: str) -> str:
+        member = self.config.backbones[backbone]
+        return canonical_json({"backbone": member, "code": verb_code("pretrain_backbone", [("backbones", member)])})
+
+    def extract(self, dataset: str, teacher: str, shard: str) -> str:
+        member, features = self.config.teachers[teacher], self.config.features
+        return canonical_json(
+            {
+                "dataset": dataset,
+                "teacher": member,
+                "shard": int(shard.removeprefix("shard")),
+                "shards": 1 if self.teacher(teacher).derived else features.shards,
+                "splits": features.splits,
+                "store": {"dtype": features.dtype},
+                "code": verb_code("extract", [("teachers", member)]),
+            }
+        )
+
+    def train(self, dataset: str, backbone: str, teacher: str, recipe: str, seed: str) -> str:
+        member, chosen = self.config.backbones[backbone], self.config.recipes[recipe]
+        tasks = {name: self.config.benchmarks[name] for name in chosen.train_on}
+        members: list[tuple[registry.Interface, Member]] = [("backbones", member)]
+        members += [("benchmarks", task) for task in tasks.values()]
+        return canonical_json(
+            {
+                "dataset": dataset,
+                "backbone": member,
+                "teacher": teacher,
+                "recipe": chosen.model_dump(mode="json"),
+                "seed": int(seed),
+                "benchmarks": tasks,
+                "code": verb_code("train", members, without=("score", "parse")),
+            }
+        )
+
+    def predict(self, backbone: str, recipe: str) -> str:
+        member, tasks = self.config.backbones[backbone], self._benchmarks()
+        members: list[tuple[registry.Interface, Member]] = [("backbones", member)]
+        members += [("benchmarks", task) for task in tasks.values()]
+        return canonical_json(
+            {
+                "backbone": member,
+                "recipe": self.config.recipes[recipe].model_dump(mode="json"),
+                "benchmarks": tasks,
+                "split": self.config.evaluation.split,
+                "code": verb_code("predict", members, without=("score",)),
+            }
+        )
+
+    def score(self) -> str:
+        tasks, evaluation = self._benchmarks(), self.config.evaluation
+        return canonical_json(
+            {
+                "benchmarks": tasks,
+                "split": evaluation.split,
+                "bootstrap": {"replicates": evaluation.bootstrap_replicates, "seed": evaluation.seed},
+                "code": verb_code("score", [("benchmarks", task) for task in tasks.values()]),
+            }
+        )
+
+    def cell(self, dataset: str, backbone: str) -> str:
+        return canonical_json(
+            {
+                "dataset": dataset,
+                "backbone": backbone,
+                "runs": [
+                    {**run, "manifest": paths.RUN_MANIFEST.format(dataset=dataset, backbone=backbone, **run)}
+                    for run in self.runs_of_cell()
+                ],
+                "benchmarks": self._benchmarks(),
+                "level": self.config.evaluation.confidence,
+                "code": verb_code("cell"),
+            }
+        )
+
+    def summary(self) -> str:
+        return canonical_json(
+            {"study": self._study(), "level": self.config.evaluation.confidence, "code": verb_code("summary")}
+        )
+
+    def report(self) -> str:
+        return canonical_json({"study": self._study(), "code": verb_code("report")})
+
+    def _benchmarks(self) -> dict[str, Member]:
+        return {name: self.config.benchmarks[name] for name in self.config.study["benchmarks"]}
+
+    def _study(self) -> dict[str, Any]:
+        return {key: list(values) for key, values in self.config.study.items()}
+
+    # ----------------------------------------------------------------- inputs
+
+    def teacher(self, teacher: str) -> Any:
+        """An instance of the teacher member (light: no weights)."""
+        return registry.create("teachers", self.config.teachers[teacher])
+
+    def teacher_scenes(self, teacher: str) -> str:
+        """Manifest of the scenes a teacher trained here learns from."""
+        return paths.SCENES.format(dataset=self.teacher(teacher).pretrain_dataset())
+
+    def backbone_scenes(self, backbone: str) -> str:
+        """Manifest of the scenes of a backbone's 2D pretraining."""
+        member = registry.create("backbones", self.config.backbones[backbone])
+        return paths.SCENES.format(dataset=member.pretrain_dataset())
+
+    def teacher_weights(self, teacher: str) -> list[str]:
+        """Manifest of the weights of a teacher trained here, else nothing."""
+        return [paths.TEACHER.format(teacher=teacher)] if self.teacher(teacher).trained_here else []
+
+    def backbone_weights(self, backbone: str) -> list[str]:
+        """Manifest of a backbone built here, else nothing (released checkpoint)."""
+        member = registry.create("backbones", self.config.backbones[backbone])
+        return [] if member.pretrain_dataset() is None else [paths.BACKBONE.format(backbone=backbone)]
+
+    def feature_sources(self, dataset: str, teacher: str) -> list[str]:
+        """Feature manifests that a derived teacher's view refers to."""
+        found = self.teacher(teacher)
+        return self.features(dataset, found.source()) if found.derived else []
+
+    def features(self, dataset: str, teacher: str) -> list[str]:
+        """All feature manifests of a dataset x teacher ([] for `none`)."""
+        found = self.teacher(teacher)
+        if not found.present:
+            return []
+        shards = 1 if found.derived else self.config.features.shards
+        return [paths.FEATURES.format(dataset=dataset, teacher=teacher, shard=paths.shard_name(i)) for i in range(shards)]
+
+    def runs_of_cell(self) -> list[dict[str, Any]]:
+        """Teacher x recipe x seed of a cell, `none` first."""
+        study = self.config.study
+        return [
+            {"teacher": teacher, "recipe": recipe, "seed": seed}
+            for recipe in study["recipes"]
+            for teacher in study["teachers"]
+            for seed in study["seeds"]
+        ]
+
+    def cell_inputs(self, pattern: str, dataset: str, backbone: str) -> list[str]:
+        """``pattern`` (paths.RUN_MANIFEST, paths.SCORES, ...) for every run of a cell, and every benchmark if it has one."""
+        benchmarks = self.config.study["benchmarks"] if "{benchmark}" in pattern else (None,)
+        return [
+            pattern.format(dataset=dataset, backbone=backbone, benchmark=benchmark, **run)
+            for run in self.runs_of_cell()
+            for benchmark in benchmarks
+        ]
+
+    def cells(self) -> list[str]:
+        """Tables of all dataset x backbone cells of the study."""
+        study = self.config.study
+        return [paths.CELL.format(dataset=d, backbone=b) for d in study["datasets"] for b in study["backbones"]]

@@ -1,4 +1,4 @@
-"""The command line: one verb per rule. ``python -m pipeline --help`` lists them; ``python -m pipeline VERB --help`` explains one.
+"""The command line: one verb per rule. ``python -m pipeline --help`` lists them, ``python -m pipeline VERB --help`` explains.
 
 A user's mistake (PipelineError) gives one message and exit code 2; anything else is a bug and shows its traceback.
 """

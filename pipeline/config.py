@@ -1,8 +1,8 @@
 """config.yaml as typed models: the single source of names, defaults and checks.
 
-Definitions are mappings (``datasets``, ``teachers``, ``backbones``, ``recipes``, ``benchmarks``), the selection ``study`` is lists; a
-second ``--configfile`` deep-merges mappings and replaces lists, exactly as Snakemake does. ``kind`` defaults to the key. Options of a member
-are checked by the member's own model, so that adding a member is one file and one line here.
+Definitions are mappings (``datasets``, ``teachers``, ``backbones``, ``recipes``, ``benchmarks``), the selection ``study``
+is lists; a second ``--configfile`` deep-merges mappings and replaces lists, exactly as Snakemake does. ``kind`` defaults to
+the key. Options of a member are checked by the member's own model, so adding a member is one file and one line of config.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """The resolved specification of every cell: what a job is told, and what decides whether it reruns.
 
 Each method returns canonical JSON. A rule passes it as its only parameter: it holds the cell's own options, with every
-default filled in, and a digest of the syntax trees of the modules whose behaviour the cell's result depends on. So an edit to one teacher reruns
-that teacher's cells, a comment reruns nothing, and no job depends on config.yaml as a file.
+default filled in, and a digest of the syntax trees of the modules whose behaviour the cell's result depends on. So an edit
+to one teacher reruns that teacher's cells, a comment reruns nothing, and no job depends on config.yaml as a file.
 """
 
 from __future__ import annotations

@@ -1,0 +1,70 @@
+import pytest
+
+from pipeline import registry
+from pipeline.errors import ConfigError, UnknownNameError
+
+PLUGIN = """
+from pipeline.benchmarks.base import Benchmark
+from pipeline.scene import Answer
+
+
+class Plugin(Benchmark):
+    task = "qa"
+    headline = "em"
+
+    def samples(self, index, split):
+        return []
+
+    def parse(self, sample, output):
+        return Answer()
+
+    def score(self, samples, answers, index):
+        return []
+"""
+
+
+def test_every_member_file_defines_one_concrete_class():
+    for interface in registry.INTERFACES:
+        files = registry.member_files(interface)
+        assert files, interface
+        for kind in files:
+            assert registry.member_class(interface, kind).__module__ == f"pipeline.{interface}.{kind}"
+
+
+def test_a_misspelt_kind_is_answered_with_the_nearest_one():
+    with pytest.raises(UnknownNameError, match=r"unknown teacher 'vgtt', did you mean 'vggt'\?") as error:
+        registry.member_class("teachers", "vgtt")
+    assert "geometry" in str(error.value)
+
+
+def test_a_plugin_folder_adds_members(tmp_path, monkeypatch):
+    folder = tmp_path / "benchmarks"
+    folder.mkdir()
+    (folder / "plugged.py").write_text(PLUGIN)
+    monkeypatch.setenv("PIPELINE_PLUGINS", str(tmp_path))
+    assert "plugged" in registry.member_files("benchmarks")
+    assert registry.create("benchmarks", {"name": "p", "kind": "plugged", "options": {}}).headline == "em"
+
+
+def test_a_file_without_a_member_class_is_refused(tmp_path, monkeypatch):
+    folder = tmp_path / "teachers"
+    folder.mkdir()
+    (folder / "empty_one.py").write_text("x = 1\n")
+    monkeypatch.setenv("PIPELINE_PLUGINS", str(tmp_path))
+    with pytest.raises(ConfigError, match="exactly one concrete Teacher, found 0"):
+        registry.member_class("teachers", "empty_one")
+
+
+def test_member_files_import_without_heavy_packages():
+    import subprocess
+    import sys
+
+    code = (
+        "import sys; from pipeline import registry\n"
+        "for i in registry.INTERFACES:\n"
+        "    for k in registry.member_files(i): registry.member_class(i, k)\n"
+        "heavy = {'torch', 'transformers', 'open3d', 'zarr', 'matplotlib'} & set(sys.modules)\n"
+        "sys.exit(f'imported {heavy}' if heavy else 0)"
+    )
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert result.returncode == 0, result.stderr

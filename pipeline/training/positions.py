@@ -1,0 +1,57 @@
+"""World-position encoding ``avg-discrete-sin3d`` of visual tokens, box centres and the ``<coord>`` token.
+
+Source: Video-3D-LLM section 3.2 as used by 3DRS: a cell's mean world point is clamped to a fixed volume, rounded to 0.1 m
+voxels and encoded by sines and cosines per axis. Unlike the reference (bf16 coordinates in training, fp16 in evaluation) voxel
+numbers are integers computed in float32, and cells without valid depth get no encoding (the reference averages the camera
+centre into them).
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+LOWER_M = np.array([-15.0, -15.0, -5.0], dtype=np.float32)
+UPPER_M = np.array([15.0, 15.0, 5.0], dtype=np.float32)
+VOXEL_M = np.float32(0.1)
+VOXELS = (301, 301, 101)
+"""Number of voxels per axis: both ends of the volume are voxel centres."""
+
+
+def discretise(points_m: NDArray[np.floating]) -> NDArray[np.int64]:
+    """World points (..., 3) in metres -> voxel numbers int64 (..., 3) in 0..300, 0..300, 0..100 (rounding half to even)."""
+    clamped = np.clip(np.asarray(points_m, dtype=np.float32), LOWER_M, UPPER_M)
+    numbers: NDArray[np.int64] = np.rint((clamped - LOWER_M) / VOXEL_M).astype(np.int64)
+    return numbers
+
+
+def axis_table(count: int, width: int) -> torch.Tensor:
+    """Encodings of the numbers 0..count-1 along one axis, float32 (count, width // 3).
+
+    Channel k holds sin (even k) or cos (odd k) of number / 10000^(2 floor(k/2) / F) with F = width // 3; computed in
+    float64, so that large arguments keep their phase, then rounded.
+    """
+    features = width // 3
+    k = torch.arange(features, dtype=torch.float64)
+    wavelength = 10000 ** (2 * torch.div(k, 2, rounding_mode="floor") / max(features, 1))
+    angle = torch.arange(count, dtype=torch.float64)[:, None] / wavelength
+    return torch.where(k.long() % 2 == 0, angle.sin(), angle.cos()).float()
+
+
+class WorldPositions:
+    """Encodings of voxel numbers at one width, by table lookup (the numbers are few, the sines are not free)."""
+
+    def __init__(self, width: int, device: str | torch.device = "cpu"):
+        if width < 3:
+            raise ValueError(f"world positions need a width of at least 3, got {width}")
+        self.width = width
+        self.tables = [axis_table(count, width).to(device) for count in VOXELS]
+
+    def __call__(self, numbers: torch.Tensor) -> torch.Tensor:
+        """Voxel numbers int64 (..., 3) -> float32 (..., width): x, y, z parts, then 0 for the width % 3 last channels."""
+        parts = [table[numbers[..., axis]] for axis, table in enumerate(self.tables)]
+        tail = self.width - 3 * (self.width // 3)
+        if tail:
+            parts.append(parts[0].new_zeros((*numbers.shape[:-1], tail)))
+        return torch.cat(parts, dim=-1)

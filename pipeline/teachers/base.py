@@ -1,10 +1,11 @@
 """Interface of a teacher: a frozen model that turns the views of a scene into per-view token features.
 
 A member is ``teachers/<kind>.py``. Special tokens are dropped inside ``encode``; nothing after it guesses from token counts.
-Kinds of teacher, told apart by class attributes, never by name:
+Kinds of teacher, told apart by attributes of an instance (``registry.create("teachers", member)``), never by name:
 
 * ``present = False``: no features at all (``none``): the DAG has no extract job for it and training has no alignment term.
-* ``trained_here = True``: has ``pretrain``; the rule ``pretrain_teacher`` writes results/teachers/{teacher}/ first.
+* ``trained_here = True``: ``pretrain_dataset()`` names a dataset; ``pretrain_teacher`` writes results/teachers/{teacher}/ first.
+  One kind may be both: ``vggt`` is trained here at size "rooms" and a released checkpoint at size "1b".
 * ``derived = True``: its features are another teacher's (``source()``) under other scene ids (control ``shuffled``).
 """
 
@@ -40,7 +41,6 @@ class Teacher(ABC):
     options_model: ClassVar[type[Options]] = Options
     code: ClassVar[tuple[str, ...]] = ()
     present: ClassVar[bool] = True
-    trained_here: ClassVar[bool] = False
     derived: ClassVar[bool] = False
     order_dependent: ClassVar[bool] = False
     """True when features depend on the order or set of views (VGGT: the first view has tokens of its own)."""
@@ -49,6 +49,11 @@ class Teacher(ABC):
     def __init__(self, name: str, options: Options):
         self.name = name
         self.options = options
+
+    @property
+    def trained_here(self) -> bool:
+        """True when the weights are made in the DAG."""
+        return self.pretrain_dataset() is not None
 
     @property
     @abstractmethod
@@ -69,6 +74,10 @@ class Teacher(ABC):
         ``weights`` is the folder results/teachers/{teacher}/ of a teacher trained here, else None.
         Raises CheckpointError for missing or partial weights.
         """
+        return ""
+
+    def tap(self) -> str:
+        """In words, what is taken from where ("layers [-1], frame and global"); part of a store's spec."""
         return ""
 
     def source(self) -> str | None:

@@ -1,0 +1,111 @@
+"""manifest.json of a feature shard, and of a view: a derived teacher's features, which are another store's under other names.
+
+Both are deterministic: spec, per scene the ordered frames and checksums, counts. A view holds no data.
+"""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from pipeline.errors import DataError, StoreError
+from pipeline.features.journal import SceneEntry
+from pipeline.features.spec import StoreSpec, rebuild
+from pipeline.provenance import digest, read_manifest, write_manifest
+
+
+@dataclass(frozen=True, slots=True)
+class ShardManifest:
+    """A complete shard: ``shard`` is (index, count)."""
+
+    spec: StoreSpec
+    scenes: dict[str, SceneEntry]
+    shard: tuple[int, int]
+
+    def write(self, path: Path) -> dict[str, Any]:
+        """Write it and return its content."""
+        content = {
+            "spec": self.spec.to_json(),
+            "spec_digest": self.spec.digest(),
+            "shard": {"index": self.shard[0], "count": self.shard[1]},
+            "scenes": {scene: entry.to_json() for scene, entry in self.scenes.items()},
+            "counts": {
+                "scenes": len(self.scenes),
+                "views": sum(len(e.frame_ids) for e in self.scenes.values()),
+                "tokens": sum(len(e.frame_ids) for e in self.scenes.values()) * self.spec.rows * self.spec.cols,
+                "bytes": sum(e.bytes for e in self.scenes.values()),
+            },
+            "digest": digest([self.spec.digest(), sorted((s, e.checksum) for s, e in self.scenes.items())]),
+        }
+        write_manifest(path, content)
+        return content
+
+
+@dataclass(frozen=True, slots=True)
+class ViewEntry:
+    """``source``: the scene whose features stand in; view v is the source's view v modulo its number of views."""
+
+    source: str
+    frame_ids: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class ViewManifest:
+    """A derived teacher's features. ``sources``: (path relative to this manifest, digest of its content) per source shard."""
+
+    spec: StoreSpec
+    scenes: dict[str, ViewEntry]
+    sources: tuple[tuple[str, str], ...]
+
+    def write(self, path: Path) -> dict[str, Any]:
+        """Write it and return its content."""
+        scenes = {s: {"source": e.source, "frame_ids": list(e.frame_ids)} for s, e in sorted(self.scenes.items())}
+        content = {
+            "spec": self.spec.to_json(),
+            "spec_digest": self.spec.digest(),
+            "shard": {"index": 0, "count": 1},
+            "view_of": [{"manifest": name, "digest": value} for name, value in self.sources],
+            "scenes": scenes,
+            "counts": {"scenes": len(scenes), "views": sum(len(e.frame_ids) for e in self.scenes.values()), "bytes": 0},
+            "digest": digest([self.spec.digest(), scenes, [value for _, value in self.sources]]),
+        }
+        write_manifest(path, content)
+        return content
+
+    def checked_sources(self, path: Path) -> list[Path]:
+        """Paths of the source manifests. StoreError when one has changed since the view was made."""
+        found = []
+        for name, value in self.sources:
+            source = Path(os.path.normpath(path.parent / name))
+            if _content(source).get("digest") != value:
+                raise StoreError(f"the features behind the view have changed: {source}", where=str(path), mend=rebuild(path))
+            found.append(source)
+        return found
+
+
+def source_reference(source: Path, view: Path) -> tuple[str, str]:
+    """How a view's manifest at ``view`` refers to the manifest ``source``."""
+    return os.path.relpath(source.resolve(), view.resolve().parent), str(_content(source)["digest"])
+
+
+def _content(path: Path) -> dict[str, Any]:
+    try:
+        return read_manifest(path, made_by=f"snakemake --cores all {path}")
+    except DataError as error:
+        raise StoreError(error.what, mend=error.mend) from None
+
+
+def read_store_manifest(path: Path) -> ShardManifest | ViewManifest:
+    """Read either kind. StoreError when it is missing, malformed or of another schema."""
+    content, where = _content(path), str(path)
+    try:
+        spec = StoreSpec.from_json(content["spec"], where=where)
+        if "view_of" in content:
+            views = {s: ViewEntry(e["source"], tuple(e["frame_ids"])) for s, e in content["scenes"].items()}
+            return ViewManifest(spec, views, tuple((v["manifest"], v["digest"]) for v in content["view_of"]))
+        scenes = {s: SceneEntry.from_json(e, where=where) for s, e in content["scenes"].items()}
+        return ShardManifest(spec, scenes, (int(content["shard"]["index"]), int(content["shard"]["count"])))
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        raise StoreError(f"the manifest is malformed ({error!r})", where=where, mend=rebuild(path)) from None

@@ -106,7 +106,8 @@ class ModelOutput:
 
     ``raw_text``: generated text (qa, caption). ``probabilities`` (N+1,): softmax over the scene's candidate boxes
     followed by the zero target (grounding). ``boxes`` (N,6): those candidates. ``value``: a number measured on the
-    model itself (representation), with ``count`` the number of items it is a mean over.
+    model itself (representation), with ``count`` the number of items it is a mean over and ``scores`` further numbers
+    (correspondence: mean cosine of different-voxel pairs and their number).
     """
 
     raw_text: str = ""
@@ -114,6 +115,7 @@ class ModelOutput:
     boxes: NDArray[np.float64] | None = None
     value: float | None = None
     count: int = 0
+    scores: tuple[float, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

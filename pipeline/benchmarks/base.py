@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, ClassVar
 import numpy as np
 from numpy.typing import NDArray
 
+from pipeline.metrics.stats import Bootstrap
 from pipeline.options import Options
 from pipeline.scene import Answer, ModelOutput, Sample, Task
 
@@ -27,7 +28,9 @@ class MetricResult:
     ``value`` over the whole set (in the unit of the literature: percent for shares, x100 for caption scores); ``n`` samples;
     ``per_sample``: sample_id -> value for metrics that are means over samples (same unit), empty otherwise;
     ``replicates`` (R,): the metric on R bootstrap resamples of scenes (metrics/stats.py), the same resamples for
-    every run of the same samples, so that differences of runs are paired. Empty when n == 0.
+    every run of the same samples, so that differences of runs are paired. A benchmark may leave them empty when
+    ``per_sample`` is there: the step `score` then fills them in.
+    ``reference``: not a measurement of the model but a level to read it against (chance, best constant answer, oracle).
     """
 
     metric: str
@@ -36,11 +39,17 @@ class MetricResult:
     n: int
     per_sample: dict[str, float]
     replicates: NDArray[np.float64]
+    reference: bool = False
 
 
 class Benchmark(ABC):
     options_model: ClassVar[type[Options]] = Options
     code: ClassVar[tuple[str, ...]] = ()
+    """Dotted modules that samples and parsing depend on besides the member's file (training and prediction)."""
+    scoring_code: ClassVar[tuple[str, ...]] = ()
+    """Dotted modules that only the scores depend on: an edit there reruns `score`, never a training."""
+    bootstrap: Bootstrap = Bootstrap()
+    """Scene resamples behind ``MetricResult.replicates``; the step `score` sets it from its spec before ``score``."""
     task: ClassVar[Task]
     headline: ClassVar[str]
     """Name of the metric (subset ``all``) that stands for the benchmark in overview tables."""

@@ -1,0 +1,185 @@
+"""Reading of official annotation files: every entry is checked, every fault names the file and the entry.
+
+Nothing is ever rewritten: flags that an official script writes back into the file are derived in memory here.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from pipeline.conventions import checked_id
+from pipeline.errors import AnnotationError, DataError
+from pipeline.options import Options
+from pipeline.scene import Sample, SceneObject, SceneRecord
+
+if TYPE_CHECKING:
+    from pipeline.index import SceneIndex
+
+
+class AnnotationOptions(Options):
+    """Options that every benchmark with annotation files has.
+
+    ``skip_missing_scenes``: leave out entries about scenes that the prepared split does not have (they are counted on
+    stderr) instead of refusing the file. Scores are then of a subset and not comparable with published ones.
+    """
+
+    skip_missing_scenes: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """One JSON object of an annotation file; ``where`` names file and position for messages."""
+
+    content: dict[str, Any]
+    where: str
+
+    def fault(self, what: str, allowed: str | None = None) -> AnnotationError:
+        """An error that names this entry."""
+        return AnnotationError(what, where=self.where, allowed=allowed, mend="correct the file or download it again")
+
+    def value(self, key: str) -> Any:
+        """The value of a key that must be there."""
+        if key not in self.content:
+            raise self.fault(f"key {key!r} is missing", allowed=f"keys here: {', '.join(sorted(map(str, self.content)))}")
+        return self.content[key]
+
+    def text(self, key: str) -> str:
+        """A string that is not blank."""
+        value = self.value(key)
+        if not isinstance(value, str) or not value.strip():
+            raise self.fault(f"{key!r} is {value!r}", allowed="a string that is not blank")
+        return value
+
+    def texts(self, key: str) -> tuple[str, ...]:
+        """A list of strings that are not blank (may be an empty list)."""
+        value = self.value(key)
+        if not isinstance(value, list) or not all(isinstance(v, str) and v.strip() for v in value):
+            raise self.fault(f"{key!r} is {value!r}", allowed="a list of strings that are not blank")
+        return tuple(value)
+
+    def whole(self, key: str) -> int:
+        """A whole number, also as a string of digits (ScanRefer writes object ids so)."""
+        return self._whole(key, self.value(key))
+
+    def wholes(self, key: str) -> tuple[int, ...]:
+        """A list of whole numbers."""
+        value = self.value(key)
+        if not isinstance(value, list):
+            raise self.fault(f"{key!r} is {value!r}", allowed="a list of whole numbers")
+        return tuple(self._whole(key, v) for v in value)
+
+    def _whole(self, key: str, value: Any) -> int:
+        if isinstance(value, str) and value.isascii() and value.isdigit():
+            return int(value)
+        if isinstance(value, bool) or not isinstance(value, int) or value < 0:
+            raise self.fault(f"{key!r} is {value!r}", allowed="a whole number, 0 or more")
+        return value
+
+    def identifier(self, key: str) -> str:
+        """An id (string or whole number) that is safe everywhere an id may end up."""
+        value = self.value(key)
+        try:
+            return checked_id(str(value) if isinstance(value, int) else value, what=key, where=self.where)
+        except DataError as error:
+            raise self.fault(error.what, allowed=error.allowed) from None
+
+
+def read_json(path: Path) -> Any:
+    """Content of a JSON file; AnnotationError when it is missing, truncated or not JSON."""
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise AnnotationError(f"annotation file {path} is missing", mend="run the rule `prepare` again with -f") from None
+    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        raise AnnotationError(
+            f"annotation file {path} is not valid JSON ({error})", mend="the file is truncated or damaged: get it again"
+        ) from None
+
+
+def as_entries(content: Any, path: Path) -> list[Entry]:
+    """A JSON list of objects as entries."""
+    if not isinstance(content, list):
+        raise AnnotationError(f"{path} does not hold a list of entries", allowed="the official file format")
+    for number, item in enumerate(content):
+        if not isinstance(item, dict):
+            raise AnnotationError(f"entry {number} of {path} is not an object", allowed="the official file format")
+    return [Entry(item, f"{path}, entry {number}") for number, item in enumerate(content)]
+
+
+def read_entries(paths: Iterable[Path]) -> list[Entry]:
+    """Entries of files that are lists of objects (ScanRefer, Multi3DRefer, ScanQA), in file order."""
+    return [entry for path in paths for entry in as_entries(read_json(path), path)]
+
+
+def in_split(
+    entries: Sequence[Entry], index: SceneIndex, split: str, *, benchmark: str, skip_missing: bool
+) -> list[tuple[Entry, SceneRecord]]:
+    """Entries with the scenes they are about, in file order.
+
+    Entries about scenes that are not in the prepared split are refused, or left out and counted on stderr when
+    ``skip_missing``. Scene ids are checked before anything else uses them.
+    """
+    records = {record.scene_id: record for record in index.split(split)}
+    kept: list[tuple[Entry, SceneRecord]] = []
+    missing: dict[str, int] = {}
+    first = ""
+    for entry in entries:
+        scene_id = entry.identifier("scene_id")
+        if scene_id in records:
+            kept.append((entry, records[scene_id]))
+        else:
+            first = first or entry.where
+            missing[scene_id] = missing.get(scene_id, 0) + 1
+    if missing:
+        _report_missing(missing, first, len(entries), benchmark=benchmark, split=split, skip=skip_missing)
+    return kept
+
+
+def _report_missing(missing: dict[str, int], first: str, total: int, *, benchmark: str, split: str, skip: bool) -> None:
+    named = ", ".join(sorted(missing)[:5]) + (", ..." if len(missing) > 5 else "")
+    what = (
+        f"{sum(missing.values())} of {total} entries of {benchmark} are about {len(missing)} scenes that are not in the "
+        f"prepared split {split!r}: {named}"
+    )
+    if not skip:
+        raise AnnotationError(
+            what,
+            where=f"first at {first}",
+            mend=f"prepare these scenes, or set benchmarks.{benchmark}.skip_missing_scenes: true to score the rest",
+        )
+    import sys
+
+    print(f"warning: {what}; left out", file=sys.stderr)
+
+
+class ObjectTable:
+    """Ground-truth objects of scenes by id, each scene's table made once."""
+
+    def __init__(self) -> None:
+        self._tables: dict[str, dict[int, SceneObject]] = {}
+
+    def find(self, record: SceneRecord, object_id: int, entry: Entry) -> SceneObject:
+        """The object, or an AnnotationError that names the entry and the ids there are."""
+        table = self._tables.get(record.scene_id)
+        if table is None:
+            table = self._tables[record.scene_id] = {o.object_id: o for o in record.objects}
+        if object_id not in table:
+            ids = ", ".join(map(str, sorted(table)))
+            raise entry.fault(f"object {object_id} is not in scene {record.scene_id}", allowed=f"object ids {ids}")
+        return table[object_id]
+
+
+def unique_samples(samples: Iterable[tuple[Sample, Entry]]) -> list[Sample]:
+    """The samples, after a check that no sample id comes twice."""
+    seen: dict[str, str] = {}
+    result: list[Sample] = []
+    for sample, entry in samples:
+        if sample.sample_id in seen:
+            raise entry.fault(f"{sample.sample_id!r} comes twice (first at {seen[sample.sample_id]})")
+        seen[sample.sample_id] = entry.where
+        result.append(sample)
+    return result

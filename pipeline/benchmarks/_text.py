@@ -1,0 +1,57 @@
+"""What benchmarks with text answers share: parsing, exact match with its reference levels, caption metrics."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from pipeline.benchmarks._results import Results
+from pipeline.metrics.answers import best_constant, clean_answer, refined_match
+from pipeline.scene import Answer, ModelOutput
+
+
+def parse_text(output: ModelOutput) -> Answer:
+    """Generated text without surrounding white space; text that is empty or no string is unparsed."""
+    text = output.raw_text.strip() if isinstance(output.raw_text, str) else ""
+    return Answer(text=text, parsed=bool(text))
+
+
+def add_exact_match(
+    results: Results, texts: Sequence[str], references: Sequence[Sequence[str]], *, clean: bool, types: Sequence[str]
+) -> None:
+    """``em`` (on cleaned texts if ``clean``), ``em_refined`` and the levels of constant answers, all and per subset."""
+    cleaned = [clean_answer(t) for t in texts]
+    cleaned_references = [tuple(clean_answer(r) for r in refs) for refs in references]
+    said, truth = (cleaned, cleaned_references) if clean else (list(texts), [tuple(r) for r in references])
+    results.mean("em", [t in refs for t, refs in zip(said, truth, strict=True)])
+    results.mean("em_refined", [refined_match(t, refs) for t, refs in zip(cleaned, cleaned_references, strict=True)])
+    results.mean("em_best_constant", best_constant(truth), reference=True, subsets=False)
+    results.mean("em_type_majority", best_constant(truth, types), reference=True)
+
+
+def add_caption_metrics(
+    results: Results,
+    candidates: Sequence[str],
+    references: Sequence[Sequence[str]],
+    *,
+    meteor: bool,
+    suffix: str = "",
+    bleu_orders: Sequence[int] = (1, 2, 3, 4),
+) -> None:
+    """CIDEr, BLEU, METEOR and ROUGE-L x100 of candidates against several references each, white space collapsed."""
+    from pipeline.metrics import captions
+
+    said = [captions.one_line(t) for t in candidates]
+    truth = [tuple(captions.one_line(r) for r in refs) for refs in references]
+    if not said:
+        return
+    results.mean(f"cider{suffix}", captions.cider(said, truth))
+    statistics = captions.bleu_statistics(said, truth)
+    for order in bleu_orders:
+        results.corpus(f"bleu{order}{suffix}", statistics, captions.bleu_combiner(order))
+    if meteor:
+        with captions.meteor_runtime() as runtime:
+            lines, single = runtime.statistics(said, truth)
+            results.corpus(f"meteor{suffix}", lines, runtime.combine, per_sample=single)
+    results.mean(
+        f"rougeL{suffix}", [captions.rouge_l(t.split(), [r.split() for r in refs]) for t, refs in zip(said, truth, strict=True)]
+    )

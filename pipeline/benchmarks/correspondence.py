@@ -1,0 +1,81 @@
+"""Multi-view correspondence of the model's own visual tokens, the quantity that 3DRS finds to go with task performance.
+
+No annotation: one sample per scene of the split. The model is run on the scene's views, and the mean cosine of token pairs of
+different views that fall into the same voxel is taken (metrics/correspondence.py). ``different_voxel`` is the same for
+pairs in different voxels, ``margin`` the difference: a model whose tokens are all alike has a high score and no margin.
+Source: 3DRS section 3.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import numpy as np
+from pydantic import Field
+
+from pipeline.benchmarks._results import Results
+from pipeline.benchmarks.base import Benchmark, MetricResult
+from pipeline.options import Options
+from pipeline.scene import Answer, ModelOutput, Sample
+
+if TYPE_CHECKING:
+    from pipeline.index import SceneIndex
+
+
+class CorrespondenceOptions(Options):
+    """``voxel_m``: edge of a voxel in metres. ``layer``: as in ``LoadedBackbone.language`` (-1: after the last norm)."""
+
+    voxel_m: float = Field(default=0.1, gt=0)
+    layer: int = -1
+
+
+class CorrespondenceBenchmark(Benchmark):
+    """Mean cosine of visual tokens that see the same place from different views."""
+
+    options_model = CorrespondenceOptions
+    code = ("metrics.correspondence",)
+    scoring_code = ("benchmarks._results", "metrics.stats")
+    task = "representation"
+    headline = "same_voxel"
+    options: CorrespondenceOptions
+
+    def samples(self, index: SceneIndex, split: str) -> list[Sample]:
+        """One sample per scene, in manifest order; the sample's id is the scene's."""
+        return [
+            Sample(sample_id=r.scene_id, scene_id=r.scene_id, benchmark=self.name, task=self.task) for r in index.split(split)
+        ]
+
+    def training_samples(self, index: SceneIndex) -> list[Sample]:
+        """None: it is measured, not trained."""
+        return []
+
+    def parse(self, sample: Sample, output: ModelOutput) -> Answer:
+        """``value``/``count``: same-voxel cosine and pairs; ``scores``: the same for different voxels.
+
+        A scene without any pair is parsed (``value`` None, ``count`` 0); a non-finite value over pairs is not.
+        """
+        if output.count <= 0:
+            return Answer(scores=tuple(output.scores))
+        if output.value is None or not math.isfinite(output.value):
+            return Answer(parsed=False)
+        return Answer(value=float(output.value), count=int(output.count), scores=tuple(output.scores))
+
+    def score(self, samples: Sequence[Sample], answers: Sequence[Answer], index: SceneIndex) -> list[MetricResult]:
+        """``same_voxel``, ``different_voxel``, ``margin``: cosines, means over the scenes that have pairs.
+
+        ``no_pairs``: share of scenes left out for want of a pair, in percent. ``pairs``: mean number of pairs.
+        """
+        results = Results(samples, self.bootstrap)
+        same = np.array([a.value if a.value is not None and a.count > 0 else np.nan for a in answers], dtype=np.float64)
+        different = np.array(
+            [a.scores[0] if len(a.scores) == 2 and a.scores[1] > 0 else np.nan for a in answers], dtype=np.float64
+        )
+        margin = same - different
+        for metric, values in (("same_voxel", same), ("different_voxel", different), ("margin", margin)):
+            results.mean(metric, values, scale=1.0, keep=np.isfinite(values))
+        results.mean("pairs", [a.count for a in answers], scale=1.0)
+        results.mean("no_pairs", [a.parsed and a.count <= 0 for a in answers])
+        results.unparsed(answers)
+        return results.found

@@ -1,0 +1,117 @@
+"""Multi3DRefer: a description of no, one or several objects; F1@0.25 and F1@0.5.
+
+Official file ``multi3drefer_{split}.json``: a list of {scene_id, object_ids, object_name, ann_id, description, eval_type}.
+Queries are told apart by (scene_id, ann_id), as officially. Source: Multi3DRefer (ICCV 2023); 3DRS appendix.
+
+Prediction: nothing when the zero target is the most probable, else candidates in falling order until their probabilities
+reach ``cumulative_probability``. That number is free; the reference uses 0.4. Tune it on training data, never on the split
+that is reported. Score: mean over queries of the F1 after one-to-one matching; zero-target queries count 1 or 0.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import numpy as np
+from pydantic import Field
+
+from pipeline.benchmarks._annotations import AnnotationOptions, Entry, ObjectTable, in_split, read_entries, unique_samples
+from pipeline.benchmarks._results import Results
+from pipeline.benchmarks.base import Benchmark, MetricResult
+from pipeline.metrics.boxes import THRESHOLDS, as_boxes, chance_f1, choose_cumulative, query_f1, usable_choice
+from pipeline.scene import Answer, ModelOutput, Sample, SceneRecord
+
+if TYPE_CHECKING:
+    from pipeline.index import SceneIndex
+
+EVAL_TYPES = ("zt_w_d", "zt_wo_d", "st_w_d", "st_wo_d", "mt")
+"""Zero, single, multiple targets; w_d: with distractors of the same class in the scene."""
+
+
+class Multi3DReferOptions(AnnotationOptions):
+    """``cumulative_probability``: candidates are taken until their probabilities sum to this."""
+
+    cumulative_probability: float = Field(default=0.4, gt=0, le=1)
+
+
+def targets_fit(eval_type: str, targets: int) -> bool:
+    """Whether an evaluation type goes with a number of targets."""
+    if eval_type.startswith("zt"):
+        return targets == 0
+    return targets == 1 if eval_type.startswith("st") else targets > 1
+
+
+class Multi3DRefer(Benchmark):
+    """Grounding of any number of objects per description."""
+
+    options_model = Multi3DReferOptions
+    code = ("benchmarks._annotations", "metrics.boxes")
+    scoring_code = ("benchmarks._results", "metrics.stats")
+    task = "grounding"
+    headline = "f1@0.25"
+    options: Multi3DReferOptions
+
+    def samples(self, index: SceneIndex, split: str) -> list[Sample]:
+        """One sample per description, id ``scene|annotation``, in file order."""
+        entries = in_split(
+            read_entries(index.annotation_files("multi3drefer", split)),
+            index,
+            split,
+            benchmark=self.name,
+            skip_missing=self.options.skip_missing_scenes,
+        )
+        table = ObjectTable()
+        return unique_samples((self._sample(entry, record, table), entry) for entry, record in entries)
+
+    def _sample(self, entry: Entry, record: SceneRecord, table: ObjectTable) -> Sample:
+        ids = entry.wholes("object_ids")
+        eval_type = entry.text("eval_type")
+        if eval_type not in EVAL_TYPES:
+            raise entry.fault(f"eval_type is {eval_type!r}", allowed=", ".join(EVAL_TYPES))
+        if len(set(ids)) != len(ids) or not targets_fit(eval_type, len(ids)):
+            raise entry.fault(f"object_ids {list(ids)} do not go with eval_type {eval_type!r}")
+        return Sample(
+            sample_id=f"{record.scene_id}|{entry.identifier('ann_id')}",
+            scene_id=record.scene_id,
+            benchmark=self.name,
+            task=self.task,
+            text=entry.text("description").strip(),
+            target_ids=tuple(table.find(record, i, entry).object_id for i in ids),
+            any_number=True,
+            subsets=(eval_type,),
+            metadata={"object_name": entry.text("object_name")},
+        )
+
+    def parse(self, sample: Sample, output: ModelOutput) -> Answer:
+        """The boxes that the cumulative-probability rule takes, most probable first, with their probabilities."""
+        choice = usable_choice(output.boxes, output.probabilities)
+        if choice is None:
+            return Answer(parsed=False)
+        boxes, probabilities = choice
+        chosen = choose_cumulative(probabilities, self.options.cumulative_probability)
+        return Answer(
+            boxes=tuple(tuple(boxes[i].tolist()) for i in chosen), scores=tuple(float(probabilities[i]) for i in chosen)
+        )
+
+    def score(self, samples: Sequence[Sample], answers: Sequence[Answer], index: SceneIndex) -> list[MetricResult]:
+        """``f1@t``; levels ``f1_chance@t`` (one of N candidates or nothing, at random) and ``f1_empty`` (always nothing).
+
+        An output that could not be parsed scores 0 also where "no object" is right: saying nothing usable is no answer.
+        """
+        results = Results(samples, self.bootstrap)
+        targets = [as_boxes([index.records[s.scene_id].object(i).box for i in s.target_ids]) for s in samples]
+        scores = np.array(
+            [query_f1(a.boxes, t) if a.parsed else (0.0, 0.0) for a, t in zip(answers, targets, strict=True)]
+        ).reshape(len(samples), len(THRESHOLDS))
+        for column, t in enumerate(THRESHOLDS):
+            results.mean(f"f1@{t:g}", scores[:, column])
+        for t in THRESHOLDS:
+            level = [
+                chance_f1(index.records[s.scene_id].candidate_boxes(), boxes, t)
+                for s, boxes in zip(samples, targets, strict=True)
+            ]
+            results.mean(f"f1_chance@{t:g}", level, reference=True)
+        results.mean("f1_empty", [not len(boxes) for boxes in targets], reference=True)
+        results.unparsed(answers)
+        return results.found

@@ -1,0 +1,105 @@
+"""ScanQA: questions about a scene with one or more human answers.
+
+Official file ``ScanQA_v1.0_{split}.json``: a list of {question_id, scene_id, question, answers, object_ids, object_names}.
+Source: ScanQA (CVPR 2022); metrics as 3DRS and most later work compute them:
+
+* ``em``: the prediction is literally one of the answers (case and a final full stop count).
+* ``em_refined``: after cleaning both, one contains the other (metrics/answers.py); an empty prediction never does.
+* BLEU-1..4, METEOR, ROUGE-L, CIDEr (x100) of the prediction without final full stops against all answers, split on blanks,
+  no PTB tokenizer (it changes human answers' scores by at most 0.03 points).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from pipeline.benchmarks._annotations import AnnotationOptions, Entry, ObjectTable, in_split, read_entries, unique_samples
+from pipeline.benchmarks._results import Results
+from pipeline.benchmarks._text import add_caption_metrics, add_exact_match, parse_text
+from pipeline.benchmarks.base import Benchmark, MetricResult
+from pipeline.scene import Answer, ModelOutput, Sample, SceneRecord
+
+if TYPE_CHECKING:
+    from pipeline.index import SceneIndex
+
+
+class ScanQAOptions(AnnotationOptions):
+    """``meteor: false`` leaves METEOR out (it needs a Java runtime)."""
+
+    meteor: bool = True
+
+
+class ScanQA(Benchmark):
+    """Free-form answers, several of them right."""
+
+    options_model = ScanQAOptions
+    code = ("benchmarks._annotations",)
+    scoring_code = (
+        "benchmarks._results",
+        "benchmarks._text",
+        "metrics.answers",
+        "metrics.captions",
+        "metrics.java",
+        "metrics.stats",
+    )
+    task = "qa"
+    headline = "em"
+    generation_tokens = 16
+    options: ScanQAOptions
+
+    def samples(self, index: SceneIndex, split: str) -> list[Sample]:
+        """One sample per question, id = question_id, all answers as references, in file order."""
+        return unique_samples((self._sample(entry, record), entry) for entry, record in self._entries(index, split))
+
+    def training_samples(self, index: SceneIndex) -> list[Sample]:
+        """One sample per (question, answer), id ``question_id|number of the answer``."""
+        return unique_samples(
+            (self._sample(entry, record, number), entry)
+            for entry, record in self._entries(index, "train")
+            for number in range(len(entry.texts("answers")))
+        )
+
+    def _entries(self, index: SceneIndex, split: str) -> list[tuple[Entry, SceneRecord]]:
+        entries = in_split(
+            read_entries(index.annotation_files("scanqa", split)),
+            index,
+            split,
+            benchmark=self.name,
+            skip_missing=self.options.skip_missing_scenes,
+        )
+        table = ObjectTable()
+        for entry, record in entries:
+            if not entry.texts("answers"):
+                raise entry.fault("'answers' is empty", allowed="at least one answer (the hidden test files have none)")
+            for object_id in entry.wholes("object_ids"):
+                table.find(record, object_id, entry)
+        return entries
+
+    def _sample(self, entry: Entry, record: SceneRecord, number: int | None = None) -> Sample:
+        question_id, answers = entry.identifier("question_id"), entry.texts("answers")
+        return Sample(
+            sample_id=question_id if number is None else f"{question_id}|{number}",
+            scene_id=record.scene_id,
+            benchmark=self.name,
+            task=self.task,
+            text=entry.text("question").strip(),
+            answer=answers[number or 0].strip(),
+            references=answers,
+            target_ids=entry.wholes("object_ids"),
+        )
+
+    def parse(self, sample: Sample, output: ModelOutput) -> Answer:
+        """The generated text without surrounding white space; an empty one is unparsed."""
+        return parse_text(output)
+
+    def score(self, samples: Sequence[Sample], answers: Sequence[Answer], index: SceneIndex) -> list[MetricResult]:
+        """All metrics of the module's text, and the level ``em_best_constant``: the EM of the best single answer."""
+        results = Results(samples, self.bootstrap)
+        texts = [a.text for a in answers]
+        references = [s.references for s in samples]
+        types = [s.text.split()[0].lower() for s in samples]
+        add_exact_match(results, texts, references, clean=False, types=types)
+        add_caption_metrics(results, [t.rstrip(".") for t in texts], references, meteor=self.options.meteor)
+        results.unparsed(answers)
+        return results.found

@@ -1,0 +1,128 @@
+"""ScanRefer: one description, one object; Acc@0.25 and Acc@0.5 over all, unique and multiple.
+
+Official file ``ScanRefer_filtered_{split}.json``: a list of {scene_id, object_id (a string of digits), object_name, ann_id,
+description, ...}. Source: ScanRefer (ECCV 2020); 3DRS appendix.
+
+*Unique* means: the only object of its class. The official rule maps raw names to 17 ScanNet classes and "others" and
+counts the distinct objects that the file itself describes. It is used when the scene's objects carry the attribute
+``nyu40class`` (ScanNet). For other datasets the class is the object's own category, and all annotated objects of the
+scene are counted, described or not, because nothing says that the file describes every one. Option ``unique_among``
+forces either count. The input file is only read: the reference writes its flags back into it.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Literal
+
+import numpy as np
+
+from pipeline.benchmarks._annotations import AnnotationOptions, Entry, ObjectTable, in_split, read_entries, unique_samples
+from pipeline.benchmarks._results import Results
+from pipeline.benchmarks.base import Benchmark, MetricResult
+from pipeline.metrics.boxes import THRESHOLDS, iou, usable_choice
+from pipeline.scene import Answer, ModelOutput, Sample, SceneObject, SceneRecord
+
+if TYPE_CHECKING:
+    from pipeline.index import SceneIndex
+
+OFFICIAL_CLASSES = frozenset(
+    (
+        *("cabinet", "bed", "chair", "sofa", "table", "door", "window", "bookshelf", "picture", "counter", "desk"),
+        *("curtain", "refrigerator", "shower curtain", "toilet", "sink", "bathtub"),
+    )
+)
+"""The 17 classes of the official rule; every other nyu40class is "others"."""
+
+Described = tuple[Entry, SceneRecord, SceneObject]
+
+
+class ScanReferOptions(AnnotationOptions):
+    """``unique_among``: count objects of a class among the file's ``described`` or the scene's ``annotated`` ones."""
+
+    unique_among: Literal["auto", "described", "annotated"] = "auto"
+
+
+def object_class(item: SceneObject) -> str:
+    """Class for the unique/multiple split: ScanNet's 18 where ``nyu40class`` is known, else the object's category."""
+    if "nyu40class" not in item.attributes:
+        return item.category
+    return item.attributes["nyu40class"] if item.attributes["nyu40class"] in OFFICIAL_CLASSES else "others"
+
+
+def class_counts(described: Sequence[Described], among: str) -> dict[tuple[str, str], int]:
+    """Number of objects per (scene, class), counted as the module's text says."""
+    counts: Counter[tuple[str, str]] = Counter()
+    scenes: dict[str, tuple[SceneRecord, dict[int, SceneObject]]] = {}
+    for _, record, item in described:
+        scenes.setdefault(record.scene_id, (record, {}))[1][item.object_id] = item
+    for scene_id, (record, named) in scenes.items():
+        official = any("nyu40class" in o.attributes for o in record.objects)
+        use_described = among == "described" or (among == "auto" and official)
+        counts.update((scene_id, object_class(o)) for o in (named.values() if use_described else record.objects))
+    return dict(counts)
+
+
+class ScanRefer(Benchmark):
+    """Grounding of one object per description."""
+
+    options_model = ScanReferOptions
+    code = ("benchmarks._annotations", "metrics.boxes")
+    scoring_code = ("benchmarks._results", "metrics.stats")
+    task = "grounding"
+    headline = "acc@0.25"
+    options: ScanReferOptions
+
+    def samples(self, index: SceneIndex, split: str) -> list[Sample]:
+        """One sample per description, id ``scene|object|annotation``, in file order."""
+        entries = in_split(
+            read_entries(index.annotation_files("scanrefer", split)),
+            index,
+            split,
+            benchmark=self.name,
+            skip_missing=self.options.skip_missing_scenes,
+        )
+        table = ObjectTable()
+        described = [(e, record, table.find(record, e.whole("object_id"), e)) for e, record in entries]
+        counts = class_counts(described, self.options.unique_among)
+        return unique_samples((self._sample(d, counts), d[0]) for d in described)
+
+    def _sample(self, described: Described, counts: dict[tuple[str, str], int]) -> Sample:
+        entry, record, item = described
+        unique = counts[record.scene_id, object_class(item)] == 1
+        return Sample(
+            sample_id=f"{record.scene_id}|{item.object_id}|{entry.identifier('ann_id')}",
+            scene_id=record.scene_id,
+            benchmark=self.name,
+            task=self.task,
+            text=entry.text("description").strip(),
+            target_ids=(item.object_id,),
+            subsets=("unique",) if unique else ("multiple",),
+            metadata={"object_name": entry.text("object_name"), "category": item.category},
+        )
+
+    def parse(self, sample: Sample, output: ModelOutput) -> Answer:
+        """The most probable of the N real candidates; the zero target never wins here (the official inference rule)."""
+        choice = usable_choice(output.boxes, output.probabilities)
+        if choice is None:
+            return Answer(parsed=False)
+        boxes, probabilities = choice
+        if not len(boxes):
+            return Answer()
+        best = int(probabilities[:-1].argmax())
+        return Answer(boxes=(tuple(boxes[best].tolist()),), scores=(float(probabilities[best]),))
+
+    def score(self, samples: Sequence[Sample], answers: Sequence[Answer], index: SceneIndex) -> list[MetricResult]:
+        """``acc@t``; levels ``acc_chance@t`` (a random candidate) and ``acc_oracle@t`` (the best candidate there is)."""
+        results = Results(samples, self.bootstrap)
+        targets = [index.records[s.scene_id].object(s.target_ids[0]).box for s in samples]
+        reached = np.array([iou(a.boxes[0], t)[0, 0] if a.boxes else 0.0 for a, t in zip(answers, targets, strict=True)])
+        offered = [iou(index.records[s.scene_id].candidate_boxes(), t)[:, 0] for s, t in zip(samples, targets, strict=True)]
+        for t in THRESHOLDS:
+            results.mean(f"acc@{t:g}", reached >= t)
+        for t in THRESHOLDS:
+            results.mean(f"acc_chance@{t:g}", [float((o >= t).mean()) if len(o) else 0.0 for o in offered], reference=True)
+            results.mean(f"acc_oracle@{t:g}", [bool((o >= t).any()) for o in offered], reference=True)
+        results.unparsed(answers)
+        return results.found

@@ -50,7 +50,7 @@ def parser() -> argparse.ArgumentParser:
         command.add_argument("--threads", type=int, default=1, metavar="N", help="CPU threads (default 1)")
         command.add_argument("--gpus", type=int, default=0, metavar="N", help="GPUs (default 0: CPU)")
         step.configure(command)
-        command.set_defaults(run=step.run)
+        command.set_defaults(step=step)  # not `run`: predict has an option --run
     return top
 
 
@@ -59,7 +59,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     args = parser().parse_args(arguments)
     os.environ.setdefault("OMP_NUM_THREADS", str(args.threads))
     try:
-        args.run(args)
+        args.step.run(args)
     except PipelineError as error:
         print(f"{type(error).__name__}: {error}", file=sys.stderr)
         return error.exit_code

@@ -4,7 +4,7 @@ A member is ``teachers/<kind>.py``. Special tokens are dropped inside ``encode``
 Kinds of teacher, told apart by attributes of an instance (``registry.create("teachers", member)``), never by name:
 
 * ``present = False``: no features at all (``none``): the DAG has no extract job for it and training has no alignment term.
-* ``trained_here = True``: ``pretrain_dataset()`` names a dataset; ``pretrain_teacher`` writes results/teachers/{teacher}/ first.
+* ``trained_here = True``: ``pretrain_dataset()`` names a dataset; ``pretrain_teacher`` writes results/teachers/{teacher} first.
   One kind may be both: ``vggt`` is trained here at size "rooms" and a released checkpoint at size "1b".
 * ``derived = True``: its features are another teacher's (``source()``) under other scene ids (control ``shuffled``).
 """

@@ -1,8 +1,8 @@
 """An oracle: analytic features of the true depth and poses. What a perfect 3D teacher without any appearance would say.
 
-Every token is the concatenation of blocks, each of norm about 1, so that none dominates a cosine:
+Every token is the concatenation of blocks of norm 1 or less, so that none dominates a cosine:
 
-    position   world position / 8 m, and sin and cos of it at ``bands`` wavelengths 16 m, 8 m, 4 m, ... (norm exactly 1)
+    position   world position / 8 m; sin and cos of it at ``bands`` wavelengths 16 m, 8 m, 4 m, ... (norm exactly 1)
     normal     mean world normal (length 1 where flat, shorter over edges)
     depth      sin and cos of log2(depth) at two wavelengths
     relief     direction (cos, sin) that turns with the spread of depth inside the cell: 0 flat, 90 degrees rugged

@@ -1,0 +1,67 @@
+"""Cache a teacher's features of one shard of a dataset: results/features/{dataset}/{teacher}/{shard}/manifest.json.
+
+Run it again after a crash and it goes on with the first scene that is missing. A derived teacher (``--source``) gets a view
+manifest and no data.
+"""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from pipeline.index import SceneIndex
+    from pipeline.teachers.base import Teacher
+
+HELP = "cache a teacher's features of one shard of scenes (resumes scene by scene)"
+
+
+def configure(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--scenes", type=Path, required=True, metavar="MANIFEST", help="results/scenes/D/manifest.json")
+    parser.add_argument("--weights", type=Path, metavar="MANIFEST", help="manifest of a teacher trained here")
+    parser.add_argument(
+        "--source", type=Path, nargs="*", default=[], metavar="MANIFEST", help="feature manifests behind a derived teacher"
+    )
+    parser.add_argument("--out", type=Path, required=True, metavar="MANIFEST", help="manifest.json to write")
+
+
+def run(args: argparse.Namespace) -> None:
+    from pipeline import registry
+    from pipeline.errors import ConfigError
+    from pipeline.features.extraction import write_view
+    from pipeline.index import SceneIndex
+    from pipeline.provenance import run_record
+
+    spec = args.spec
+    index = SceneIndex(args.scenes)
+    teacher = registry.create("teachers", spec["teacher"])
+    if not teacher.present:
+        raise ConfigError(f"teacher {teacher.name!r} has no features to extract", mend="leave it out of the extract jobs")
+    with run_record(args.out.with_name("run.json"), verb="extract", spec=spec) as record:
+        if teacher.derived:
+            write_view(index, spec["splits"], teacher, args.source, args.out)
+        else:
+            record["encoded_scenes"] = _extract(args, index, teacher)
+
+
+def _extract(args: argparse.Namespace, index: SceneIndex, teacher: Teacher) -> int:
+    from pipeline.errors import CheckpointError
+    from pipeline.features.extraction import extract_shard, records_of_shard, store_spec
+    from pipeline.features.store import FeatureWriter
+    from pipeline.provenance import read_manifest
+
+    if teacher.trained_here and args.weights is None:
+        raise CheckpointError(
+            f"teacher {teacher.name!r} is trained here and needs its weights",
+            mend=f"pass --weights results/teachers/{teacher.name}/manifest.json",
+        )
+    if args.weights is not None:
+        read_manifest(args.weights, made_by=f"snakemake --cores all {args.weights}")
+    weights = teacher.load(args.weights.parent if args.weights else None, "cuda" if args.gpus else "cpu")
+    shard, shards = args.spec["shard"], args.spec["shards"]
+    records = records_of_shard(index, args.spec["splits"], shard, shards)
+    with FeatureWriter(args.out.parent, store_spec(args.spec, index, teacher, weights)) as writer:
+        encoded = extract_shard(index, records, teacher, writer)
+        writer.finish([r.scene_id for r in records], shard=(shard, shards))
+    return encoded

@@ -30,7 +30,8 @@ class MetricResult:
     ``replicates`` (R,): the metric on R bootstrap resamples of scenes (metrics/stats.py), the same resamples for
     every run of the same samples, so that differences of runs are paired. A benchmark may leave them empty when
     ``per_sample`` is there: the step `score` then fills them in.
-    ``reference``: not a measurement of the model but a level to read it against (chance, best constant answer, oracle).
+    ``reference``: "" for a measurement of the model; else the name of a level to read ``metric`` against that no model
+    was asked for (``chance``, ``best_constant``, ``oracle``, ...). ``n_scenes``: scenes of the samples.
     """
 
     metric: str
@@ -39,15 +40,14 @@ class MetricResult:
     n: int
     per_sample: dict[str, float]
     replicates: NDArray[np.float64]
-    reference: bool = False
+    reference: str = ""
+    n_scenes: int = 0
 
 
 class Benchmark(ABC):
     options_model: ClassVar[type[Options]] = Options
     code: ClassVar[tuple[str, ...]] = ()
-    """Dotted modules that samples and parsing depend on besides the member's file (training and prediction)."""
-    scoring_code: ClassVar[tuple[str, ...]] = ()
-    """Dotted modules that only the scores depend on: an edit there reruns `score`, never a training."""
+    """Dotted modules that samples and parsing depend on besides the member's file. Scores depend on all of metrics/ anyway."""
     bootstrap: Bootstrap = Bootstrap()
     """Scene resamples behind ``MetricResult.replicates``; the step `score` sets it from its spec before ``score``."""
     task: ClassVar[Task]

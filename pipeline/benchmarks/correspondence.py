@@ -15,8 +15,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 from pydantic import Field
 
-from pipeline.benchmarks._results import Results
 from pipeline.benchmarks.base import Benchmark, MetricResult
+from pipeline.metrics.results import Results
 from pipeline.options import Options
 from pipeline.scene import Answer, ModelOutput, Sample
 
@@ -36,7 +36,6 @@ class CorrespondenceBenchmark(Benchmark):
 
     options_model = CorrespondenceOptions
     code = ("metrics.correspondence",)
-    scoring_code = ("benchmarks._results", "metrics.stats")
     task = "representation"
     headline = "same_voxel"
     options: CorrespondenceOptions

@@ -17,9 +17,9 @@ import numpy as np
 from pydantic import Field
 
 from pipeline.benchmarks._annotations import AnnotationOptions, Entry, ObjectTable, in_split, read_entries, unique_samples
-from pipeline.benchmarks._results import Results
 from pipeline.benchmarks.base import Benchmark, MetricResult
 from pipeline.metrics.boxes import THRESHOLDS, as_boxes, chance_f1, choose_cumulative, query_f1, usable_choice
+from pipeline.metrics.results import Results
 from pipeline.scene import Answer, ModelOutput, Sample, SceneRecord
 
 if TYPE_CHECKING:
@@ -47,7 +47,6 @@ class Multi3DRefer(Benchmark):
 
     options_model = Multi3DReferOptions
     code = ("benchmarks._annotations", "metrics.boxes")
-    scoring_code = ("benchmarks._results", "metrics.stats")
     task = "grounding"
     headline = "f1@0.25"
     options: Multi3DReferOptions
@@ -95,7 +94,7 @@ class Multi3DRefer(Benchmark):
         )
 
     def score(self, samples: Sequence[Sample], answers: Sequence[Answer], index: SceneIndex) -> list[MetricResult]:
-        """``f1@t``; levels ``f1_chance@t`` (one of N candidates or nothing, at random) and ``f1_empty`` (always nothing).
+        """``f1@t``; its levels ``chance`` (one of N candidates or nothing, at random) and ``empty`` (always nothing).
 
         An output that could not be parsed scores 0 also where "no object" is right: saying nothing usable is no answer.
         """
@@ -111,7 +110,7 @@ class Multi3DRefer(Benchmark):
                 chance_f1(index.records[s.scene_id].candidate_boxes(), boxes, t)
                 for s, boxes in zip(samples, targets, strict=True)
             ]
-            results.mean(f"f1_chance@{t:g}", level, reference=True)
-        results.mean("f1_empty", [not len(boxes) for boxes in targets], reference=True)
+            results.mean(f"f1@{t:g}", level, reference="chance")
+            results.mean(f"f1@{t:g}", [not len(boxes) for boxes in targets], reference="empty")
         results.unparsed(answers)
         return results.found

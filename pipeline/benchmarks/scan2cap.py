@@ -19,11 +19,12 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from pipeline.benchmarks._annotations import AnnotationOptions, Entry, ObjectTable, in_split, read_entries, unique_samples
-from pipeline.benchmarks._results import Results
-from pipeline.benchmarks._text import add_caption_metrics, parse_text
+from pipeline.benchmarks._parsing import parse_text
 from pipeline.benchmarks.base import Benchmark, MetricResult
 from pipeline.metrics.boxes import best_proposal
 from pipeline.metrics.captions import rouge_l, scan2cap_text
+from pipeline.metrics.results import Results
+from pipeline.metrics.text import add_caption_metrics
 from pipeline.scene import Answer, ModelOutput, Sample, SceneObject, SceneRecord
 
 if TYPE_CHECKING:
@@ -42,8 +43,7 @@ class Scan2Cap(Benchmark):
     """Dense captioning with the proposal chosen by the ground-truth box."""
 
     options_model = Scan2CapOptions
-    code = ("benchmarks._annotations", "metrics.boxes")
-    scoring_code = ("benchmarks._results", "benchmarks._text", "metrics.captions", "metrics.java", "metrics.stats")
+    code = ("benchmarks._annotations", "benchmarks._parsing", "metrics.boxes")
     task = "caption"
     headline = "cider@0.5"
     generation_tokens = 64

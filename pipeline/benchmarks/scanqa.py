@@ -15,9 +15,10 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from pipeline.benchmarks._annotations import AnnotationOptions, Entry, ObjectTable, in_split, read_entries, unique_samples
-from pipeline.benchmarks._results import Results
-from pipeline.benchmarks._text import add_caption_metrics, add_exact_match, parse_text
+from pipeline.benchmarks._parsing import parse_text
 from pipeline.benchmarks.base import Benchmark, MetricResult
+from pipeline.metrics.results import Results
+from pipeline.metrics.text import add_caption_metrics, add_exact_match
 from pipeline.scene import Answer, ModelOutput, Sample, SceneRecord
 
 if TYPE_CHECKING:
@@ -34,15 +35,7 @@ class ScanQA(Benchmark):
     """Free-form answers, several of them right."""
 
     options_model = ScanQAOptions
-    code = ("benchmarks._annotations",)
-    scoring_code = (
-        "benchmarks._results",
-        "benchmarks._text",
-        "metrics.answers",
-        "metrics.captions",
-        "metrics.java",
-        "metrics.stats",
-    )
+    code = ("benchmarks._annotations", "benchmarks._parsing")
     task = "qa"
     headline = "em"
     generation_tokens = 16
@@ -94,7 +87,9 @@ class ScanQA(Benchmark):
         return parse_text(output)
 
     def score(self, samples: Sequence[Sample], answers: Sequence[Answer], index: SceneIndex) -> list[MetricResult]:
-        """All metrics of the module's text, and the level ``em_best_constant``: the EM of the best single answer."""
+        """All metrics of the module's text; levels of ``em``: ``best_constant``, the best single answer to all questions, and
+        ``type_majority``, the best one per first word of the question.
+        """
         results = Results(samples, self.bootstrap)
         texts = [a.text for a in answers]
         references = [s.references for s in samples]

@@ -19,9 +19,9 @@ from typing import TYPE_CHECKING, Literal
 import numpy as np
 
 from pipeline.benchmarks._annotations import AnnotationOptions, Entry, ObjectTable, in_split, read_entries, unique_samples
-from pipeline.benchmarks._results import Results
 from pipeline.benchmarks.base import Benchmark, MetricResult
 from pipeline.metrics.boxes import THRESHOLDS, iou, usable_choice
+from pipeline.metrics.results import Results
 from pipeline.scene import Answer, ModelOutput, Sample, SceneObject, SceneRecord
 
 if TYPE_CHECKING:
@@ -69,7 +69,6 @@ class ScanRefer(Benchmark):
 
     options_model = ScanReferOptions
     code = ("benchmarks._annotations", "metrics.boxes")
-    scoring_code = ("benchmarks._results", "metrics.stats")
     task = "grounding"
     headline = "acc@0.25"
     options: ScanReferOptions
@@ -114,7 +113,7 @@ class ScanRefer(Benchmark):
         return Answer(boxes=(tuple(boxes[best].tolist()),), scores=(float(probabilities[best]),))
 
     def score(self, samples: Sequence[Sample], answers: Sequence[Answer], index: SceneIndex) -> list[MetricResult]:
-        """``acc@t``; levels ``acc_chance@t`` (a random candidate) and ``acc_oracle@t`` (the best candidate there is)."""
+        """``acc@t``; its levels ``chance`` (a random candidate) and ``oracle`` (the best candidate there is)."""
         results = Results(samples, self.bootstrap)
         targets = [index.records[s.scene_id].object(s.target_ids[0]).box for s in samples]
         reached = np.array([iou(a.boxes[0], t)[0, 0] if a.boxes else 0.0 for a, t in zip(answers, targets, strict=True)])
@@ -122,7 +121,7 @@ class ScanRefer(Benchmark):
         for t in THRESHOLDS:
             results.mean(f"acc@{t:g}", reached >= t)
         for t in THRESHOLDS:
-            results.mean(f"acc_chance@{t:g}", [float((o >= t).mean()) if len(o) else 0.0 for o in offered], reference=True)
-            results.mean(f"acc_oracle@{t:g}", [bool((o >= t).any()) for o in offered], reference=True)
+            results.mean(f"acc@{t:g}", [float((o >= t).mean()) if len(o) else 0.0 for o in offered], reference="chance")
+            results.mean(f"acc@{t:g}", [bool((o >= t).any()) for o in offered], reference="oracle")
         results.unparsed(answers)
         return results.found

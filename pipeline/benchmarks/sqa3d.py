@@ -13,11 +13,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pipeline.benchmarks._annotations import AnnotationOptions, Entry, as_entries, in_split, read_json, unique_samples
-from pipeline.benchmarks._results import Results
-from pipeline.benchmarks._text import add_exact_match, parse_text
+from pipeline.benchmarks._parsing import parse_text
 from pipeline.benchmarks.base import Benchmark, MetricResult
 from pipeline.errors import AnnotationError
 from pipeline.metrics.answers import question_type
+from pipeline.metrics.results import Results
+from pipeline.metrics.text import add_exact_match
 from pipeline.scene import Answer, ModelOutput, Sample, SceneRecord
 
 if TYPE_CHECKING:
@@ -54,8 +55,7 @@ class SQA3D(Benchmark):
     """Situated question answering."""
 
     options_model = AnnotationOptions
-    code = ("benchmarks._annotations", "metrics.answers")
-    scoring_code = ("benchmarks._results", "benchmarks._text", "metrics.stats")
+    code = ("benchmarks._annotations", "benchmarks._parsing", "metrics.answers")
     task = "qa"
     headline = "em"
     generation_tokens = 8
@@ -123,7 +123,7 @@ class SQA3D(Benchmark):
     def score(self, samples: Sequence[Sample], answers: Sequence[Answer], index: SceneIndex) -> list[MetricResult]:
         """``em`` and ``em_refined`` over all and per type.
 
-        Levels: ``em_best_constant`` (best single answer of each set) and ``em_type_majority`` (best answer per type).
+        Levels of ``em``: ``best_constant`` (the best single answer to all) and ``type_majority`` (the best one per type).
         """
         results = Results(samples, self.bootstrap)
         types = [s.subsets[0] for s in samples]

@@ -35,10 +35,13 @@ class Results:
         *,
         scale: float = 100.0,
         subsets: bool = True,
-        reference: bool = False,
+        reference: str = "",
         keep: NDArray[np.bool_] | None = None,
     ) -> None:
-        """A metric that is the mean of ``values`` (n,) times ``scale``; ``keep`` (n,) leaves samples out of it."""
+        """A metric that is the mean of ``values`` (n,) times ``scale``; ``keep`` (n,) leaves samples out of it.
+
+        ``reference`` names a level to read the metric against (see ``MetricResult``).
+        """
         table = np.asarray(values, dtype=np.float64) * scale
         for subset, rows in self.subsets.items():
             chosen = rows if keep is None else rows[keep[rows]]
@@ -50,6 +53,7 @@ class Results:
                     subset=subset,
                     value=float(table[chosen].mean()),
                     n=len(chosen),
+                    n_scenes=len(np.unique(self.scene_index[chosen])),
                     per_sample={self.samples[i].sample_id: float(table[i]) for i in chosen},
                     replicates=mean_replicates(table[chosen], self.scene_index[chosen], self.weights),
                     reference=reference,
@@ -80,6 +84,7 @@ class Results:
                     subset=subset,
                     value=float(combine(chosen.sum(0, keepdims=True))[0]),
                     n=len(rows),
+                    n_scenes=len(np.unique(self.scene_index[rows])),
                     per_sample={} if single is None else {self.samples[i].sample_id: float(single[i]) for i in rows},
                     replicates=corpus_replicates(chosen, self.scene_index[rows], self.weights, combine),
                 )

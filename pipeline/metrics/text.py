@@ -1,18 +1,11 @@
-"""What benchmarks with text answers share: parsing, exact match with its reference levels, caption metrics."""
+"""What benchmarks with text answers share: exact match with its reference levels, and the caption metrics."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 
-from pipeline.benchmarks._results import Results
 from pipeline.metrics.answers import best_constant, clean_answer, refined_match
-from pipeline.scene import Answer, ModelOutput
-
-
-def parse_text(output: ModelOutput) -> Answer:
-    """Generated text without surrounding white space; text that is empty or no string is unparsed."""
-    text = output.raw_text.strip() if isinstance(output.raw_text, str) else ""
-    return Answer(text=text, parsed=bool(text))
+from pipeline.metrics.results import Results
 
 
 def add_exact_match(
@@ -24,8 +17,8 @@ def add_exact_match(
     said, truth = (cleaned, cleaned_references) if clean else (list(texts), [tuple(r) for r in references])
     results.mean("em", [t in refs for t, refs in zip(said, truth, strict=True)])
     results.mean("em_refined", [refined_match(t, refs) for t, refs in zip(cleaned, cleaned_references, strict=True)])
-    results.mean("em_best_constant", best_constant(truth), reference=True, subsets=False)
-    results.mean("em_type_majority", best_constant(truth, types), reference=True)
+    results.mean("em", best_constant(truth), reference="best_constant", subsets=False)
+    results.mean("em", best_constant(truth, types), reference="type_majority")
 
 
 def add_caption_metrics(

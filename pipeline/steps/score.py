@@ -1,0 +1,168 @@
+"""Score the predictions of one run by the benchmarks' official metrics: one file per benchmark (metrics/scorefile.py).
+
+Predictions must be exactly those of the benchmark's samples: every id once, in order. Anything else is refused, because a
+stale or partial file would give a number that looks right.
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from pipeline.benchmarks.base import Benchmark, MetricResult
+    from pipeline.index import SceneIndex
+    from pipeline.scene import Answer, Sample
+
+HELP = "score the predictions of one run, one file per benchmark"
+_COLUMNS = ("dataset", "split", "benchmark", "scene_id", "sample_id", "answer", "parsed", "boxes", "scores", "value", "count")
+_SHOWN = 3
+
+
+def configure(parser: argparse.ArgumentParser) -> None:
+    """Arguments of the verb."""
+    parser.add_argument("--scenes", type=Path, required=True, metavar="MANIFEST", help="results/scenes/{dataset}/manifest.json")
+    parser.add_argument("--predictions", type=Path, required=True, metavar="MANIFEST", help="manifest of the run's predictions")
+    parser.add_argument(
+        "--out", type=Path, nargs="+", required=True, metavar="FILE", help="one {benchmark}.parquet per benchmark"
+    )
+
+
+def run(args: argparse.Namespace) -> None:
+    """Score every benchmark that ``--out`` names."""
+    from pipeline import registry
+    from pipeline.errors import ConfigError
+    from pipeline.index import SceneIndex
+    from pipeline.metrics.java import meteor_session
+    from pipeline.provenance import read_manifest, run_record
+
+    members = args.spec["benchmarks"]
+    names = [path.stem for path in args.out]
+    wrong = sorted(set(names) - set(members)) or [n for n, times in Counter(names).items() if times > 1]
+    if wrong:
+        raise ConfigError(f"--out names {', '.join(wrong)}", allowed=f"each of {', '.join(sorted(members))} at most once")
+    read_manifest(args.predictions, made_by=f"snakemake --cores all {args.predictions}")
+    index = SceneIndex(args.scenes)
+    with run_record(args.out[0].parent / "run.json", verb="score") as record, meteor_session():
+        record["samples"] = {
+            path.stem: score_benchmark(
+                registry.create("benchmarks", members[path.stem]), index, args.predictions.parent, path, args.spec
+            )
+            for path in args.out
+        }
+
+
+def score_benchmark(benchmark: Benchmark, index: SceneIndex, predictions: Path, out: Path, spec: dict[str, Any]) -> int:
+    """Score one benchmark into ``out`` and return the number of samples."""
+    from pipeline import __version__
+    from pipeline.metrics.scorefile import write_scores
+    from pipeline.metrics.stats import Bootstrap
+    from pipeline.provenance import digest, file_digest
+
+    benchmark.bootstrap = Bootstrap(spec["bootstrap"]["replicates"], spec["bootstrap"]["seed"])
+    samples = benchmark.samples(index, spec["split"])
+    path = predictions / f"{benchmark.name}.parquet"
+    answers = read_answers(path, samples, dataset=index.dataset, benchmark=benchmark.name, split=spec["split"])
+    results = [with_replicates(r, samples, benchmark.bootstrap) for r in benchmark.score(samples, answers, index)]
+    metadata = {
+        "dataset": index.dataset,
+        "benchmark": benchmark.name,
+        "split": spec["split"],
+        "headline": benchmark.headline,
+        "task": benchmark.task,
+        "bootstrap": spec["bootstrap"],
+        "scenes": index.digest,
+        "predictions": file_digest(path),
+        "spec": digest({"member": spec["benchmarks"][benchmark.name], "code": spec.get("code", "")}),
+        "version": __version__,
+    }
+    write_scores(out, results, samples, metadata)
+    head = next((r for r in results if (r.metric, r.subset, r.reference) == (benchmark.headline, "all", "")), None)
+    print(f"{benchmark.name}: {len(samples)} samples" + (f", {head.metric} {head.value:.2f}" if head else ""))
+    return len(samples)
+
+
+def with_replicates(result: MetricResult, samples: Sequence[Sample], bootstrap: Any) -> MetricResult:
+    """Fill in ``replicates`` and ``n_scenes`` where a benchmark left them to us: the mean of ``per_sample`` on resamples."""
+    import numpy as np
+
+    from pipeline.metrics.stats import mean_replicates, scene_weights
+
+    if not result.per_sample or (len(result.replicates) and result.n_scenes):
+        return result
+    scenes = sorted({s.scene_id for s in samples})
+    chosen = [s for s in samples if s.sample_id in result.per_sample]
+    scene_index = np.searchsorted(np.array(scenes), np.array([s.scene_id for s in chosen])).astype(np.int64)
+    replicates = result.replicates
+    if not len(replicates):
+        weights = scene_weights(scenes, bootstrap.replicates, bootstrap.seed)
+        replicates = mean_replicates([result.per_sample[s.sample_id] for s in chosen], scene_index, weights)
+    return replace(result, replicates=replicates, n_scenes=len({s.scene_id for s in chosen}))
+
+
+def read_answers(path: Path, samples: Sequence[Sample], *, dataset: str, benchmark: str, split: str) -> list[Answer]:
+    """Parsed answers from a predictions file, one per sample in sample order. PredictionError unless they fit exactly."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    from pipeline.errors import PredictionError
+
+    mend = f"snakemake --cores all -f {path.parent / 'manifest.json'}"
+    try:
+        table = pq.ParquetFile(path).read()
+    except FileNotFoundError:
+        raise PredictionError(f"predictions {path} are missing", mend=mend) from None
+    except (pa.ArrowInvalid, OSError) as error:
+        raise PredictionError(f"{path} is not a readable Parquet file ({error})", mend=mend) from None
+    absent = [c for c in _COLUMNS if c not in table.column_names]
+    if absent:
+        raise PredictionError(f"{path} has no column {', '.join(absent)}", allowed=", ".join(_COLUMNS), mend=mend)
+    rows = table.select(list(_COLUMNS)).to_pylist()
+    fault = _mismatch(rows, samples, {"dataset": dataset, "benchmark": benchmark, "split": split})
+    if fault:
+        raise PredictionError(f"predictions are not those of these samples: {fault}", where=str(path), mend=mend)
+    return [_answer(row, path, mend) for row in rows]
+
+
+def _mismatch(rows: Sequence[dict[str, Any]], samples: Sequence[Sample], facts: dict[str, str]) -> str | None:
+    """What is wrong with the rows' identity, or None."""
+    for key, expected in facts.items():
+        found = sorted({str(row[key]) for row in rows} - {expected})
+        if found:
+            return f"{key} is {', '.join(found[:_SHOWN])}, not {expected}"
+    ids, wanted = [row["sample_id"] for row in rows], [s.sample_id for s in samples]
+    twice = [i for i, times in Counter(ids).items() if times > 1]
+    if twice:
+        return f"{len(twice)} ids come more than once ({', '.join(map(str, twice[:_SHOWN]))})"
+    missing, extra = sorted(set(wanted) - set(ids)), sorted(set(ids) - set(wanted))
+    if missing or extra:
+        named = ", ".join((missing or extra)[:_SHOWN])
+        return f"{len(missing)} of {len(wanted)} samples are missing, {len(extra)} are unknown ({named})"
+    if ids != wanted:
+        first = next(i for i, (a, b) in enumerate(zip(ids, wanted, strict=True)) if a != b)
+        return f"row {first} is {ids[first]}, expected {wanted[first]}: another order"
+    moved = [s.sample_id for row, s in zip(rows, samples, strict=True) if row["scene_id"] != s.scene_id]
+    return f"{len(moved)} rows name another scene ({', '.join(moved[:_SHOWN])})" if moved else None
+
+
+def _answer(row: dict[str, Any], path: Path, mend: str) -> Answer:
+    import math
+
+    from pipeline.errors import PredictionError
+    from pipeline.scene import Answer
+
+    boxes = tuple(tuple(box) for box in row["boxes"] or ())
+    if not all(len(box) == 6 and all(v is not None and math.isfinite(v) for v in box) for box in boxes):
+        raise PredictionError(f"{row['sample_id']} has a box that is not six finite numbers", where=str(path), mend=mend)
+    return Answer(
+        text=row["answer"] or "",
+        boxes=boxes,
+        scores=tuple(row["scores"] or ()),
+        value=row["value"],
+        count=row["count"] or 0,
+        parsed=bool(row["parsed"]),
+    )

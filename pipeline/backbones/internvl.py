@@ -1,0 +1,32 @@
+"""InternVL (OpenGVLab/InternVL3-1B-hf, -2B-hf, -8B-hf, or a tiny model of the same class), one tile per view."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, ClassVar
+
+from pipeline.mllm.chat import INTERNVL, ChatFormat
+from pipeline.mllm.member import TransformersMember
+
+if TYPE_CHECKING:
+    from pipeline.mllm.loaded import TransformersBackbone
+
+
+class InternVL(TransformersMember):
+    """InternVL."""
+
+    code: ClassVar[tuple[str, ...]] = (
+        "mllm.internvl",
+        "mllm.loaded",
+        "mllm.models",
+        "mllm.chat",
+        "mllm.images",
+        "mllm.tokenizer",
+        "mllm.member",
+        "mllm.assemble",
+    )
+    chat: ClassVar[ChatFormat] = INTERNVL
+
+    def family(self) -> type[TransformersBackbone]:
+        from pipeline.mllm.internvl import InternVLBackbone
+
+        return InternVLBackbone

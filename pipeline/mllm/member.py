@@ -1,0 +1,98 @@
+"""What backbone members of `transformers` families share. Light: torch and transformers are imported when a model is made."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Iterable
+from pathlib import Path
+from typing import TYPE_CHECKING, ClassVar, Literal
+
+from pydantic import Field, model_validator
+
+from pipeline.backbones.base import Backbone, LoadedBackbone
+from pipeline.mllm.chat import ChatFormat
+from pipeline.options import Options
+
+if TYPE_CHECKING:
+    from pipeline.mllm.loaded import TransformersBackbone
+
+
+class PretrainOptions(Options):
+    """2D pretraining of a backbone that is built here: questions about single views, no 3D facts."""
+
+    dataset: str = Field("rooms", description="Dataset (config key) whose training views it learns from.")
+    vocabulary: int = Field(1000, ge=300, le=32_000, description="Tokens of the tokenizer trained on the dataset's texts.")
+    steps: int = Field(700, ge=1, description="Optimiser steps.")
+    views_per_step: int = Field(64, ge=1, le=4096, description="Single views in a step.")
+    questions_per_view: int = Field(6, ge=1, le=64, description="Questions packed behind one view.")
+    texts_per_step: int = Field(16, ge=0, le=1024, description="Sentences without any view in a step (plain language).")
+    learning_rate: float = Field(2e-3, gt=0, le=0.1, description="Peak of AdamW's learning rate.")
+    warmup: float = Field(0.05, ge=0, le=0.5, description="Share of the steps with rising learning rate; cosine after it.")
+    weight_decay: float = Field(0.02, ge=0, le=1, description="AdamW's weight decay (matrices only).")
+    held_out: float = Field(0.05, gt=0, lt=0.5, description="Last share of the scenes, kept for the reported accuracy.")
+    checkpoint_steps: int = Field(200, ge=1, description="Steps between checkpoints.")
+    seed: int = Field(0, ge=0, description="Seed of weights and of the order of views.")
+
+
+class BackboneOptions(Options):
+    """Either a tiny model built and pretrained here, or a released checkpoint."""
+
+    size: Literal["tiny"] | None = Field(None, description="Build this size here (default: tiny unless `checkpoint` is set).")
+    checkpoint: str | None = Field(None, description="Folder of a released checkpoint in the transformers layout.")
+    dtype: Literal["float32", "bfloat16"] = Field("float32", description="Number format of the weights in memory.")
+    pretrain: PretrainOptions | None = Field(None, description="2D pretraining of a model built here.")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _one_source(cls, content: object) -> object:
+        """Fill in the default source and refuse two of them."""
+        if not isinstance(content, dict):
+            return content
+        content = dict(content)
+        if content.get("checkpoint") is None:
+            content["size"] = content.get("size") or "tiny"
+            content["pretrain"] = content.get("pretrain") or {}
+        elif content.get("size") or content.get("pretrain"):
+            raise ValueError("give either size (with pretrain) or checkpoint, not both")
+        return content
+
+
+class TransformersMember(Backbone):
+    """A backbone member whose model is a `transformers` class."""
+
+    options_model: ClassVar[type[Options]] = BackboneOptions
+    chat: ClassVar[ChatFormat]
+    options: BackboneOptions
+
+    @abstractmethod
+    def family(self) -> type[TransformersBackbone]:
+        """The family's torch class (imported here, not at the top of the file)."""
+
+    def tokens(self) -> tuple[int, int] | None:
+        """Asked rows and columns of visual tokens per view; None: the family's own."""
+        return None
+
+    def pretrain_dataset(self) -> str | None:
+        return self.options.pretrain.dataset if self.options.pretrain else None
+
+    @property
+    def checkpoint(self) -> Path | None:
+        """Folder of the released checkpoint, None for a model built here."""
+        return Path(self.options.checkpoint) if self.options.checkpoint else None
+
+    def train_tokenizer(self, texts: Iterable[str], folder: Path) -> None:
+        """Train the tokenizer of a model built here and save it in ``folder``."""
+        from pipeline.mllm.tokenizer import train_tokenizer
+
+        vocabulary = self.options.pretrain.vocabulary if self.options.pretrain else 1000
+        train_tokenizer(texts, self.chat, vocabulary=vocabulary).save_pretrained(folder)
+
+    def build(self, tokenizer_folder: Path, *, seed: int, device: str) -> LoadedBackbone:
+        from pipeline.mllm.models import build_model
+
+        return build_model(self.family(), tokenizer_folder, seed=seed, device=device, tokens=self.tokens())
+
+    def load(self, folder: Path, *, device: str) -> LoadedBackbone:
+        from pipeline.mllm.models import load_model
+
+        return load_model(self.family(), folder, device=device, dtype=self.options.dtype, tokens=self.tokens())

@@ -1,0 +1,97 @@
+"""Making models: tiny ones from a seed, saved or released ones from a folder, without network and without remote code."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from transformers import AutoConfig, PreTrainedModel
+
+from pipeline.backbones.base import COORD_TOKEN, GROUND_TOKEN
+from pipeline.errors import CheckpointError
+from pipeline.mllm.loaded import TransformersBackbone
+from pipeline.mllm.tokenizer import add_alignment_tokens, load_tokenizer, token_id
+
+
+def build_model(
+    family: type[TransformersBackbone], tokenizer_folder: Path, *, seed: int, device: str, tokens: tuple[int, int] | None
+) -> TransformersBackbone:
+    """A tiny model of the family's real class, randomly initialised from ``seed`` (the global generator is left alone)."""
+    tokenizer = load_tokenizer(tokenizer_folder)
+    config = family.tiny_config(tokenizer, tokens)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        model = family.model_class._from_config(config, attn_implementation="sdpa", dtype=torch.float32)
+    return family(model.to(device), tokenizer, tokens)
+
+
+def load_model(
+    family: type[TransformersBackbone], folder: Path, *, device: str, dtype: str, tokens: tuple[int, int] | None
+) -> TransformersBackbone:
+    """A saved or released model. Raises CheckpointError for missing, partial, truncated or other weights."""
+    _check_family(family, folder)
+    tokenizer = load_tokenizer(folder)
+    model, info = _from_pretrained(family, folder, dtype)
+    missing = sorted(info["missing_keys"]) + sorted(str(k) for k in info["mismatched_keys"])
+    if missing:
+        raise CheckpointError(
+            f"{len(missing)} weights are missing or of another shape, e.g. {', '.join(missing[:3])}",
+            where=str(folder),
+            mend="download the checkpoint again, all shards",
+        )
+    if add_alignment_tokens(tokenizer):
+        _grow_embeddings(model, tokenizer)
+    return family(model.to(device), tokenizer, tokens)
+
+
+def _check_family(family: type[TransformersBackbone], folder: Path) -> None:
+    config = folder / "config.json"
+    wanted = family.model_class.config_class.model_type
+    try:
+        found = json.loads(config.read_text(encoding="utf-8")).get("model_type")
+    except FileNotFoundError:
+        raise CheckpointError(
+            f"{config} does not exist", where=str(folder), mend="set `checkpoint` to a folder in the transformers layout"
+        ) from None
+    except (json.JSONDecodeError, UnicodeDecodeError, AttributeError) as error:
+        raise CheckpointError(f"{config} is not a model configuration ({error})", where=str(folder)) from None
+    if found != wanted:
+        raise CheckpointError(
+            f"{config} describes a {found!r} model", allowed=repr(wanted), mend="choose the backbone kind for it"
+        )
+
+
+def _from_pretrained(family: type[TransformersBackbone], folder: Path, dtype: str) -> tuple[PreTrainedModel, dict[str, Any]]:
+    try:
+        return family.model_class.from_pretrained(
+            folder,
+            config=AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=False),
+            local_files_only=True,
+            use_safetensors=True,
+            attn_implementation="sdpa",
+            dtype=getattr(torch, dtype),
+            output_loading_info=True,
+        )
+    except (OSError, SafetensorError, RuntimeError, ValueError) as error:
+        raise CheckpointError(
+            f"weights cannot be loaded ({str(error).splitlines()[0]})",
+            where=str(folder),
+            mend="download the checkpoint again, all safetensors shards",
+        ) from None
+
+
+def _grow_embeddings(model: PreTrainedModel, tokenizer: Any) -> None:
+    """Rows for new tokens start as the mean of the trained embeddings (3DRS, specs: method, section 8)."""
+    table = model.get_input_embeddings().weight
+    trained = min(len(table), *(token_id(tokenizer, t) for t in (GROUND_TOKEN, COORD_TOKEN)))
+    if len(tokenizer) > len(table):
+        model.resize_token_embeddings(len(tokenizer), mean_resizing=False)
+    heads = {id(m.weight): m.weight for m in (model.get_input_embeddings(), model.get_output_embeddings())}
+    with torch.no_grad():
+        for weight in heads.values():
+            mean = weight[:trained].float().mean(0).to(weight.dtype)
+            for token in (GROUND_TOKEN, COORD_TOKEN):
+                weight[token_id(tokenizer, token)] = mean

@@ -52,6 +52,10 @@ class CheckpointError(PipelineError):
     """Weights are missing, partial or of another model."""
 
 
+class TrainingError(PipelineError):
+    """A training cannot go on: the loss or the gradients are not finite."""
+
+
 class PredictionError(PipelineError):
     """Predictions are missing, duplicated, or not for these samples."""
 

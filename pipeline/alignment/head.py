@@ -1,4 +1,4 @@
-"""Trained heads beside the MLLM: the alignment projector and the grounding head. Source: 3DRS sections 3.3 and 4.1, Video-3D-LLM.
+"""Trained heads beside the MLLM: the alignment projector and the grounding head. Source: 3DRS 3.3 and 4.1, Video-3D-LLM.
 
 Object features are handed in as (f_vis + f_llm) / 2 per candidate box (training/model.py). Heads compute in float32 outside
 autocast: they are small and their cosines decide the ranking.
@@ -54,9 +54,7 @@ class GroundingHead(nn.Module):
         zero = self.zero_target.to(features.dtype).expand(len(features), 1, -1)
         return normalize(self.object_mlp(torch.cat([features, zero], dim=1)), dim=-1, eps=EPSILON)
 
-    def forward(
-        self, features: torch.Tensor, present: torch.Tensor, query: torch.Tensor, scene: torch.Tensor
-    ) -> torch.Tensor:
+    def forward(self, features: torch.Tensor, present: torch.Tensor, query: torch.Tensor, scene: torch.Tensor) -> torch.Tensor:
         """Logits (Q,N+1) of all questions of a batch of scenes.
 
         ``features`` (S,N,C) candidates padded to N, ``present`` (S,N) bool, ``query`` (Q,C) hidden states at ``<ground>``,

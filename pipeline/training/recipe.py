@@ -62,6 +62,11 @@ class Recipe(Options):
         12, ge=1, le=1024, description="Questions that share one visual prefix, Q. Same loss as separate samples; paper: 1."
     )
     scenes_per_step: int = Field(12, ge=1, le=4096, description="Scenes per optimiser step (paper: 16 samples a step).")
+    scenes_per_pass: int | None = Field(
+        None,
+        ge=1,
+        description="Scenes per forward and backward pass; null: all of a step. Bounds memory, nothing else (paper: 1).",
+    )
     steps: int | None = Field(150, ge=1, description="Optimiser steps. Set to null to give `epochs` instead.")
     epochs: float | None = Field(
         None, gt=0, description="Passes over the training samples instead of `steps` (paper: 1); needs `steps: null`."

@@ -1,0 +1,152 @@
+"""Fine-tune one backbone under one teacher, recipe and seed.
+
+Writes, in the folder of ``--out``: the model in the transformers layout, heads.safetensors, metrics.jsonl (one line a step),
+checkpoints while it runs, run.json, and manifest.json last. A stopped run resumes from its latest checkpoint.
+"""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from pipeline.backbones.base import LoadedBackbone
+    from pipeline.features.store import FeatureReader
+    from pipeline.index import SceneIndex
+    from pipeline.training.recipe import Recipe
+    from pipeline.training.sampler import QuestionSampler
+
+HELP = "fine-tune a backbone with one teacher, recipe and seed"
+SCHEMA_VERSION = 1
+
+
+def configure(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--scenes", type=Path, required=True, metavar="MANIFEST", help="scenes to train on (split train)")
+    parser.add_argument("--weights", type=Path, metavar="MANIFEST", help="backbone that was pretrained here")
+    parser.add_argument("--features", type=Path, nargs="*", default=[], metavar="MANIFEST", help="teacher features, all shards")
+    parser.add_argument("--out", type=Path, required=True, metavar="MANIFEST", help="manifest.json of the run")
+    parser.add_argument("--cache-mb", type=int, default=1024, metavar="MB", help="memory for prepared scenes (default 1024)")
+
+
+def run(args: argparse.Namespace) -> None:
+    import torch
+
+    from pipeline.provenance import run_record
+
+    torch.set_num_threads(args.threads)
+    with run_record(args.out.parent / "run.json", verb="train", threads=args.threads, gpus=args.gpus) as record:
+        args.out.unlink(missing_ok=True)
+        record |= _train(args, "cuda" if args.gpus else "cpu")
+
+
+def _train(args: argparse.Namespace, device: str) -> dict[str, Any]:
+    from pipeline import registry
+    from pipeline.features.store import FeatureReader
+    from pipeline.index import SceneIndex
+    from pipeline.options import validate
+    from pipeline.provenance import digest, write_manifest
+    from pipeline.training.data import TrainingData
+    from pipeline.training.loop import Trainer
+    from pipeline.training.model import SpatialMLLM
+    from pipeline.training.recipe import Recipe
+
+    spec, folder = args.spec, args.out.parent
+    recipe = validate(Recipe, spec["recipe"], where="--spec: recipe")
+    inputs = _inputs(args)
+    index = SceneIndex(args.scenes)
+    features = FeatureReader(args.features) if args.features else None
+    member = registry.create("backbones", spec["backbone"])
+    loaded = _load_backbone(member, args.weights, device)
+    sampler = _sampler(spec, index, recipe)
+    _check_features(features, sampler)
+    model = SpatialMLLM(loaded, recipe, teacher_dim=features.dim if features else None, seed=spec["seed"]).place(device)
+    torch_seed(spec["seed"])
+    steps = recipe.total_steps(sampler.total)
+    data = TrainingData(index, sampler, loaded, recipe, features, cache_mb=args.cache_mb)
+    trainer = Trainer(model, data, folder, steps=steps, digest=digest([spec, inputs]), device=device)
+    final = trainer.run()
+    files = _save(loaded, model, folder)
+    content = {name: spec[name] for name in ("dataset", "backbone", "teacher", "recipe", "seed")}
+    content |= {"schema": SCHEMA_VERSION, "spec": digest(spec), "inputs": inputs, "steps": steps, "final": final}
+    content |= {"training_samples": sampler.total, "files": files, "digest": digest(files)}
+    write_manifest(args.out, content)
+    trainer.checkpoints.remove()
+    return {"steps": steps, "cached_mb": round(data.cached_bytes / 2**20, 1)}
+
+
+def torch_seed(seed: int) -> None:
+    """Seed torch's global generator (dropout, where a checkpoint has it)."""
+    import torch
+
+    from pipeline.provenance import seed_for
+
+    torch.manual_seed(seed_for("train", seed))
+
+
+def _inputs(args: argparse.Namespace) -> dict[str, Any]:
+    """Digests of the manifests this run reads."""
+    from pipeline.errors import DataError
+    from pipeline.provenance import file_digest
+
+    for path in (args.scenes, *([args.weights] if args.weights else []), *args.features):
+        if not path.is_file():
+            raise DataError(f"{path} does not exist", mend=f"snakemake --cores all {path}")
+    return {
+        "scenes": file_digest(args.scenes),
+        "weights": file_digest(args.weights) if args.weights else "",
+        "features": [file_digest(path) for path in args.features],
+    }
+
+
+def _load_backbone(member: Any, weights: Path | None, device: str) -> LoadedBackbone:
+    """The pretrained backbone of ``--weights``, else the released checkpoint of the member's options."""
+    from pipeline.errors import ConfigError
+
+    folder = weights.parent if weights else member.options.model_dump().get("checkpoint")
+    if folder is None:
+        raise ConfigError(
+            f"backbone {member.name!r} has no checkpoint and no --weights were given",
+            mend=f"snakemake --cores all results/backbones/{member.name}/manifest.json",
+        )
+    loaded: LoadedBackbone = member.load(Path(folder), device=device)
+    return loaded
+
+
+def _sampler(spec: dict[str, Any], index: SceneIndex, recipe: Recipe) -> QuestionSampler:
+    from pipeline import registry
+    from pipeline.training.sampler import QuestionSampler
+
+    samples = {name: registry.create("benchmarks", task).training_samples(index) for name, task in spec["benchmarks"].items()}
+    return QuestionSampler(
+        samples,
+        dataset=spec["dataset"],
+        seed=spec["seed"],
+        scenes_per_step=recipe.scenes_per_step,
+        questions_per_scene=recipe.questions_per_scene,
+        balance=recipe.balance,
+    )
+
+
+def _check_features(features: FeatureReader | None, sampler: QuestionSampler) -> None:
+    """Every training scene must have features before the first step."""
+    from pipeline.errors import StoreError
+
+    missing = sorted(set(sampler.scene_ids) - set(features.scene_ids)) if features else []
+    if missing:
+        raise StoreError(
+            f"{len(missing)} training scenes have no features, first {missing[0]!r}",
+            mend="give --features for every shard; extract the split `train` (config.yaml: features.splits)",
+        )
+
+
+def _save(loaded: LoadedBackbone, model: Any, folder: Path) -> dict[str, str]:
+    """Write model, tokenizer and heads; digests of the weight files."""
+    from safetensors.torch import save_file
+
+    from pipeline.provenance import file_digest
+
+    loaded.save(folder)
+    heads = {n: p.detach().cpu().contiguous() for n, p in model.named_parameters() if not n.startswith("backbone.")}
+    save_file(heads, folder / "heads.safetensors")
+    return {path.name: file_digest(path) for path in sorted(folder.glob("*.safetensors"))}

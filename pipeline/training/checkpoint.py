@@ -1,0 +1,97 @@
+"""Checkpoints of a running training: written whole or not at all, checked on read, resumed bit for bit.
+
+``checkpoints/step00000100/`` holds model.safetensors (backbone and heads), state.pt (optimizer and generator state, loaded with
+``weights_only=True``) and checkpoint.json (step, digest of what is trained, digests of both files). It is renamed into
+place when complete; the previous one is removed after that. The sampler needs no state (training/sampler.py).
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import sys
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import load_model, save_model
+
+from pipeline.errors import CheckpointError
+from pipeline.provenance import file_digest, write_atomic
+
+_MODEL, _STATE, _FACTS = "model.safetensors", "state.pt", "checkpoint.json"
+
+
+class Checkpoints:
+    """The checkpoints of one run folder. ``digest`` identifies spec and inputs: checkpoints of others are never used."""
+
+    def __init__(self, run_folder: Path, digest: str):
+        self.folder = run_folder / "checkpoints"
+        self.digest = digest
+
+    def save(self, step: int, model: torch.nn.Module, optimizer: torch.optim.Optimizer) -> None:
+        """Write the state after ``step`` finished steps and drop older checkpoints."""
+        final = self.folder / f"step{step:08d}"
+        temporary = self.folder / f".{final.name}.{os.getpid()}.tmp"
+        shutil.rmtree(temporary, ignore_errors=True)
+        temporary.mkdir(parents=True)
+        save_model(model, str(temporary / _MODEL))
+        state = {"optimizer": optimizer.state_dict(), "generator": torch.get_rng_state()}
+        torch.save(state, temporary / _STATE)
+        for name in (_MODEL, _STATE):
+            _flush(temporary / name)
+        facts = {"step": step, "digest": self.digest, **{name: file_digest(temporary / name) for name in (_MODEL, _STATE)}}
+        write_atomic(temporary / _FACTS, json.dumps(facts, sort_keys=True))
+        shutil.rmtree(final, ignore_errors=True)
+        temporary.rename(final)
+        for other in self.folder.iterdir():
+            if other != final:
+                shutil.rmtree(other, ignore_errors=True)
+
+    def latest(self) -> Path | None:
+        """The newest complete and undamaged checkpoint of this digest, if any."""
+        for path in sorted(self.folder.glob("step*"), reverse=True):
+            facts = self._facts(path)
+            if facts is None or facts.get("digest") != self.digest:
+                continue
+            if all(_matches(path / name, facts.get(name)) for name in (_MODEL, _STATE)):
+                return path
+            print(f"warning: checkpoint {path} is damaged and not used", file=sys.stderr)
+        return None
+
+    def _facts(self, path: Path) -> dict[str, Any] | None:
+        try:
+            facts = json.loads((path / _FACTS).read_text(encoding="utf-8"))
+        except (OSError, json.JSONDecodeError, UnicodeDecodeError):
+            return None
+        return facts if isinstance(facts, dict) else None
+
+    def restore(self, path: Path, model: torch.nn.Module, optimizer: torch.optim.Optimizer) -> int:
+        """Load a checkpoint into model, optimizer and torch's generator; the number of finished steps."""
+        facts = self._facts(path)
+        try:
+            load_model(model, str(path / _MODEL), strict=True)
+            state = torch.load(path / _STATE, map_location="cpu", weights_only=True)
+            optimizer.load_state_dict(state["optimizer"])
+            torch.set_rng_state(state["generator"])
+            return int((facts or {})["step"])
+        except (RuntimeError, ValueError, KeyError, OSError) as error:
+            raise CheckpointError(
+                f"checkpoint cannot be resumed ({str(error).splitlines()[0]})",
+                where=str(path),
+                mend=f"delete {self.folder} to start this run over",
+            ) from None
+
+    def remove(self) -> None:
+        """Drop all checkpoints (the run is finished, or another spec starts over)."""
+        shutil.rmtree(self.folder, ignore_errors=True)
+
+
+def _flush(path: Path) -> None:
+    with path.open("rb") as stream:
+        os.fsync(stream.fileno())
+
+
+def _matches(path: Path, digest: object) -> bool:
+    return path.is_file() and file_digest(path) == digest

@@ -1,0 +1,199 @@
+"""The trained system: a backbone's parts, world positions, object features, alignment projectors and the grounding head.
+
+Training and evaluation share ``see`` (views -> prefix embeddings), ``object_features`` and ``mark_coords``, so that both
+feed the model the same thing. Source: 3DRS sections 3.3 and 4.1; Video-3D-LLM for world positions and object features.
+"""
+
+from __future__ import annotations
+
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import nn
+from torch.nn.functional import cross_entropy
+
+from pipeline.alignment.head import AlignmentHead, GroundingHead
+from pipeline.alignment.losses import alignment_loss, grounding_loss, mean_per_question
+from pipeline.backbones.base import LoadedBackbone, Prefix
+from pipeline.errors import ConfigError
+from pipeline.mllm.assemble import prefix_embeds
+from pipeline.provenance import seed_for
+from pipeline.training.data import SceneBatch, TrainingGroup
+from pipeline.training.packing import block_mask, block_positions
+from pipeline.training.positions import WorldPositions
+from pipeline.training.recipe import Recipe
+
+
+@dataclass(frozen=True, slots=True)
+class Seen:
+    """What the model sees of S scenes before any question: the prefix's embeddings (S,P,C) and the projected visual tokens
+    (S,M,C) without world positions."""
+
+    prefix: Prefix
+    embeds: torch.Tensor
+    visual: torch.Tensor
+
+
+@dataclass(frozen=True, slots=True)
+class Losses:
+    """``total`` (scalar with gradient), ``questions`` (Q,) and ``alignment`` (scalar or None) detached; see ``forward``."""
+
+    total: torch.Tensor
+    questions: torch.Tensor
+    alignment: torch.Tensor | None
+
+
+class SpatialMLLM(nn.Module):
+    """A loaded backbone with the heads of a recipe. ``teacher_dim`` None: no alignment (teacher ``none``, evaluation).
+
+    Every head is initialised from a generator of its own, so that heads which only exist with a teacher never
+    change the initialisation of anything else.
+    """
+
+    def __init__(self, loaded: LoadedBackbone, recipe: Recipe, *, teacher_dim: int | None, seed: int):
+        super().__init__()
+        self.loaded, self.recipe = loaded, recipe
+        self.backbone = loaded.model
+        width = loaded.hidden_size
+        with _own_generator(seed, "grounding"):
+            self.grounding = GroundingHead(width, recipe.temperature)
+        self.alignment = nn.ModuleDict()
+        for layer in recipe.layers if teacher_dim else ():
+            _check_layer(layer, loaded.num_layers)
+            with _own_generator(seed, "alignment", layer):
+                self.alignment[str(layer)] = AlignmentHead(width, teacher_dim or 0, recipe.projector_multiple)
+        self.world = WorldPositions(width) if recipe.world_positions else None
+
+    def place(self, device: str) -> SpatialMLLM:
+        """Move everything to ``device``."""
+        self.to(device)
+        if self.world is not None:
+            self.world.tables = [table.to(device) for table in self.world.tables]
+        return self
+
+    def autocast(self, device: str) -> AbstractContextManager[Any]:
+        """bf16 autocast where the recipe asks for it."""
+        enabled = self.recipe.precision == "bfloat16"
+        return torch.autocast(torch.device(device).type, dtype=torch.bfloat16, enabled=enabled)
+
+    # ------------------------------------------------------------ shared by training and evaluation
+
+    def see(self, scenes: SceneBatch) -> Seen:
+        """Encode the views; world positions are added to visual tokens of cells with valid depth only."""
+        height, width = scenes.size_px
+        visual = self.loaded.encode_views(scenes.pixels, height, width)
+        placed = visual
+        if self.world is not None:
+            placed = visual + self.world(scenes.cell_voxels).to(visual.dtype) * scenes.cell_valid[..., None]
+        prefix = self.loaded.prefix(scenes.views, height, width)
+        return Seen(prefix, prefix_embeds(self.loaded, prefix, placed), visual)
+
+    def box_features(self, scenes: SceneBatch, visual: torch.Tensor) -> torch.Tensor:
+        """Visual tokens (S,M,C) pooled over each box's cells -> float32 (S,N,C); the learned embedding for unseen boxes."""
+        pooled = torch.bmm(scenes.pooling, visual.float())
+        return torch.where(scenes.box_seen[..., None], pooled, self.grounding.unseen)
+
+    def object_features(self, scenes: SceneBatch, visual: torch.Tensor, visual_states: torch.Tensor) -> torch.Tensor:
+        """Candidate features (S,N,C) = (f_vis + f_llm) / 2.
+
+        f_vis: projected tokens before the LLM, plus the encoding of the box centre; f_llm: the LLM's last states (S,M,C).
+        """
+        before = self.box_features(scenes, visual)
+        if self.world is not None:
+            before = before + self.world(scenes.box_voxels)
+        return (before + self.box_features(scenes, visual_states)) / 2
+
+    def coord_features(self, scenes: SceneBatch, visual: torch.Tensor) -> torch.Tensor:
+        """What is added to the ``<coord>`` embedding for each box, (S,N,C).
+
+        With world positions the encoding of the box centre (Video-3D-LLM). Without them no visual token carries positions, so a
+        centre could not be matched with anything: the box's pooled visual feature is added instead.
+        """
+        return self.world(scenes.box_voxels) if self.world is not None else self.box_features(scenes, visual)
+
+    def mark_coords(
+        self, embeds: torch.Tensor, rows: torch.Tensor, features: torch.Tensor, scene: torch.Tensor, box: torch.Tensor
+    ) -> torch.Tensor:
+        """Add ``features`` (S,N,C) of (scene, box) (K,) at flat ``rows`` (K,) of question embeddings (S,L,C)."""
+        if not len(rows):
+            return embeds
+        flat = embeds.flatten(0, 1)
+        return flat.index_add(0, rows, features[scene, box].to(flat.dtype)).view_as(embeds)
+
+    # ------------------------------------------------------------ training
+
+    def forward(self, group: TrainingGroup, *, questions: int, scenes: int) -> Losses:
+        """One group's share of a step's loss: the sum over its questions divided by the step's ``questions``, plus the
+        weighted alignment of its scenes as their share of the step's ``scenes``. Shares of all groups add up to the mean."""
+        per_question, alignment = self._group_losses(group)
+        total = per_question.sum() / questions
+        if alignment is None:
+            return Losses(total, per_question.detach(), None)
+        share = alignment * (len(group.scenes) / scenes)
+        return Losses(total + self.recipe.weight * share, per_question.detach(), share.detach())
+
+    def _group_losses(self, group: TrainingGroup) -> tuple[torch.Tensor, torch.Tensor | None]:
+        """Per-question losses (Q,) and the alignment loss of scenes of one shape."""
+        scenes, text = group.scenes, group.text
+        device = scenes.pixels.device
+        with self.autocast(device.type):
+            seen = self.see(scenes)
+            questions = self.loaded.embed(text.ids)
+            coords = text.scene[text.coord_question]
+            if len(coords):
+                features = self.coord_features(scenes, seen.visual)
+                questions = self.mark_coords(questions, text.coord_rows, features, coords, group.coord_box)
+            length = seen.embeds.shape[1]
+            layers = sorted({-1, *(int(layer) for layer in self.alignment)})
+            states = self.loaded.language(
+                torch.cat([seen.embeds, questions], dim=1),
+                block_positions(torch.from_numpy(seen.prefix.positions).to(device), seen.prefix.next_position, text.offset),
+                block_mask(length, text.block),
+                layers=layers,
+            )
+            answered = states[-1][:, length:].flatten(0, 1)
+            logits = self.loaded.logits(answered[text.target_rows])
+        where = torch.from_numpy(seen.prefix.visual_index).to(device)
+        token_losses = cross_entropy(logits.float(), text.target_ids, reduction="none")
+        losses = mean_per_question(token_losses, text.target_question, len(text.scene))
+        if len(text.ground_rows):
+            objects = self.object_features(scenes, seen.visual, states[-1][:, where])
+            queries = answered[text.ground_rows].float()
+            scene = text.scene[text.ground_question]
+            choices = self.grounding(objects, scenes.box_present, queries, scene)
+            losses = losses.index_add(0, text.ground_question, grounding_loss(choices, group.positives))
+        return losses, self._alignment(scenes, states, where)
+
+    def _alignment(self, scenes: SceneBatch, states: dict[int, torch.Tensor], where: torch.Tensor) -> torch.Tensor | None:
+        """Mean alignment loss over the recipe's layers; None without a teacher."""
+        if not self.alignment or scenes.teacher is None:
+            return None
+        losses = [
+            alignment_loss(head(states[int(layer)][:, where].float()), scenes.teacher, scenes.teacher_weights)
+            for layer, head in self.alignment.items()
+        ]
+        return torch.stack(losses).mean()
+
+
+class _own_generator:
+    """Inside, torch's global generator is seeded from (seed, name) alone; outside it is as before."""
+
+    def __init__(self, seed: int, *name: object):
+        self._seed = seed_for("head", seed, *name)
+        self._fork = torch.random.fork_rng(devices=[])
+
+    def __enter__(self) -> None:
+        self._fork.__enter__()
+        torch.manual_seed(self._seed)
+
+    def __exit__(self, *error: Any) -> None:
+        self._fork.__exit__(*error)
+
+
+def _check_layer(layer: int, layers: int) -> None:
+    if not -layers <= layer <= layers:
+        raise ConfigError(
+            f"the LLM has no layer {layer}", where="recipes.<name>.layers", allowed=f"-{layers} to {layers} for this backbone"
+        )

@@ -1,0 +1,63 @@
+# Each target is enough on a fresh machine: it sets up .venv first (once). `make` alone says what there is.
+#   make run CONFIG="config.yaml workflow/studies/smoke.yaml"   another study      make run CORES=8   fewer or more cores
+
+CONFIG ?= config.yaml
+CORES ?= all
+PYTHON ?= python3.11
+
+export PATH := $(CURDIR)/.venv/bin:$(PATH)
+export PYTHONPATH := $(CURDIR):$(CURDIR)/workflow/logger
+export PYTHON
+SNAKEMAKE = snakemake --cores $(CORES) --rerun-incomplete --logger study --configfile $(CONFIG)
+
+.DEFAULT_GOAL := help
+.PHONY: help setup run check test test-fast lint format clean
+
+help:
+	@echo "make run        set up, run the study of config.yaml, print its table"
+	@echo "make test       set up, run all tests"
+	@echo "make test-fast  set up, run the tests that take seconds"
+	@echo "make lint       set up, ruff, mypy, snakefmt, snakemake --lint"
+	@echo "make format     set up, reformat Python and Snakemake files"
+	@echo "make setup      only make .venv with every package and system library"
+	@echo "make check      set up, say what config.yaml will run"
+	@echo "make clean      remove results/ (not .venv)"
+
+setup: .venv/.ready
+
+.venv/.ready: envs/constraints.txt envs/setup.sh envs/system_libraries.py
+	@bash envs/setup.sh
+
+check: setup
+	@python -m pipeline check $(CONFIG)
+
+run: check
+	@$(SNAKEMAKE)
+	@echo
+	@cat results/tables/summary.md
+	@echo
+	@echo "table   results/tables/summary.parquet (and summary.md)"
+	@echo "cells   results/tables/cells/"
+	@echo "report  results/report/index.html"
+
+test: setup
+	@python -m pytest
+
+test-fast: setup
+	@python -m pytest -m "not slow"
+
+lint: setup
+	ruff check .
+	ruff format --check .
+	mypy
+	snakefmt --check Snakefile workflow
+	snakemake --lint
+
+format: setup
+	ruff check --fix .
+	ruff format .
+	snakefmt Snakefile workflow
+
+clean:
+	@rm -rf results/* .snakemake
+	@echo "results/ is empty"

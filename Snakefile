@@ -1,0 +1,45 @@
+"""The 3DRS study as a workflow: scenes, teachers, cached features, fine-tuned runs, scores, tables, report.
+
+    snakemake --cores all                                                     the whole study
+    snakemake --cores all results/tables/summary.parquet                      the table alone
+    snakemake --profile slurm                                                 the same on a Slurm cluster
+    snakemake --cores all results/tables/cells/{dataset}/{backbone}.parquet   one dataset x backbone cell
+
+The study is config.yaml; `--configfile config.yaml workflow/studies/NAME.yaml` lays another study over it.
+"""
+
+from snakemake.utils import min_version
+
+min_version("9.27")
+
+
+configfile: "config.yaml"
+
+
+include: "workflow/rules/common.smk"
+include: "workflow/rules/data.smk"
+include: "workflow/rules/features.smk"
+include: "workflow/rules/training.smk"
+include: "workflow/rules/evaluation.smk"
+include: "workflow/rules/tables.smk"
+include: "workflow/rules/report.smk"
+
+
+localrules:
+    all,
+
+
+rule all:
+    default_target: True
+    input:
+        summary=paths.SUMMARY,
+        cells=specs.cells(),
+        report=paths.REPORT,
+
+
+onstart:
+    shell("rm -rf {FAILURES}")
+
+
+onerror:
+    shell("cat {FAILURES}/* >&2 2> /dev/null || true")

@@ -1,0 +1,78 @@
+"""What all rules share; the workflow's only Python: checked config, wildcard constraints, functions of wildcards."""
+
+import inspect
+import os
+import sys
+from pathlib import Path
+
+from pipeline import paths
+from pipeline.config import StudyConfig
+from pipeline.errors import PipelineError
+from pipeline.specs import Specs
+
+# Jobs run `python -m pipeline`: with this interpreter (unless a conda environment is activated in front of it) and with
+# this checkout's package, whatever the working folder is.
+environment = dict(os.environ)
+os.environ.update(
+    PATH=os.pathsep.join([str(Path(sys.executable).parent), *os.get_exec_path()]),
+    PYTHONPATH=os.pathsep.join(
+        [workflow.basedir, *filter(None, [environment.get("PYTHONPATH")])]
+    ),
+)
+
+FAILURES = "results/logs/failed"
+
+# `logged LOG COMMAND...` keeps a job's output in its log and, when the job fails, shows the end of it: at once and again
+# as the last words of the whole run (onerror).
+shell.prefix(
+    "set -euo pipefail; "
+    'logged() {{ local log="$1"; shift; "$@" > "$log" 2>&1 || {{ local code=$?; '
+    f'mkdir -p {FAILURES}; {{{{ echo; echo "FAILED: $log"; tail -n 15 "$log"; }}}} '
+    f'| tee "{FAILURES}/$(tr / + <<< "$log")" >&2; return $code; }}}}; }}}}; '
+)
+
+try:
+    specs = Specs(StudyConfig(config))
+except PipelineError as error:
+    print(f"{type(error).__name__}: {error}", file=sys.stderr)
+    raise SystemExit(error.exit_code) from None
+
+
+def names(section):
+    """Pattern that matches the names of a section of the config and nothing else."""
+    return "|".join(getattr(specs.config, section))
+
+
+wildcard_constraints:
+    dataset=names("datasets"),
+    teacher=names("teachers"),
+    backbone=names("backbones"),
+    recipe=names("recipes"),
+    benchmark=names("benchmarks"),
+    shard=r"shard\d+",
+    seed=r"\d+",
+
+
+def of_wildcards(function):
+    """``function`` of a job's wildcards, taken by the names of its arguments."""
+    wanted = list(inspect.signature(function).parameters)
+
+    def resolve(wildcards):
+        return function(**{name: getattr(wildcards, name) for name in wanted})
+
+    return resolve
+
+
+def flag(name):
+    """The command line option ``--name`` with the input files of that name; nothing when the job has none of them."""
+
+    def resolve(wildcards, input):
+        files = list(input.get(name, []))
+        return " ".join([f"--{name}", *files]) if files else ""
+
+    return resolve
+
+
+def scores_of_cell(wildcards):
+    """Score tables of every run and benchmark of a dataset x backbone cell."""
+    return specs.cell_inputs(paths.SCORES, wildcards.dataset, wildcards.backbone)

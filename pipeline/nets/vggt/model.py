@@ -1,0 +1,49 @@
+"""The whole network with the released state dict's names. The point tracker is not part of it: no teacher needs it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from torch import Tensor, nn
+
+from pipeline.nets.vggt.aggregator import Aggregator
+from pipeline.nets.vggt.camera import CameraHead
+from pipeline.nets.vggt.config import VGGTConfig
+from pipeline.nets.vggt.dense import DenseHead
+
+NOT_BUILT = "track_head."
+"""Prefix of the released checkpoint's entries that this network leaves out."""
+
+
+@dataclass(frozen=True, slots=True)
+class Prediction:
+    """``pose_codes``: (B,V,9) per iteration; ``depth`` (B,V,h,w), ``points`` (B,V,h,w,3) in the first view's camera frame, with
+    confidences (B,V,h,w); in the scene's normalised unit of length."""
+
+    pose_codes: list[Tensor]
+    depth: Tensor
+    depth_confidence: Tensor
+    points: Tensor
+    points_confidence: Tensor
+
+
+class VGGT(nn.Module):
+    """Aggregator, camera head, depth head and point head."""
+
+    def __init__(self, config: VGGTConfig):
+        super().__init__()
+        self.config = config
+        self.aggregator = Aggregator(config)
+        self.camera_head = CameraHead(config)
+        self.point_head = DenseHead(config, 4, "inv_log")
+        self.depth_head = DenseHead(config, 2, "exp")
+
+    def forward(self, images: Tensor) -> Prediction:
+        """Images (B,V,3,H,W) in [0,1], H and W multiples of the patch size."""
+        last = self.config.depth - 1
+        layers = self.aggregator(images, (*self.config.dpt_layers, last))
+        size = (images.shape[-2], images.shape[-1])
+        depth, depth_confidence = self.depth_head(layers, size)
+        points, points_confidence = self.point_head(layers, size)
+        codes = self.camera_head(layers[last][:, :, 0])
+        return Prediction(codes, depth[..., 0], depth_confidence, points, points_confidence)

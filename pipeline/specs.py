@@ -33,9 +33,17 @@ _CODE: dict[str, tuple[str, ...]] = {
         "geometry",
     ),
     "score": ("steps.score", "metrics"),
-    "cell": ("steps.cell", "tables.aggregate", "tables.schema", "metrics.stats"),
+    "cell": (
+        "steps.cell",
+        "tables.aggregate",
+        "tables.derived",
+        "tables.scores",
+        "tables.schema",
+        "metrics.scorefile",
+        "metrics.stats",
+    ),
     "summary": ("steps.summary", "tables"),
-    "report": ("steps.report", "report"),
+    "report": ("steps.report", "report", "tables.findings", "tables.markdown", "tables.text"),
 }
 """Per verb the package modules (below pipeline/) that its result depends on, besides the members' own files."""
 
@@ -153,7 +161,8 @@ class Specs:
         )
 
     def report(self) -> str:
-        return canonical_json({"study": self._study(), "code": verb_code("report")})
+        shown = {"study": self._study(), "benchmarks": self._benchmarks(), "split": self.config.evaluation.split}
+        return canonical_json({**shown, "code": verb_code("report")})
 
     def _benchmarks(self) -> dict[str, Member]:
         return {name: self.config.benchmarks[name] for name in self.config.study["benchmarks"]}

@@ -1,0 +1,163 @@
+"""Sections of the report from optional inputs: training curves, example scenes, teacher features.
+
+Each returns a function that adds its section to a page; without inputs the section is one sentence.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from html import escape
+from pathlib import Path
+from typing import Any
+
+from pipeline.errors import DataError
+from pipeline.index import SceneIndex
+from pipeline.metrics.boxes import iou
+from pipeline.report import figures, pictures
+from pipeline.report.html import paragraph, table
+from pipeline.report.inputs import ExampleScene, Question, Said, example_scenes, feature_paths, run_path, training_curves
+from pipeline.report.page import Page, Picture
+
+Section = Callable[[Page], None]
+MAX_TEXT = 260
+
+
+def curves_section(runs: Sequence[Path]) -> Section:
+    """Training curves of the runs whose manifests are given, one figure per dataset and recipe."""
+
+    def add(page: Page) -> None:
+        page.section("training", "Training")
+        named = [run_path(path) for path in runs]
+        drawn = 0
+        for dataset, recipe in dict.fromkeys((run.dataset, run.recipe) for run in named):
+            curves = training_curves([run for run in named if (run.dataset, run.recipe) == (dataset, recipe)])
+            if not curves:
+                continue
+            caption = (
+                f"{dataset}, recipe {recipe}: loss per question of every benchmark trained on, and the alignment loss "
+                "(1 − cosine) of "
+                "runs with a teacher. Running means over 6 % of the steps, one line per run, controls dashed."
+            )
+            png = figures.training_curves(curves)
+            page.figure(Picture(f"training_{dataset}_{recipe}", png, "training curves", caption))
+            drawn += 1
+        if not drawn:
+            page.add(paragraph("Left out: no run with training metrics was given (`--runs`).", "note"))
+
+    return add
+
+
+def examples_section(
+    indices: Sequence[SceneIndex], predictions: Sequence[Path], benchmarks: Mapping[str, Mapping[str, Any]], split: str
+) -> Section:
+    """A few test scenes with views, questions and what each teacher's run answered."""
+
+    def add(page: Page) -> None:
+        page.section("examples", "Example scenes")
+        runs = [run_path(path) for path in predictions]
+        examples = [(index, scene) for index in indices for scene in example_scenes(index, runs, benchmarks, split)]
+        if not examples:
+            page.add(paragraph("Left out: no predictions with their scenes were given (`--predictions`, `--scenes`).", "note"))
+            return
+        first = examples[0][1]
+        page.add(
+            paragraph(
+                f"Scenes evenly spaced over the split `{split}`, the first question of every benchmark: not chosen by "
+                "result. Runs of "
+                f"`{first.backbone}`, recipe `{first.recipe}`, seed {first.seed}. In the right picture the target box "
+                "is green, "
+                "the answers dashed in the teachers' colours."
+            )
+        )
+        for index, scene in examples:
+            _example(page, index, scene)
+
+    return add
+
+
+def _example(page: Page, index: SceneIndex, scene: ExampleScene) -> None:
+    page.add(f"<h3>{escape(scene.dataset)} / {escape(scene.scene_id)}</h3>")
+    grounded = next((question for question in scene.questions if question.targets), None)
+    png = pictures.scene_strip(index.load(scene.scene_id), grounded)
+    caption = "" if grounded is None else f"Right: {grounded.benchmark}, “{_short(grounded.text)}”."
+    page.figure(Picture(f"scene_{scene.dataset}_{scene.scene_id}", png, f"views of {scene.scene_id}", caption))
+    teachers = list(dict.fromkeys(teacher for question in scene.questions for teacher in question.said))
+    body = []
+    for question in scene.questions:
+        cells = [_answer(question, question.said.get(teacher)) for teacher in teachers]
+        body.append(([escape(question.benchmark), escape(_short(question.text)), _expected(question), *cells], False))
+    header = ["benchmark", "question", "expected", *(escape(teacher) for teacher in teachers)]
+    page.add(table(header, body, left=len(header)))
+
+
+def _short(text: str) -> str:
+    return text if len(text) <= MAX_TEXT else text[: MAX_TEXT - 1].rsplit(" ", 1)[0] + " …"
+
+
+def _expected(question: Question) -> str:
+    if question.task == "grounding":
+        count = len(question.targets)
+        return "no object" if not count else f"{count} object{'s' if count > 1 else ''}"
+    return escape(_short(" / ".join(dict.fromkeys(question.expected[:3]))))
+
+
+def _answer(question: Question, said: Said | None) -> str:
+    """A prediction as a cell; green when it is right (an answer of the references, or all boxes at IoU 0.25)."""
+    if said is None:
+        return "–"
+    if question.task != "grounding":
+        right = question.task == "qa" and said.answer.strip().lower() in {text.strip().lower() for text in question.expected}
+        return f'<span class="{"right" if right else "wrong"}">{escape(_short(said.answer)) or "(nothing)"}</span>'
+    if not said.parsed:
+        return "(nothing)"
+    if not said.boxes or not question.targets:
+        right = not said.boxes and not question.targets
+        text = "no object" if not said.boxes else f"{len(said.boxes)} boxes"
+        return f'<span class="{"right" if right else "wrong"}">{text}</span>'
+    overlaps = iou(said.boxes, question.targets).max(axis=1)
+    right = bool((overlaps >= 0.25).all())
+    boxes = f"{len(said.boxes)} boxes, " if len(said.boxes) > 1 else ""
+    return f'<span class="{"right" if right else "wrong"}">{boxes}IoU {overlaps.max():.2f}</span>'
+
+
+def features_section(indices: Sequence[SceneIndex], manifests: Sequence[Path]) -> Section:
+    """The features of every teacher for one scene as colours."""
+
+    def add(page: Page) -> None:
+        page.section("features", "What the teachers see")
+        stores = feature_paths(manifests)
+        drawn = [index.dataset for index in indices if _features_figure(page, index, stores)]
+        if not drawn:
+            page.add(
+                paragraph("Left out: no teacher features with their scenes were given (`--features`, `--scenes`).", "note")
+            )
+
+    return add
+
+
+def _features_figure(page: Page, index: SceneIndex, stores: Mapping[tuple[str, str], list[Path]]) -> bool:
+    from pipeline.features.store import FeatureReader
+
+    readers = {teacher: FeatureReader(paths) for (dataset, teacher), paths in stores.items() if dataset == index.dataset}
+    if not readers:
+        return False
+    common = set.intersection(*(set(reader.scene_ids) for reader in readers.values()))
+    scene_id = next((record.scene_id for record in index if record.scene_id in common), None)
+    if scene_id is None:
+        raise DataError(
+            f"the feature stores of {', '.join(readers)} have no scene of dataset {index.dataset!r} in common",
+            where=str(index.path),
+            mend="give all shards of every teacher to --features",
+        )
+    scene = index.load(scene_id)
+    features = {name: reader.read(scene_id, scene.record.frame_ids).tokens for name, reader in readers.items()}
+    caption = (
+        f"Scene {scene_id} of {index.dataset} (split {scene.record.split}): first three principal components of each "
+        "teacher's features as "
+        "red, green and blue. One basis and scale per teacher for all views: where two views see the same place, a "
+        "teacher that knows "
+        "geometry gives the same colour."
+    )
+    png = pictures.feature_grid(scene, features)
+    page.figure(Picture(f"features_{index.dataset}", png, "teacher features as colours", caption))
+    return True

@@ -1,0 +1,254 @@
+"""The report page: what was run, what came out, how sure it is, and pictures to judge it by.
+
+Numbers and verdicts come from the summary table through tables/findings.py, the same that summary.md prints. A part whose
+inputs are not given is left out with a sentence (extras.py).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from html import escape
+from pathlib import Path
+from typing import Any
+
+from pipeline import __version__
+from pipeline.provenance import write_atomic
+from pipeline.report import figures
+from pipeline.report.html import bullets, definitions, inline, paragraph, picture, table
+from pipeline.report.template import PAGE
+from pipeline.tables.derived import QUARTERS
+from pipeline.tables.findings import BASELINE, Estimate, associations, headline_rows, lifts, unique
+from pipeline.tables.markdown import association_sentences, lift_sentence, reference_body
+from pipeline.tables.schema import Row
+from pipeline.tables.text import LEGEND, estimate_text, interval_text, mark, number
+
+
+@dataclass(frozen=True, slots=True)
+class Picture:
+    """A figure by its file name (without suffix)."""
+
+    name: str
+    png: bytes
+    alt: str
+    caption: str
+
+
+class Page:
+    """Collects sections in order; figures are also written as PNG files beside the page."""
+
+    def __init__(self, folder: Path):
+        self.folder = folder
+        self.parts: list[str] = []
+        self.sections: list[tuple[str, str]] = []
+
+    def section(self, anchor: str, title: str) -> None:
+        """Start a section that the contents line links to."""
+        self.sections.append((anchor, title))
+        self.parts.append(f'<h2 id="{anchor}">{escape(title)}</h2>')
+
+    def add(self, *html: str) -> None:
+        """Append ready HTML."""
+        self.parts += html
+
+    def figure(self, found: Picture) -> None:
+        """Append a figure and write its file."""
+        write_atomic(self.folder / f"{found.name}.png", found.png)
+        self.parts.append(picture(found.png, found.alt, found.caption))
+
+    def html(self, title: str, head: str) -> str:
+        """The whole page."""
+        links = "".join(f'<a href="#{anchor}">{escape(name)}</a>' for anchor, name in self.sections)
+        return PAGE.substitute(title=escape(title), body="\n".join([head, f"<nav>{links}</nav>", *self.parts]))
+
+
+def brief(rows: Sequence[Row], level: float) -> str:
+    """The answers to the two questions in a few sentences."""
+    items = []
+    for dataset, recipe in studies(rows):
+        where = f"{dataset}, recipe {recipe}: " if len(studies(rows)) > 1 else ""
+        items += [where + lift_sentence(lift) for lift in lifts(rows, dataset, recipe, level) if lift.against == BASELINE]
+        items += [where + sentence for sentence in association_sentences(associations(rows, dataset, recipe, level))]
+    return f'<div class="brief"><h2>In brief</h2>{bullets(items)}</div>' if items else ""
+
+
+def studies(rows: Sequence[Row]) -> list[tuple[str, str]]:
+    """(dataset, recipe) pairs in order of appearance."""
+    return list(dict.fromkeys((row["dataset"], row["recipe"]) for row in rows))
+
+
+def study_section(page: Page, rows: Sequence[Row], metadata: Mapping[str, Any], study: Mapping[str, Sequence[Any]]) -> None:
+    """What was run."""
+    page.section("study", "What was run")
+    runs = {(r["dataset"], r["backbone"], r["teacher"], r["recipe"], seed) for r in rows for seed in r["seeds"]}
+    items = [(name, ", ".join(f"`{value}`" for value in values)) for name, values in study.items()]
+    items += [
+        ("runs", f"{len(runs)} fine-tuned models, {len(rows)} rows in the summary table"),
+        (
+            "intervals",
+            f"{metadata['level']:.0%} percentile intervals over resampled test scenes, the same resamples for every run",
+        ),
+    ]
+    page.add(definitions(items))
+
+
+def headline_section(page: Page, rows: Sequence[Row], dataset: str, recipe: str) -> None:
+    """The headline table of one dataset and recipe."""
+    page.section(f"results-{dataset}-{recipe}", f"Results on {dataset}, recipe {recipe}")
+    chosen = headline_rows(rows, dataset, recipe)
+    benchmarks = unique(chosen, "benchmark")
+    found = {(row["backbone"], row["teacher"], row["benchmark"]): row for row in chosen}
+    heads = [_head(next(row for row in chosen if row["benchmark"] == name)) for name in benchmarks]
+    body = []
+    for backbone in unique(chosen, "backbone"):
+        for i, teacher in enumerate(unique(chosen, "teacher")):
+            cells = [found.get((backbone, teacher, name)) for name in benchmarks]
+            name = f"<strong>{escape(backbone)}</strong>" if i == 0 else ""
+            body.append(([name, escape(teacher), *(_cell(row) if row else "–" for row in cells)], i == 0))
+    page.add(
+        paragraph(
+            f"Mean over seeds ± half the width of its interval; below it the paired difference to `{BASELINE}` with "
+            "its interval. "
+            f"{LEGEND}.",
+            "note",
+        ),
+        table(["backbone", "teacher", *heads], body, left=2),
+    )
+
+
+def _head(row: Row) -> str:
+    counts = f"n = {row['n']}, {row['n_scenes']} scenes"
+    return f"{escape(row['benchmark'])}<small>{escape(row['metric'])}, {row['unit']}</small><small>{counts}</small>"
+
+
+def _cell(row: Row) -> str:
+    text = number(row["value"], row["unit"])
+    if row["ci_low"] is not None:
+        text += f" <small>±{number((row['ci_high'] - row['ci_low']) / 2, row['unit'])}</small>"
+    if row["diff_to_none"] is None:
+        return text
+    sign = Estimate(0.0, row["diff_low"], row["diff_high"], 0).sign
+    difference = f"{number(row['diff_to_none'], row['unit'], sign=True)}{mark(row)}"
+    bounds = interval_text(row["diff_low"], row["diff_high"], row["unit"])
+    return f'{text}<span class="d"><span class="{("", "up", "down")[sign]}">{difference}</span> {bounds}</span>'
+
+
+def lift_section(page: Page, rows: Sequence[Row], dataset: str, recipe: str, level: float) -> None:
+    """Question 1 with its forest plot and the reference levels."""
+    found = lifts(rows, dataset, recipe, level)
+    page.add("<h3>Does a teacher lift the scores?</h3>")
+    if not found:
+        page.add(paragraph(f"Only `{BASELINE}` was run: nothing to compare."))
+        return
+    body = [
+        (
+            [
+                inline(f"`{lift.teacher}` − `{lift.against}`"),
+                f"<strong>{lift.verdict}</strong>",
+                estimate_text(lift.over_scenes),
+                interval_text(lift.over_runs.low, lift.over_runs.high, "percent"),
+                f"{lift.up} up, {lift.down} down of {lift.cells}",
+            ],
+            False,
+        )
+        for lift in found
+    ]
+    header = [
+        "difference",
+        "verdict",
+        "mean in points, interval over scenes",
+        "interval over runs",
+        "backbone x benchmark cells",
+    ]
+    page.add(
+        paragraph(
+            "Mean of the paired headline differences over backbones and benchmarks (correspondence apart). A verdict "
+            "needs both intervals on "
+            f"one side of 0: over test scenes, and over the {found[0].over_runs.n} backbone x seed runs (training noise)."
+        ),
+        table(header, body, left=2),
+    )
+    png = figures.forest(rows, dataset, recipe)
+    caption = (
+        f"Paired differences to `{BASELINE}` with {level:.0%} intervals over scenes; ticks below are the single seeds, "
+        "hollow marks are controls."
+    )
+    page.figure(Picture(f"differences_{dataset}_{recipe}", png, "forest plot of paired differences", caption))
+
+
+def reference_section(page: Page, rows: Sequence[Row], dataset: str, recipe: str) -> None:
+    """How far the baseline is above levels without a model."""
+    header, body = reference_body(rows, dataset, recipe)
+    if body:
+        page.add(
+            "<h3>Do the models know anything?</h3>",
+            paragraph(f"How far `{BASELINE}` is above levels that need no model (below an oracle), paired over scenes."),
+            table(header, [([escape(cell) for cell in line], False) for line in body], left=2),
+        )
+
+
+def association_section(page: Page, rows: Sequence[Row], dataset: str, recipe: str, level: float) -> None:
+    """Question 2 with its two figures."""
+    page.add("<h3>Does correspondence go with performance?</h3>")
+    found = [association for association in associations(rows, dataset, recipe, level) if association.points]
+    if not found:
+        page.add(paragraph("Not measured: the study has no correspondence benchmark or no other one."))
+        return
+    page.add(bullets(association_sentences(found)))
+    png = figures.scatter(found, unique(rows, "teacher"))
+    caption = (
+        "One point per run (teacher x seed): its correspondence score and its mean headline score on the other benchmarks."
+    )
+    page.figure(Picture(f"correspondence_{dataset}_{recipe}", png, "scatter of correspondence and performance", caption))
+    if any(row["subset"] in QUARTERS and (row["dataset"], row["recipe"]) == (dataset, recipe) for row in rows):
+        png = figures.quarters(rows, dataset, recipe)
+        caption = (
+            "Within runs: scores on the scenes of each quarter by the run's own correspondence score, mean over seeds "
+            "and backbones. "
+            "Scenes differ in more than correspondence (size, clutter), so a slope here is association as well."
+        )
+        page.figure(Picture(f"quarters_{dataset}_{recipe}", png, "scores by quarter of correspondence", caption))
+
+
+def provenance_section(page: Page, rows: Sequence[Row], metadata: Mapping[str, Any], digests: Mapping[str, str]) -> None:
+    """Versions and digests."""
+    page.section("provenance", "Provenance")
+    packages = metadata["cells"][0]["packages"]
+    items = [("pipeline", __version__), ("packages", ", ".join(f"{name} {version}" for name, version in packages.items()))]
+    items += [(name, f"`{value}`") for name, value in digests.items()]
+    items += [
+        (f"cell {d} / {b}", f"spec `{s}`")
+        for d, b, s in dict.fromkeys((r["dataset"], r["backbone"], r["spec_digest"]) for r in rows)
+    ]
+    page.add(
+        definitions(items),
+        paragraph("Digests of every run and score file stand in the rows of `results/tables/summary.parquet`.", "note"),
+    )
+
+
+Section = Callable[[Page], None]
+
+
+def build(
+    out: Path,
+    rows: Sequence[Row],
+    metadata: Mapping[str, Any],
+    study: Mapping[str, Sequence[Any]],
+    extra: Sequence[Section],
+    digests: Mapping[str, str],
+) -> None:
+    """Write the page. ``extra``: sections from optional inputs, between results and provenance."""
+    level = float(metadata["level"])
+    page = Page(out.parent / "figures")
+    study_section(page, rows, metadata, study)
+    for dataset, recipe in studies(rows):
+        headline_section(page, rows, dataset, recipe)
+        lift_section(page, rows, dataset, recipe, level)
+        reference_section(page, rows, dataset, recipe)
+        association_section(page, rows, dataset, recipe, level)
+    for section in extra:
+        section(page)
+    provenance_section(page, rows, metadata, digests)
+    subtitle = "Supervising a multimodal LLM's visual tokens with a 3D teacher: scores, intervals and paired comparisons"
+    head = f'<h1>3DRS study</h1><p class="soft">{subtitle}</p>{brief(rows, level)}'
+    write_atomic(out, page.html("3DRS study", head))

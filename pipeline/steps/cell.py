@@ -1,0 +1,37 @@
+"""Aggregate the scores of all runs of one dataset x backbone into its table."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+HELP = "aggregate the scores of one dataset x backbone into its table"
+
+
+def configure(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--scores", type=Path, nargs="+", required=True, metavar="FILE", help="score files of all runs, one per benchmark"
+    )
+    parser.add_argument(
+        "--runs", type=Path, nargs="*", metavar="MANIFEST", help="manifests of these runs (default: where the spec says)"
+    )
+    parser.add_argument(
+        "--out", type=Path, required=True, metavar="FILE", help="results/tables/cells/{dataset}/{backbone}.parquet"
+    )
+
+
+def run(args: argparse.Namespace) -> None:
+    from pipeline.provenance import versions
+    from pipeline.tables.aggregate import cell_rows
+    from pipeline.tables.schema import write_table
+    from pipeline.tables.scores import load_cell
+
+    cell = load_cell(args.spec, args.scores, args.runs or [Path(run["manifest"]) for run in args.spec["runs"]])
+    rows = cell_rows(cell)
+    metadata = {
+        "level": cell.level,
+        "spec": cell.spec_digest,
+        "packages": versions(),
+    }
+    write_table(args.out, rows, metadata)
+    print(f"{args.out}: {len(rows)} rows of {len(cell.runs)} runs on {len(cell.benchmarks)} benchmarks")

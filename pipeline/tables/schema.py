@@ -1,0 +1,132 @@
+"""The Arrow schema of results/tables/: one row per dataset, backbone, teacher, recipe, benchmark, metric and subset.
+
+``COLUMNS`` is the documentation: every column's type and meaning also stand in the files' own field metadata. Files are
+written byte for byte the same for equal rows: no times, no host, fixed compression.
+
+A row's ``kind`` says what its value is: ``measured`` (a run's metric), ``derived`` (computed here from measured per-sample
+values: how scenes' scores go with scenes' correspondence, see derived.py) or ``reference`` (a level that no model was asked
+for: best constant answer, chance; then ``teacher`` is empty, ``reference`` names the level, there are no seeds, and the
+difference is level minus the baseline's metric).
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from pipeline.errors import DataError
+from pipeline.provenance import write_atomic
+
+SCHEMA_VERSION = 1
+MEASURED, DERIVED, REFERENCE = "measured", "derived", "reference"
+
+_TEXT, _REAL, _WHOLE, _FLAG = pa.string(), pa.float64(), pa.int64(), pa.bool_()
+_REALS, _WHOLES, _TEXTS = pa.list_(_REAL), pa.list_(_WHOLE), pa.list_(_TEXT)
+
+COLUMNS: tuple[tuple[str, pa.DataType, bool, str], ...] = (
+    ("dataset", _TEXT, False, "dataset name (config key)"),
+    ("backbone", _TEXT, False, "backbone name (config key)"),
+    ("teacher", _TEXT, False, "teacher name; `none` is the baseline; empty in reference rows"),
+    ("recipe", _TEXT, False, "training recipe; in reference rows the recipe whose runs they are compared with"),
+    ("benchmark", _TEXT, False, "benchmark name (config key)"),
+    ("metric", _TEXT, False, "metric name of the benchmark"),
+    ("subset", _TEXT, False, "subset of the samples, `all` for all of them"),
+    ("kind", _TEXT, False, "measured, derived or reference"),
+    ("reference", _TEXT, False, "name of the reference level, else empty"),
+    ("task", _TEXT, False, "grounding, caption, qa or representation"),
+    ("unit", _TEXT, False, "percent, x100 (caption scores), cosine or rank correlation"),
+    ("headline", _FLAG, False, "stands for its benchmark in overview tables"),
+    ("value", _REAL, True, "mean over seeds of the metric over the whole set; null when not defined"),
+    ("ci_low", _REAL, True, "lower end of the scene-bootstrap interval of `value` (level in the file metadata)"),
+    ("ci_high", _REAL, True, "upper end"),
+    ("n", _WHOLE, False, "samples behind the value (of one run)"),
+    ("n_scenes", _WHOLE, False, "scenes of those samples, the unit that is resampled"),
+    ("n_seeds", _WHOLE, False, "runs behind the value"),
+    ("seeds", _WHOLES, False, "their training seeds"),
+    ("seed_values", _REALS, False, "the metric of every seed, in the order of `seeds`"),
+    ("seed_std", _REAL, True, "standard deviation over seeds (n-1); null below two seeds"),
+    ("diff_to_none", _REAL, True, "mean over seeds of (this teacher - none), same seed, same scenes; null for none itself"),
+    ("diff_low", _REAL, True, "lower end of its interval, from the same resampled scenes on both sides"),
+    ("diff_high", _REAL, True, "upper end"),
+    ("diff_seed_values", _REALS, False, "the difference of every seed, in the order of `seeds`; empty for none itself"),
+    ("diff_opposite", _REAL, True, "share of resamples whose difference is zero or has the other sign (one-sided)"),
+    ("diff_replicates", _REALS, False, "the resampled differences behind the interval, headline rows only (for pooling)"),
+    ("run_digests", _TEXTS, False, "digest of every run's manifest.json, in the order of `seeds`"),
+    ("scores_digest", _TEXT, False, "digest over the score files behind the row"),
+    ("code_version", _TEXT, False, "version of the pipeline package"),
+    ("spec_digest", _TEXT, False, "digest of the cell's resolved specification, code included"),
+)
+KEY = ("dataset", "backbone", "teacher", "recipe", "benchmark", "metric", "subset", "kind", "reference")
+SCHEMA = pa.schema([pa.field(n, t, nullable, {"description": text}) for n, t, nullable, text in COLUMNS])
+
+Row = dict[str, Any]
+
+
+def write_table(path: Path, rows: Sequence[Row], metadata: Mapping[str, Any]) -> None:
+    """Write rows atomically. ``metadata`` (JSON values) goes to the file's key-value metadata under ``pipeline``."""
+    _refuse_duplicates(rows, where=str(path))
+    content = json.dumps({"schema": SCHEMA_VERSION, **metadata}, sort_keys=True)
+    table = pa.Table.from_pylist(list(rows), schema=SCHEMA.with_metadata({"pipeline": content}))
+    sink = pa.BufferOutputStream()
+    pq.write_table(table, sink, compression="zstd", version="2.6")
+    write_atomic(path, sink.getvalue().to_pybytes())
+
+
+def read_table(path: Path, *, made_by: str) -> tuple[list[Row], dict[str, Any]]:
+    """Rows and metadata of a table. DataError when it is missing, unreadable or of another schema."""
+    try:
+        table = pq.ParquetFile(path).read()
+    except FileNotFoundError:
+        raise DataError(f"{path} does not exist", mend=made_by) from None
+    except (pa.ArrowInvalid, OSError) as error:
+        raise DataError(f"{path} is not a readable Parquet file ({error})", mend=f"delete it and run: {made_by}") from None
+    metadata = json.loads((table.schema.metadata or {}).get(b"pipeline", b"{}"))
+    if metadata.get("schema") != SCHEMA_VERSION or not table.schema.equals(SCHEMA):
+        raise DataError(
+            f"{path} has another table schema (version {metadata.get('schema')!r})",
+            allowed=f"version {SCHEMA_VERSION} with columns {', '.join(SCHEMA.names)}",
+            mend=made_by,
+        )
+    return table.to_pylist(), metadata
+
+
+def row_key(row: Row) -> tuple[str, ...]:
+    """What must be unique in a table."""
+    return tuple(row[column] for column in KEY)
+
+
+def _refuse_duplicates(rows: Iterable[Row], *, where: str) -> None:
+    seen: set[tuple[str, ...]] = set()
+    for row in rows:
+        key = row_key(row)
+        if key in seen:
+            named = ", ".join(f"{column}={value}" for column, value in zip(KEY, key, strict=True) if value)
+            raise DataError(f"two rows for {named}", where=where, mend="give every cell once")
+        seen.add(key)
+
+
+def concatenate(tables: Sequence[tuple[Path, list[Row], dict[str, Any]]]) -> tuple[list[Row], dict[str, Any]]:
+    """Rows of all cells in the given order, and their common metadata.
+
+    DataError when a row appears twice or when cells were made at different confidence levels.
+    """
+    if not tables:
+        raise DataError("no cell tables given", mend="snakemake --cores all results/tables/summary.parquet")
+    levels = {metadata["level"] for _, _, metadata in tables}
+    if len(levels) > 1:
+        raise DataError(
+            f"cells have intervals of different levels: {sorted(levels)}",
+            where=", ".join(str(path) for path, _, _ in tables),
+            mend="snakemake --cores all results/tables/summary.parquet",
+        )
+    rows = [row for _, found, _ in tables for row in found]
+    _refuse_duplicates(rows, where=", ".join(str(path) for path, _, _ in tables))
+    return rows, {
+        "level": levels.pop(),
+        "cells": [{key: metadata[key] for key in ("spec", "packages")} for _, _, metadata in tables],
+    }

@@ -1,0 +1,176 @@
+"""The score files of a cell: which ones it needs, and their content in memory.
+
+A score file is long: rows of kind ``set`` (a metric over the whole set, with replicates over resampled scenes) and of kind
+``sample`` (its per-sample values). See metrics/scorefile.py, which writes them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pipeline import paths
+from pipeline.errors import ConfigError, DataError
+from pipeline.metrics.scorefile import read_scores
+from pipeline.provenance import digest, file_digest
+
+Reals = NDArray[np.float64]
+MetricKey = tuple[str, str, str, str]
+"""(benchmark, metric, subset, reference name or "")."""
+
+
+@dataclass(frozen=True, slots=True)
+class RunKey:
+    """One run of a cell."""
+
+    teacher: str
+    recipe: str
+    seed: int
+
+
+@dataclass(frozen=True, slots=True)
+class SetScore:
+    """A metric over the whole set: ``replicates`` (R,) on R resamples of scenes, empty where there are none."""
+
+    value: float
+    n: int
+    n_scenes: int
+    replicates: Reals
+
+
+@dataclass(frozen=True, slots=True)
+class SampleScores:
+    """Per-sample values of one metric (subset ``all``): parallel ``sample_ids``, ``scene_ids`` and ``values`` (n,)."""
+
+    sample_ids: tuple[str, ...]
+    scene_ids: tuple[str, ...]
+    values: Reals
+
+
+@dataclass(frozen=True, slots=True)
+class RunScores:
+    """All scores of one run. ``digests``: benchmark -> digest of its score file; ``manifest``: digest of the run's manifest."""
+
+    sets: dict[MetricKey, SetScore]
+    samples: dict[tuple[str, str], SampleScores]
+    digests: dict[str, str]
+    manifest: str
+
+
+@dataclass(frozen=True, slots=True)
+class BenchmarkFacts:
+    """What a table must know of a benchmark."""
+
+    task: str
+    headline: str
+
+
+@dataclass(frozen=True, slots=True)
+class Cell:
+    """A dataset x backbone: its runs in table order, its benchmarks in config order, the level of its intervals."""
+
+    dataset: str
+    backbone: str
+    benchmarks: Mapping[str, BenchmarkFacts]
+    runs: Mapping[RunKey, RunScores]
+    level: float
+    spec_digest: str
+
+
+def expected_scores(
+    dataset: str, backbone: str, runs: Iterable[RunKey], benchmarks: Iterable[str]
+) -> dict[str, tuple[RunKey, str]]:
+    """Path below results/scores (its last parts name the run) -> (run, benchmark), for every file a cell needs."""
+    names = list(benchmarks)
+    return {
+        paths.SCORES.format(
+            dataset=dataset, backbone=backbone, teacher=run.teacher, recipe=run.recipe, seed=run.seed, benchmark=benchmark
+        ): (run, benchmark)
+        for run in runs
+        for benchmark in names
+    }
+
+
+def match_files(given: Sequence[Path], expected: Mapping[str, Any], *, what: str) -> dict[str, Path]:
+    """Given files by the expected path that each one ends with. DataError unless they are exactly the expected ones."""
+    found: dict[str, Path] = {}
+    for path in given:
+        ends = [name for name in expected if path.as_posix() == name or path.absolute().as_posix().endswith("/" + name)]
+        if not ends:
+            raise DataError(f"{path} is not a {what} of this cell", allowed=some_of(expected), mend="leave it out")
+        if ends[0] in found:
+            raise DataError(f"the {what} {ends[0]} is given twice", where=f"{found[ends[0]]}, {path}")
+        found[ends[0]] = path
+    missing = [name for name in expected if name not in found]
+    if missing:
+        raise DataError(
+            f"{len(missing)} of {len(expected)} {what}s are missing: {some_of(missing)}",
+            mend=f"snakemake --cores all {missing[0]}",
+        )
+    return found
+
+
+def some_of(names: Iterable[str], most: int = 4) -> str:
+    listed = list(names)
+    return ", ".join(listed[:most]) + (f", ... ({len(listed) - most} more)" if len(listed) > most else "")
+
+
+def load_cell(spec: Mapping[str, Any], scores: Sequence[Path], manifests: Sequence[Path]) -> Cell:
+    """Read all runs of a cell from its resolved ``spec`` and the given files (see steps/cell.py).
+
+    DataError when the files are not exactly those of the spec, or a score file is of another dataset or benchmark.
+    """
+    try:
+        dataset, backbone, benchmarks = spec["dataset"], spec["backbone"], list(spec["benchmarks"])
+        keys = [RunKey(run["teacher"], run["recipe"], int(run["seed"])) for run in spec["runs"]]
+    except KeyError as error:
+        raise ConfigError(f"the specification has no {error}", allowed="dataset, backbone, runs, benchmarks") from None
+    wanted = expected_scores(dataset, backbone, keys, benchmarks)
+    found = match_files(scores, wanted, what="score file")
+    run_files = {paths.RUN_MANIFEST.format(dataset=dataset, backbone=backbone, **asdict(key)): key for key in keys}
+    digests = {
+        run_files[name]: file_digest(path) for name, path in match_files(manifests, run_files, what="run manifest").items()
+    }
+    runs = {key: RunScores({}, {}, {}, digests[key]) for key in keys}
+    facts: dict[str, BenchmarkFacts] = {}
+    origin: dict[str, tuple[str, Path]] = {}
+    for name, path in found.items():
+        key, benchmark = wanted[name]
+        metadata = _add_scores(runs[key], path, dataset, benchmark)
+        facts.setdefault(benchmark, BenchmarkFacts(metadata["task"], metadata["headline"]))
+        _check_origin(origin.setdefault("scenes", (metadata["scenes"], path)), metadata["scenes"], path)
+    facts = {benchmark: facts[benchmark] for benchmark in benchmarks}
+    return Cell(dataset, backbone, facts, runs, float(spec.get("level", 0.95)), digest(dict(spec)))
+
+
+def _check_origin(first: tuple[str, Path], scenes: str, path: Path) -> None:
+    if first[0] != scenes:
+        raise DataError(
+            "score files were made on different versions of the scenes",
+            where=f"{first[1]} ({first[0]}) and {path} ({scenes})",
+            mend="snakemake --cores all results/tables/summary.parquet",
+        )
+
+
+def _add_scores(run: RunScores, path: Path, dataset: str, benchmark: str) -> dict[str, Any]:
+    """Put the content of one score file into ``run``; its metadata."""
+    sets, samples, metadata = read_scores(path)
+    if (metadata.get("dataset"), metadata.get("benchmark")) != (dataset, benchmark):
+        raise DataError(
+            f"{path} holds scores of {metadata.get('benchmark')!r} on {metadata.get('dataset')!r}",
+            allowed=f"{benchmark!r} on {dataset!r}",
+            mend=f"snakemake --cores all -f {path}",
+        )
+    run.digests[benchmark] = file_digest(path)
+    for row in sets.to_dict("records"):
+        name = (benchmark, row["metric"], row["subset"], row["reference"])
+        run.sets[name] = SetScore(row["value"], row["n"], row["n_scenes"], np.asarray(row["replicates"], dtype=np.float64))
+    for metric, group in samples.groupby("metric", sort=False):
+        values = group["value"].to_numpy(dtype=np.float64)
+        run.samples[benchmark, str(metric)] = SampleScores(tuple(group["sample_id"]), tuple(group["scene_id"]), values)
+    return metadata

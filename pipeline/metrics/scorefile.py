@@ -1,6 +1,6 @@
 """Score files: results/scores/<run>/{benchmark}.parquet, one long table of two kinds of rows.
 
-``set``     a metric over a subset of the samples: ``value``, ``n``, ``n_scenes`` and ``replicates``, the metric on resampled scenes.
+``set``     a metric over a subset of the samples: ``value``, ``n``, ``n_scenes`` and ``replicates`` (on resampled scenes).
             ``reference`` is empty for a measurement; else it names a level to read the metric against (chance, best_constant).
 ``sample``  the value of one sample (subset ``all``, measurements only), for metrics that are defined on single samples.
 

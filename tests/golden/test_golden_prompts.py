@@ -1,0 +1,35 @@
+"""What a model reads and is taught to say must not drift: every task's prompt and target, as fixed texts."""
+
+from __future__ import annotations
+
+import pytest
+
+from pipeline.prompts import INSTRUCTION, target_text, user_text
+from pipeline.scene import Sample
+
+BOX = (1.0, 2.0, 0.5, 0.4, 0.4, 1.0)
+SAMPLES = {
+    "scanrefer": Sample(
+        "s|0|0", "s", "scanrefer", "grounding", text="This is a RED chair. It is next to the TV.", target_ids=(0,)
+    ),
+    "multi3drefer": Sample("s|0", "s", "multi3drefer", "grounding", text="the two lamps On the Desk", any_number=True),
+    "scan2cap": Sample("s|0|chair", "s", "scan2cap", "caption", answer="A red chair by the TV.", input_box=BOX),
+    "scanqa": Sample("q-0", "s", "scanqa", "qa", text="What color is the chair?", answer="red", references=("red",)),
+    "sqa3d": Sample(
+        "7",
+        "s",
+        "sqa3d",
+        "qa",
+        text="What is behind me?",
+        situation="I am facing the door.",
+        answer="table",
+        references=("table",),
+    ),
+}
+
+
+@pytest.mark.parametrize("name", SAMPLES)
+def test_prompt(name, golden):
+    sample = SAMPLES[name]
+    parts = {"instruction": INSTRUCTION, "user": user_text(sample), "target": target_text(sample)}
+    golden(f"prompts/{name}.txt", "".join(f"[{part}]\n{text}\n" for part, text in parts.items()))

@@ -20,8 +20,9 @@ from pipeline.backbones.base import LoadedBackbone, Prefix
 from pipeline.errors import ConfigError
 from pipeline.mllm.assemble import prefix_embeds
 from pipeline.provenance import seed_for
+from pipeline.training.attention import block_layout, enable
 from pipeline.training.data import SceneBatch, TrainingGroup
-from pipeline.training.packing import block_mask, block_positions
+from pipeline.training.packing import PackedText, block_mask, block_positions
 from pipeline.training.positions import WorldPositions
 from pipeline.training.recipe import Recipe
 
@@ -65,10 +66,12 @@ class SpatialMLLM(nn.Module):
             with _own_generator(seed, "alignment", layer):
                 self.alignment[str(layer)] = AlignmentHead(width, teacher_dim or 0, recipe.projector_multiple)
         self.world = WorldPositions(width) if recipe.world_positions else None
+        self.sparse_attention = enable(loaded, "cpu")
 
     def place(self, device: str) -> SpatialMLLM:
         """Move everything to ``device``."""
         self.to(device)
+        self.sparse_attention = enable(self.loaded, device)
         if self.world is not None:
             self.world.tables = [table.to(device) for table in self.world.tables]
         return self
@@ -150,7 +153,7 @@ class SpatialMLLM(nn.Module):
             states = self.loaded.language(
                 torch.cat([seen.embeds, questions], dim=1),
                 block_positions(torch.from_numpy(seen.prefix.positions).to(device), seen.prefix.next_position, text.offset),
-                block_mask(length, text.block),
+                self._mask(length, text),
                 layers=layers,
             )
             answered = states[-1][:, length:].flatten(0, 1)
@@ -165,6 +168,12 @@ class SpatialMLLM(nn.Module):
             choices = self.grounding(objects, scenes.box_present, queries, scene)
             losses = losses.index_add(0, text.ground_question, grounding_loss(choices, group.positives))
         return losses, self._alignment(scenes, states, where)
+
+    def _mask(self, prefix_length: int, text: PackedText) -> Any:
+        """Which tokens see which: the layout of blocks where the attention understands it, else the dense mask."""
+        if self.sparse_attention:
+            return block_layout(prefix_length, text.block, text.offset)
+        return block_mask(prefix_length, text.block)
 
     def _alignment(self, scenes: SceneBatch, states: dict[int, torch.Tensor], where: torch.Tensor) -> torch.Tensor | None:
         """Mean alignment loss over the recipe's layers; None without a teacher."""

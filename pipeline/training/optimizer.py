@@ -34,7 +34,7 @@ def _group(name: str, parameters: list[torch.nn.Parameter], peak: float) -> dict
 
 
 def schedule_factor(step: int, total: int, warmup_ratio: float) -> float:
-    """Share of the peak rate at 0-based ``step``: linear over the first ``ceil(ratio * total)`` steps, then half a cosine to 0."""
+    """Share of the peak rate at 0-based ``step``: linear over the first ceil(ratio * total) steps, then half a cosine to 0."""
     warmup = math.ceil(warmup_ratio * total)
     if step < warmup:
         return (step + 1) / warmup

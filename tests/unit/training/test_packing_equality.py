@@ -17,12 +17,15 @@ def gradients(model: SpatialMLLM) -> dict[str, torch.Tensor]:
 
 
 @pytest.mark.parametrize("world_positions", [True, False])
+@pytest.mark.parametrize("sparse", [True, False])
 @pytest.mark.parametrize("kind", KINDS)
-def test_packed_equals_separate(kind: str, world_positions: bool) -> None:
+def test_packed_equals_separate(kind: str, sparse: bool, world_positions: bool) -> None:
     torch.set_num_threads(1)
     loaded = backbone(kind)
     recipe = Recipe(world_positions=world_positions, layers=(-1, 2), vision_learning_rate=1e-4)
     model = SpatialMLLM(loaded, recipe, teacher_dim=8, seed=0)
+    assert model.sparse_attention, "the tiny models must run with the attention that skips masked pairs"
+    model.sparse_attention = sparse
     rooms = [scene(f"room{i}", seed=i, objects=3 + i) for i in range(2)]
     entries = [entry(room, loaded, recipe, teacher_dim=8, seed=i) for i, room in enumerate(rooms)]
     asked = [samples(room.scene_id, objects=len(room.record.objects)) for room in rooms]
@@ -34,6 +37,7 @@ def test_packed_equals_separate(kind: str, world_positions: bool) -> None:
     assert packed.alignment is not None
 
     model.zero_grad(set_to_none=True)
+    model.sparse_attention = False
     separate = [
         model(group([(room, e, [question])], loaded), questions=1, scenes=1)
         for room, e, questions in zip(rooms, entries, asked, strict=True)

@@ -72,18 +72,22 @@ class ChatFormat:
     def template(self) -> str:
         """Jinja chat template: one placeholder per image (or video) item, generation marks around assistant texts."""
         item = "image" if self.per_view else "video"
-        system = (
-            "{% if messages[0]['role'] != 'system' %}" + f"{TURN_START}system\n{self.system}{TURN_END}\n" + "{% endif %}"
-            if self.system
-            else ""
+        visual = f"{self.opening}{self.visual}{self.closing}"
+        end = f"{TURN_END}{{{{ '\\n' }}}}"
+        system = ""
+        if self.system:
+            turn = f"{TURN_START}system\n{self.system}{TURN_END}\n"
+            system = "{% if messages[0]['role'] != 'system' %}" + turn + "{% endif %}"
+        said = "{% generation %}{{ message['content'] }}" + TURN_END + "{% endgeneration %}{{ '\\n' }}"
+        items = (
+            f"{{% for item in message['content'] %}}{{% if item['type'] == '{item}' %}}{visual}"
+            "{% else %}{{ item['text'] }}{% endif %}{% endfor %}"
         )
         return (
             f"{system}{{% for message in messages %}}{TURN_START}{{{{ message['role'] }}}}\n"
-            "{% if message['role'] == 'assistant' %}{% generation %}{{ message['content'] }}"
-            f"{TURN_END}{{% endgeneration %}}{{{{ '\\n' }}}}{{% elif message['content'] is string %}}{{{{ message['content'] }}}}"
-            f"{TURN_END}{{{{ '\\n' }}}}{{% else %}}"
-            f"{{% for item in message['content'] %}}{{% if item['type'] == '{item}' %}}{self.opening}{self.visual}{self.closing}"
-            f"{{% else %}}{{{{ item['text'] }}}}{{% endif %}}{{% endfor %}}{TURN_END}{{{{ '\\n' }}}}{{% endif %}}{{% endfor %}}"
+            f"{{% if message['role'] == 'assistant' %}}{said}"
+            f"{{% elif message['content'] is string %}}{{{{ message['content'] }}}}{end}"
+            f"{{% else %}}{items}{end}{{% endif %}}{{% endfor %}}"
             f"{{% if add_generation_prompt %}}{TURN_START}assistant\n{{% endif %}}"
         )
 

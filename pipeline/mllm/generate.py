@@ -15,6 +15,7 @@ from dataclasses import dataclass
 
 import torch
 from transformers import DynamicCache
+from transformers.cache_utils import DynamicLayer
 
 from pipeline.backbones.base import LoadedBackbone, Prefix
 from pipeline.mllm.assemble import causal_mask, prefix_positions
@@ -38,6 +39,9 @@ class PrefixCache:
         rows = torch.as_tensor(list(scene_rows), dtype=torch.long, device=self.hidden.device)
         expanded = DynamicCache()
         for index, layer in enumerate(self.cache.layers):
+            assert isinstance(layer, DynamicLayer)
+            assert layer.keys is not None
+            assert layer.values is not None
             expanded.update(layer.keys.index_select(0, rows), layer.values.index_select(0, rows), index)
         return expanded
 
@@ -144,7 +148,7 @@ def greedy(
         batch = _pad([ids[i] for i in chosen], cached.hidden.device)
         tokens = _decode(loaded, cached, batch, [rows[i] for i in chosen], max_new_tokens, _editor(edit, chosen))
         for place, found in zip(chosen, tokens, strict=True):
-            texts[place] = loaded.tokenizer.decode(found, skip_special_tokens=True).strip()
+            texts[place] = str(loaded.tokenizer.decode(found, skip_special_tokens=True)).strip()
     return texts
 
 

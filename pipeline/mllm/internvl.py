@@ -1,4 +1,4 @@
-"""InternVL (the ``-hf`` layout): own vision tower, pixel shuffle by 2, two-layer projector; one tile per view, no thumbnails."""
+"""InternVL (the ``-hf`` layout): own vision tower, pixel shuffle by 2, two-layer projector; one tile per view."""
 
 from __future__ import annotations
 

@@ -1,7 +1,8 @@
 """LLaVA-OneVision in video mode: SigLIP tower, two-layer projector, bilinear pooling by 2, one learned newline at the end.
 
-Cells: the tower's valid convolution leaves ``image_size mod patch_size`` pixels at the right and bottom unseen (384 = 27 x 14 + 6),
-and pooling 27 -> 14 samples at (i + .5) * 27 / 14 patches, the centres of 14 equal cells of the seen window.
+Cells: the tower's valid convolution leaves ``image_size mod patch_size`` pixels at the right and bottom unseen
+(384 = 27 x 14 + 6), and pooling 27 -> 14 samples at (i + .5) * 27 / 14 patches, the centres of 14 equal cells of the
+seen window.
 """
 
 from __future__ import annotations

@@ -63,7 +63,10 @@ class TransformersBackbone(LoadedBackbone):
 
     @abstractmethod
     def native_inputs(self, prefix: Prefix, pixels: torch.Tensor, input_ids: torch.Tensor) -> dict[str, torch.Tensor]:
-        """Keyword arguments of the class's own ``forward`` for one sample: pixels (V,3,H,W), input_ids (T,) from the prefix on."""
+        """Keyword arguments of the class's own ``forward`` for one sample.
+
+        ``pixels`` (V,3,h,w) from ``preprocess``; ``input_ids`` (T,) start with the prefix's.
+        """
 
     # ------------------------------------------------------------ inputs
 
@@ -145,7 +148,8 @@ class TransformersBackbone(LoadedBackbone):
     @contextmanager
     def _taps(self, wanted: dict[int, int]) -> Iterator[dict[int, torch.Tensor]]:
         taken: dict[int, torch.Tensor] = {}
-        handles = [self.decoder.layers[index].register_forward_hook(_tap(taken, layer)) for layer, index in wanted.items()]
+        layers: Any = self.decoder.layers
+        handles = [layers[index].register_forward_hook(_tap(taken, layer)) for layer, index in wanted.items()]
         try:
             yield taken
         finally:

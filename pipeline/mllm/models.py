@@ -4,16 +4,20 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 from safetensors import SafetensorError
-from transformers import AutoConfig, PreTrainedModel
+from transformers import AutoConfig, PreTrainedConfig, PreTrainedModel
+from transformers.utils.logging import disable_progress_bar
 
 from pipeline.backbones.base import COORD_TOKEN, GROUND_TOKEN
 from pipeline.errors import CheckpointError
 from pipeline.mllm.loaded import TransformersBackbone
 from pipeline.mllm.tokenizer import add_alignment_tokens, load_tokenizer, token_id
+
+disable_progress_bar()
+"""Loading and saving take well under a second at tiny size; bars of the library would only break up the pipeline's own."""
 
 
 def build_model(
@@ -25,7 +29,8 @@ def build_model(
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         model = family.model_class._from_config(config, attn_implementation="sdpa", dtype=torch.float32)
-    return family(model.to(device), tokenizer, tokens)
+    cast(torch.nn.Module, model).to(device)
+    return family(model, tokenizer, tokens)
 
 
 def load_model(
@@ -44,12 +49,13 @@ def load_model(
         )
     if add_alignment_tokens(tokenizer):
         _grow_embeddings(model, tokenizer)
-    return family(model.to(device), tokenizer, tokens)
+    cast(torch.nn.Module, model).to(device)
+    return family(model, tokenizer, tokens)
 
 
 def _check_family(family: type[TransformersBackbone], folder: Path) -> None:
     config = folder / "config.json"
-    wanted = family.model_class.config_class.model_type
+    wanted = cast(type[PreTrainedConfig], family.model_class.config_class).model_type
     try:
         found = json.loads(config.read_text(encoding="utf-8")).get("model_type")
     except FileNotFoundError:
@@ -66,7 +72,7 @@ def _check_family(family: type[TransformersBackbone], folder: Path) -> None:
 
 def _from_pretrained(family: type[TransformersBackbone], folder: Path, dtype: str) -> tuple[PreTrainedModel, dict[str, Any]]:
     try:
-        return family.model_class.from_pretrained(
+        loaded: Any = family.model_class.from_pretrained(
             folder,
             config=AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=False),
             local_files_only=True,
@@ -75,6 +81,7 @@ def _from_pretrained(family: type[TransformersBackbone], folder: Path, dtype: st
             dtype=getattr(torch, dtype),
             output_loading_info=True,
         )
+        return cast(tuple[PreTrainedModel, dict[str, Any]], loaded)
     except (OSError, SafetensorError, RuntimeError, ValueError) as error:
         raise CheckpointError(
             f"weights cannot be loaded ({str(error).splitlines()[0]})",
@@ -85,13 +92,14 @@ def _from_pretrained(family: type[TransformersBackbone], folder: Path, dtype: st
 
 def _grow_embeddings(model: PreTrainedModel, tokenizer: Any) -> None:
     """Rows for new tokens start as the mean of the trained embeddings (3DRS, specs: method, section 8)."""
-    table = model.get_input_embeddings().weight
-    trained = min(len(table), *(token_id(tokenizer, t) for t in (GROUND_TOKEN, COORD_TOKEN)))
-    if len(tokenizer) > len(table):
+    rows = int(cast(torch.Tensor, model.get_input_embeddings().weight).shape[0])
+    trained = min(rows, *(token_id(tokenizer, t) for t in (GROUND_TOKEN, COORD_TOKEN)))
+    if len(tokenizer) > rows:
         model.resize_token_embeddings(len(tokenizer), mean_resizing=False)
-    heads = {id(m.weight): m.weight for m in (model.get_input_embeddings(), model.get_output_embeddings())}
+    modules: Any = (model.get_input_embeddings(), model.get_output_embeddings())
+    tables: dict[int, torch.Tensor] = {id(m.weight): m.weight for m in modules}
     with torch.no_grad():
-        for weight in heads.values():
+        for weight in tables.values():
             mean = weight[:trained].float().mean(0).to(weight.dtype)
             for token in (GROUND_TOKEN, COORD_TOKEN):
                 weight[token_id(tokenizer, token)] = mean

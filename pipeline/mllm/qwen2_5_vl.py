@@ -47,8 +47,8 @@ def equal_segments_attention(
     if not segment:
         return sdpa_attention_forward(module, query, key, value, attention_mask, **kwargs)
     heads, total, width = query.shape[1:]
-    parts = [t.reshape(heads, total // segment, segment, width).transpose(0, 1) for t in (query, key, value)]
-    output, _ = sdpa_attention_forward(module, *parts, attention_mask, **kwargs)
+    q, k, v = (t.reshape(heads, total // segment, segment, width).transpose(0, 1) for t in (query, key, value))
+    output, _ = sdpa_attention_forward(module, q, k, v, attention_mask, **kwargs)
     return output.reshape(1, total, heads, width), None
 
 
@@ -72,7 +72,7 @@ class Qwen25VLBackbone(TransformersBackbone):
     @classmethod
     def tiny_config(cls, tokenizer: PreTrainedTokenizerBase, tokens: tuple[int, int] | None) -> PreTrainedConfig:
         rows, cols = tokens or (4, 4)
-        ids = {
+        ids: dict[str, Any] = {
             f"{name}_token_id": token_id(tokenizer, token)
             for name, token in (
                 ("image", "<|image_pad|>"),
@@ -141,7 +141,7 @@ class Qwen25VLBackbone(TransformersBackbone):
             vision, grid = self._vision, self._grid_thw(count, device)
             window, windows = get_vision_window_index(grid, vision.spatial_merge_size, vision.window_size, vision.patch_size)
             lengths = get_vision_cu_seqlens(grid)
-            packed = {
+            packed: dict[str, Any] = {
                 "position_ids": get_vision_position_ids(grid, vision.spatial_merge_size),
                 "window_index": window.to(device),
                 "cu_window_seqlens": windows,

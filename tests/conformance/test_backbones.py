@@ -158,11 +158,9 @@ def test_each_visual_token_looks_where_the_grid_says(built: Any) -> None:
 def test_packed_questions_equal_separate_ones(built: Any) -> None:
     """Logits and gradients of three questions behind one prefix against three sequences of their own."""
     _, loaded, _ = built
-    ids = {name: loaded.tokenizer.convert_tokens_to_ids(name) for name in (GROUND_TOKEN, COORD_TOKEN)}
+    ground, coord = (loaded.tokenizer.convert_tokens_to_ids(name) for name in (GROUND_TOKEN, COORD_TOKEN))
     asked = [
-        make_question(
-            loaded.question_ids(q), loaded.answer_ids("a red lamp"), ground_id=ids[GROUND_TOKEN], coord_id=ids[COORD_TOKEN]
-        )
+        make_question(loaded.question_ids(q), loaded.answer_ids("a red lamp"), ground_id=ground, coord_id=coord)
         for q in QUESTIONS
     ]
     parameter = loaded.model.get_input_embeddings().weight

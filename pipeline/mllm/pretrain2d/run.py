@@ -1,0 +1,63 @@
+"""2D pretraining of a backbone from nothing to a saved folder: tokenizer, weights, loop, held-out accuracy."""
+
+from __future__ import annotations
+
+import tempfile
+from pathlib import Path
+from typing import Any
+
+from pipeline.errors import ConfigError
+from pipeline.index import SceneIndex
+from pipeline.mllm.loaded import TransformersBackbone
+from pipeline.mllm.member import TransformersMember
+from pipeline.mllm.pretrain2d.loop import Pretrainer
+from pipeline.mllm.pretrain2d.scores import held_out_scores
+from pipeline.mllm.pretrain2d.texts import dataset_texts, sentences, tokenizer_corpus
+from pipeline.mllm.pretrain2d.views import ViewImages, ViewSampler, hold_out, read_views
+
+
+def pretrain(member: TransformersMember, index: SceneIndex, folder: Path, *, digest: str, device: str) -> dict[str, Any]:
+    """Train ``member`` on the views of ``index``, save it in ``folder`` and return its figures.
+
+    ``digest`` identifies spec and data: a checkpoint of the same digest is resumed, others are dropped.
+    """
+    options = member.options.pretrain
+    if options is None:
+        raise ConfigError(f"backbone {member.name!r} is a released checkpoint, there is nothing to pretrain")
+    views, held = hold_out(read_views(index), options.held_out)
+    texts = dataset_texts(index)
+    folder.mkdir(parents=True, exist_ok=True)
+    loaded = _fresh(member, tokenizer_corpus(texts), options.seed, device)
+    images = ViewImages(index, loaded.image_size)
+    sampler = ViewSampler(
+        views, views_per_step=options.views_per_step, questions_per_view=options.questions_per_view, seed=options.seed
+    )
+    trainer = Pretrainer(loaded, sampler, images, sentences(texts), options, folder, digest, device)
+    curve = trainer.run()
+    figures = {
+        "loss": curve,
+        "held_out": held_out_scores(loaded, held, images, device=device),
+        "views": {"training": len(views), "held_out": len(held)},
+        "parameters": sum(p.numel() for p in loaded.model.parameters()),
+        "vocabulary": len(loaded.tokenizer),
+    }
+    loaded.save(folder)
+    trainer.checkpoints.remove()
+    return figures
+
+
+def _fresh(member: TransformersMember, corpus: list[str], seed: int, device: str) -> TransformersBackbone:
+    """A randomly initialised model with a tokenizer trained on ``corpus``."""
+    with tempfile.TemporaryDirectory() as temporary:
+        member.train_tokenizer(corpus, Path(temporary))
+        loaded = member.build(Path(temporary), seed=seed, device=device)
+    assert isinstance(loaded, TransformersBackbone)
+    return loaded
+
+
+def summary_lines(figures: dict[str, Any]) -> list[str]:
+    """Held-out accuracy per kind as lines for a person."""
+    lines = [f"{'kind':<14}{'accuracy':>10}{'constant':>10}{'n':>7}"]
+    for kind, row in figures["held_out"].items():
+        lines.append(f"{kind:<14}{row['accuracy']:>10.3f}{row['best_constant']:>10.3f}{row['n']:>7}")
+    return lines

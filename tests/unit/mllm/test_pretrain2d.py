@@ -7,7 +7,6 @@ import shutil
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file
@@ -103,10 +102,11 @@ def test_scores_by_hand() -> None:
 
 
 def test_colours_are_learned_in_seconds(shapes: SceneIndex, tmp_path: Path) -> None:
-    figures = pretrain(_member(steps=60), shapes, tmp_path, digest="d", device="cpu")
+    figures = pretrain(_member(steps=50, held_out=0.25), shapes, tmp_path, digest="d", device="cpu")
     color = figures["held_out"]["color"]
+    assert color["accuracy"] >= 0.9 > color["best_constant"]
     assert figures["loss"][-1]["answers"] < 0.5 * figures["loss"][0]["answers"]
-    assert color["n"] == 2
+    assert color["n"] == 10
     assert figures["loss"][-1]["language"] < figures["loss"][0]["language"]
     again = registry.create("backbones", {"name": "x", "kind": "internvl", "options": {"checkpoint": str(tmp_path)}})
     assert again.load(tmp_path, device="cpu").num_layers == 3
@@ -154,16 +154,3 @@ def test_the_verb_writes_its_files_and_refuses_other_scenes(
     arguments[2] = str(other / "manifest.json")
     assert main([*arguments, "--spec", json.dumps({"backbone": backbone, "code": ""})]) == 2
     assert "others" in capsys.readouterr().err
-
-
-def test_mirrored_views_are_mirrored_pixels(shapes: SceneIndex, tmp_path: Path) -> None:
-    """The loss of a mirrored draw equals that of a dataset of mirrored files up to JPEG noise: here, of mirrored arrays."""
-    member = _member()
-    loaded = member.build(_tokenizer(member, tmp_path), seed=0, device="cpu")
-    rgb = np.random.default_rng(0).integers(0, 256, (1, *loaded.image_size, 3), dtype=np.uint8)
-    assert torch.equal(loaded.preprocess(rgb[:, :, ::-1]), loaded.preprocess(rgb).flip(-1))
-
-
-def _tokenizer(member: Any, folder: Path) -> Path:
-    member.train_tokenizer(["What color is it? red box"] * 3, folder)
-    return folder

@@ -111,8 +111,16 @@ def read_manifest(path: Path, *, made_by: str) -> dict[str, Any]:
 
 
 def versions() -> dict[str, str]:
-    """Versions of the packages that results depend on."""
-    return {name: importlib.metadata.version(name) for name in PACKAGES} | {"python": platform.python_version()}
+    """Versions of the packages that results depend on; a stage's own environment need not hold all of them."""
+    installed = {name: _version(name) for name in PACKAGES}
+    return {name: version for name, version in installed.items() if version} | {"python": platform.python_version()}
+
+
+def _version(name: str) -> str:
+    try:
+        return importlib.metadata.version(name)
+    except importlib.metadata.PackageNotFoundError:
+        return ""
 
 
 def seed_for(*parts: object) -> int:

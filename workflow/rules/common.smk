@@ -73,6 +73,32 @@ def flag(name):
     return resolve
 
 
-def scores_of_cell(wildcards):
-    """Score tables of every run and benchmark of a dataset x backbone cell."""
-    return specs.cell_inputs(paths.SCORES, wildcards.dataset, wildcards.backbone)
+def of_cell(pattern):
+    """Files of this pattern of every run (and benchmark) of a dataset x backbone cell."""
+
+    def resolve(wildcards):
+        return specs.cell_inputs(pattern, wildcards.dataset, wildcards.backbone)
+
+    return resolve
+
+
+def of_study(pattern):
+    """Files of this pattern of every run of the study."""
+    study = specs.config.study
+    return [
+        file
+        for dataset in study["datasets"]
+        for backbone in study["backbones"]
+        for file in specs.cell_inputs(pattern, dataset, backbone)
+    ]
+
+
+def features_of_study():
+    """Feature manifests of every dataset x teacher of the study."""
+    study = specs.config.study
+    return [
+        file
+        for dataset in study["datasets"]
+        for teacher in study["teachers"]
+        for file in specs.features(dataset, teacher)
+    ]

@@ -4,6 +4,10 @@
 rule report:
     input:
         summary=paths.SUMMARY,
+        scenes=expand(paths.SCENES, dataset=specs.config.study["datasets"]),
+        features=features_of_study(),
+        runs=of_study(paths.RUN_MANIFEST),
+        predictions=of_study(paths.PREDICTIONS),
     output:
         page=report(paths.REPORT, category="Study", caption="../report/study.rst"),
     log:
@@ -11,7 +15,7 @@ rule report:
     benchmark:
         "results/benchmarks/report/report.tsv"
     conda:
-        "../../envs/tables.yaml"
+        "../../envs/report.yaml"
     threads: 1
     resources:
         mem_mb=2000,
@@ -19,9 +23,11 @@ rule report:
         gpu=0,
     params:
         spec=specs.report(),
+        features=flag("features"),
     message:
         "report             {output.page}"
     shell:
         "logged {log} python -m pipeline report --spec {params.spec:q}"
         " --threads {threads} --gpus {resources.gpu}"
-        " --summary {input.summary} --out {output.page}"
+        " --summary {input.summary} --scenes {input.scenes} {params.features}"
+        " --runs {input.runs} --predictions {input.predictions} --out {output.page}"

@@ -3,7 +3,8 @@
 
 rule cell:
     input:
-        scores=scores_of_cell,
+        runs=of_cell(paths.RUN_MANIFEST),
+        scores=of_cell(paths.SCORES),
     output:
         table=paths.CELL,
     log:
@@ -24,7 +25,7 @@ rule cell:
     shell:
         "logged {log} python -m pipeline cell --spec {params.spec:q}"
         " --threads {threads} --gpus {resources.gpu}"
-        " --scores {input.scores} --out {output.table}"
+        " --runs {input.runs} --scores {input.scores} --out {output.table}"
 
 
 rule summary:

@@ -63,10 +63,9 @@ def examples_section(
         page.add(
             paragraph(
                 f"Scenes evenly spaced over the split `{split}`, the first question of every benchmark: not chosen by "
-                "result. Runs of "
-                f"`{first.backbone}`, recipe `{first.recipe}`, seed {first.seed}. In the right picture the target box "
-                "is green, "
-                "the answers dashed in the teachers' colours."
+                f"result. Runs of `{first.backbone}`, recipe `{first.recipe}`, seed {first.seed}. In the right picture the "
+                "target box is white and the answers are dashed in the teachers' colours. ✓: among the expected answers, or "
+                "every box at IoU 0.25 or better."
             )
         )
         for index, scene in examples:
@@ -78,15 +77,17 @@ def examples_section(
 def _example(page: Page, index: SceneIndex, scene: ExampleScene) -> None:
     page.add(f"<h3>{escape(scene.dataset)} / {escape(scene.scene_id)}</h3>")
     grounded = next((question for question in scene.questions if question.targets), None)
-    png = pictures.scene_strip(index.load(scene.scene_id), grounded)
+    teachers = list(dict.fromkeys(teacher for question in scene.questions for teacher in question.said))
+    png = pictures.scene_strip(index.load(scene.scene_id), grounded, teachers)
     caption = "" if grounded is None else f"Right: {grounded.benchmark}, “{_short(grounded.text)}”."
     page.figure(Picture(f"scene_{scene.dataset}_{scene.scene_id}", png, f"views of {scene.scene_id}", caption))
-    teachers = list(dict.fromkeys(teacher for question in scene.questions for teacher in question.said))
     body = []
     for question in scene.questions:
         cells = [_answer(question, question.said.get(teacher)) for teacher in teachers]
         body.append(([escape(question.benchmark), escape(_short(question.text)), _expected(question), *cells], False))
-    header = ["benchmark", "question", "expected", *(escape(teacher) for teacher in teachers)]
+    colors = figures.teacher_colors(teachers)
+    names = [f'<i class="dot" style="background:{colors[teacher]}"></i>{escape(teacher)}' for teacher in teachers]
+    header = ["benchmark", "question", "expected", *names]
     page.add(table(header, body, left=len(header)))
 
 
@@ -102,22 +103,26 @@ def _expected(question: Question) -> str:
 
 
 def _answer(question: Question, said: Said | None) -> str:
-    """A prediction as a cell; green when it is right (an answer of the references, or all boxes at IoU 0.25)."""
+    """A prediction as a cell, ticked when it is right (one of the references, or every box at IoU 0.25)."""
     if said is None:
         return "–"
     if question.task != "grounding":
         right = question.task == "qa" and said.answer.strip().lower() in {text.strip().lower() for text in question.expected}
-        return f'<span class="{"right" if right else "wrong"}">{escape(_short(said.answer)) or "(nothing)"}</span>'
+        return _judged(escape(_short(said.answer)) or "(nothing)", right)
     if not said.parsed:
         return "(nothing)"
     if not said.boxes or not question.targets:
         right = not said.boxes and not question.targets
         text = "no object" if not said.boxes else f"{len(said.boxes)} boxes"
-        return f'<span class="{"right" if right else "wrong"}">{text}</span>'
+        return _judged(text, right)
     overlaps = iou(said.boxes, question.targets).max(axis=1)
     right = bool((overlaps >= 0.25).all())
     boxes = f"{len(said.boxes)} boxes, " if len(said.boxes) > 1 else ""
-    return f'<span class="{"right" if right else "wrong"}">{boxes}IoU {overlaps.max():.2f}</span>'
+    return _judged(f"{boxes}IoU {overlaps.max():.2f}", right)
+
+
+def _judged(html: str, right: bool) -> str:
+    return f'<span class="right">✓ {html}</span>' if right else html
 
 
 def features_section(indices: Sequence[SceneIndex], manifests: Sequence[Path]) -> Section:

@@ -103,7 +103,9 @@ def forest(rows: Sequence[Row], dataset: str, recipe: str) -> Figure:
         axis.set_ylim(min(places.values()) - 0.7, 1.15)
         for backbone in backbones:
             top = places[backbone, teachers[0]] + 0.62
-            axis.text(0.01, top, backbone, transform=axis.get_yaxis_transform(), fontsize=8.5, color=GREY, style="italic")
+            frame = {"facecolor": "white", "edgecolor": "none", "pad": 1}
+            place = axis.get_yaxis_transform()
+            axis.text(0.01, top, backbone, transform=place, fontsize=8.5, color=GREY, style="italic", va="center", bbox=frame)
     for axis in list(axes.flat)[len(benchmarks) :]:
         axis.set_visible(False)
     return figure
@@ -123,9 +125,9 @@ def _forest_line(axis: Axes, row: Row, place: float, color: str) -> None:
 def scatter(associations: Sequence[Association], teachers: Sequence[str]) -> Figure:
     """Correspondence against mean headline score, a panel per backbone and one pooled within backbones."""
     colors = teacher_colors(teachers)
-    columns = min(4, len(associations))
+    columns = min(3, len(associations))
     lines = -(-len(associations) // columns)
-    figure, axes = new_figure(lines, columns, 3.1 * columns, 3.1 * lines + 0.4)
+    figure, axes = new_figure(lines, columns, 3.5 * columns, 2.9 * lines + 0.4)
     for axis, found in zip(axes.flat, associations, strict=False):
         for teacher in teachers:
             mine = [point for point in found.points if point[1] == teacher]
@@ -140,6 +142,7 @@ def scatter(associations: Sequence[Association], teachers: Sequence[str]) -> Fig
             0.03, 0.97, f"Spearman {found.spearman.value:+.2f}", transform=axis.transAxes, va="top", fontsize=9, color=GREY
         )
         axis.margins(0.14)
+        axis.locator_params(axis="x", nbins=4)
         axis.grid()
     for axis in list(axes.flat)[len(associations) :]:
         axis.set_visible(False)
@@ -154,7 +157,7 @@ def quarters(rows: Sequence[Row], dataset: str, recipe: str) -> Figure:
     chosen = [row for row in rows if row["subset"] in QUARTERS and (row["dataset"], row["recipe"]) == (dataset, recipe)]
     benchmarks, teachers = unique(chosen, "benchmark"), unique(chosen, "teacher")
     colors = teacher_colors(teachers)
-    figure, axes = new_figure(1, len(benchmarks), 2.35 * len(benchmarks) + 0.4, 2.9)
+    figure, axes = new_figure(1, len(benchmarks), max(5.5, 2.35 * len(benchmarks) + 0.4), 3.0)
     for axis, benchmark in zip(axes.flat, benchmarks, strict=True):
         for teacher in teachers:
             mine = [row for row in chosen if (row["benchmark"], row["teacher"]) == (benchmark, teacher)]
@@ -165,7 +168,6 @@ def quarters(rows: Sequence[Row], dataset: str, recipe: str) -> Figure:
         axis.set_title(f"{benchmark}\n{chosen_metric(chosen, benchmark)}", loc="left")
         axis.grid(axis="y")
         axis.margins(0.1)
-    figure.supxlabel("quarter of the test scenes by the run's own correspondence score (Q1 lowest)", fontsize=9.5)
     handles, labels = axes.flat[0].get_legend_handles_labels()
     figure.legend(handles, labels, loc="outside lower center", ncols=len(labels))
     return figure

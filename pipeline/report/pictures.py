@@ -16,7 +16,6 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-_TARGET = "#16A34A"
 _NEAR_M = 0.05
 _EDGES = tuple((a, b) for a in range(8) for b in range(a + 1, 8) if bin(a ^ b).count("1") == 1)
 
@@ -72,8 +71,8 @@ def _show(axis: Axes, image: NDArray[Any], title: str) -> None:
 
 
 @styled
-def scene_strip(scene: Scene, question: Question | None, views: int = 3) -> Figure:
-    """A few views of a scene and, with a grounding question, its target (green) and every teacher's box in the best view."""
+def scene_strip(scene: Scene, question: Question | None, teachers: Sequence[str], views: int = 3) -> Figure:
+    """A few views of a scene and, with a grounding question, its target (white) and every teacher's box in the best view."""
     shown = sorted({int(i) for i in np.linspace(0, len(scene.rgb) - 1, views)})
     columns = len(shown) + (question is not None)
     height, width = scene.record.image_size
@@ -81,20 +80,21 @@ def scene_strip(scene: Scene, question: Question | None, views: int = 3) -> Figu
     for axis, view in zip(axes.flat, shown, strict=False):
         _show(axis, scene.rgb[view], f"view {scene.record.frame_ids[view]}")
     if question is not None:
-        _grounding_view(axes.flat[-1], scene, question)
+        _grounding_view(axes.flat[-1], scene, question, teachers)
     return figure
 
 
-def _grounding_view(axis: Axes, scene: Scene, question: Question) -> None:
+def _grounding_view(axis: Axes, scene: Scene, question: Question, teachers: Sequence[str]) -> None:
     view = best_view(scene.record, question.targets)
     _show(axis, scene.rgb[view], f"{question.benchmark}: boxes in view {scene.record.frame_ids[view]}")
-    height, width = scene.record.image_size
     for target in question.targets:
-        _draw_box(axis, scene.record, view, target, color=_TARGET, linewidth=2.6, alpha=0.9)
-    colors = teacher_colors(list(question.said))
+        for color, width in (("#111827", 4.2), ("white", 2.4)):
+            _draw_box(axis, scene.record, view, target, color=color, linewidth=width, solid_capstyle="round")
+    colors = teacher_colors(teachers)
     for i, (teacher, said) in enumerate(question.said.items()):
         for box in said.boxes[:3]:
-            _draw_box(axis, scene.record, view, box, color=colors[teacher], linewidth=1.2, linestyle=(2 * i, (4, 2)))
+            _draw_box(axis, scene.record, view, box, color=colors[teacher], linewidth=1.6, linestyle=(3 * i, (4, 2)))
+    height, width = scene.record.image_size
     axis.set_xlim(-0.5, width - 0.5)
     axis.set_ylim(height - 0.5, -0.5)
 

@@ -223,7 +223,8 @@ def centred(points: Sequence[Point], parts: int) -> list[Point]:
     for group in dict.fromkeys(point[:parts] for point in points):
         mine = [point for point in points if point[:parts] == group]
         x, y = (float(np.mean([point[i] for point in mine])) for i in (3, 4))
-        moved += [(point[0], point[1], point[2], point[3] - x, point[4] - y) for point in mine]
+        # rounded, so that what was equal stays equal: ranks would order the rounding errors
+        moved += [(*point[:3], round(point[3] - x, 9), round(point[4] - y, 9)) for point in mine]
     return moved
 
 

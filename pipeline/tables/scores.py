@@ -97,7 +97,7 @@ def expected_scores(
 
 
 def match_files(given: Sequence[Path], expected: Mapping[str, Any], *, what: str) -> dict[str, Path]:
-    """Given files by the expected path that each one ends with. DataError unless they are exactly the expected ones."""
+    """Given files by the expected path that each one ends with, in that order. DataError unless they are exactly those."""
     found: dict[str, Path] = {}
     for path in given:
         ends = [name for name in expected if path.as_posix() == name or path.absolute().as_posix().endswith("/" + name)]
@@ -112,7 +112,7 @@ def match_files(given: Sequence[Path], expected: Mapping[str, Any], *, what: str
             f"{len(missing)} of {len(expected)} {what}s are missing: {some_of(missing)}",
             mend=f"snakemake --cores all {missing[0]}",
         )
-    return found
+    return {name: found[name] for name in expected}
 
 
 def some_of(names: Iterable[str], most: int = 4) -> str:

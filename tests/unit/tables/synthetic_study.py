@@ -85,10 +85,18 @@ def write_run(
     write_manifest(root / paths.RUN_MANIFEST.format(**run), {"run": run})
 
 
-def spec_of(backbone: str, teachers: Sequence[str] = ("none", "geometry", "shuffled"), seeds: Sequence[int] = (0, 1)) -> dict[str, Any]:
+def spec_of(
+    backbone: str, teachers: Sequence[str] = ("none", "geometry", "shuffled"), seeds: Sequence[int] = (0, 1)
+) -> dict[str, Any]:
     """The resolved spec of a cell, as pipeline/specs.py makes it."""
     runs = [{"teacher": teacher, "recipe": "3drs", "seed": seed} for teacher in teachers for seed in seeds]
-    return {"dataset": "rooms", "backbone": backbone, "runs": runs, "benchmarks": dict.fromkeys(BENCHMARKS, {}), "level": 0.95}
+    return {
+        "dataset": "rooms",
+        "backbone": backbone,
+        "runs": runs,
+        "benchmarks": {name: {} for name in BENCHMARKS},
+        "level": 0.95,
+    }
 
 
 def write_cell(root: Path, backbone: str, **options: Any) -> tuple[dict[str, Any], list[Path], list[Path]]:

@@ -1,0 +1,153 @@
+"""Rows of a cell against numbers worked out by hand, and what is refused."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import synthetic_study as study
+
+from pipeline import paths
+from pipeline.errors import ConfigError, DataError
+from pipeline.tables.aggregate import cell_rows, unit
+from pipeline.tables.schema import SCHEMA
+from pipeline.tables.scores import BenchmarkFacts, Cell, RunKey, RunScores, SampleScores, SetScore, load_cell
+
+KEY = ("scanqa", "em", "all", "")
+CHANCE = ("scanqa", "em", "all", "chance")
+
+
+def run_scores(value: float, replicates: list[float]) -> RunScores:
+    samples = SampleScores(("a", "b"), ("s0", "s1"), np.asarray([value, value]))
+    sets = {KEY: SetScore(value, 2, 2, np.asarray(replicates)), CHANCE: SetScore(5.0, 2, 2, np.asarray([5.0, 5.0, 5.0]))}
+    return RunScores(sets, {("scanqa", "em"): samples}, {"scanqa": "d"}, "m")
+
+
+@pytest.fixture
+def hand_cell() -> Cell:
+    """Two teachers, two seeds, three resamples: differences per seed +4 and +2, per resample (+1, +3, +5)."""
+    runs = {
+        RunKey("none", "3drs", 0): run_scores(20.0, [18.0, 20.0, 22.0]),
+        RunKey("none", "3drs", 1): run_scores(30.0, [28.0, 30.0, 32.0]),
+        RunKey("geometry", "3drs", 0): run_scores(24.0, [20.0, 24.0, 28.0]),
+        RunKey("geometry", "3drs", 1): run_scores(32.0, [28.0, 32.0, 36.0]),
+    }
+    return Cell("rooms", "tiny", {"scanqa": BenchmarkFacts("qa", "em")}, runs, 0.5, "spec")
+
+
+def test_values_intervals_and_paired_differences_by_hand(hand_cell):
+    none, geometry, chance = cell_rows(hand_cell)
+    assert (none["teacher"], none["value"], none["seed_values"], none["seeds"]) == ("none", 25.0, [20.0, 30.0], [0, 1])
+    assert none["seed_std"] == pytest.approx(50**0.5)
+    # mean replicates (23, 25, 27); the middle half of three points lies half-way to the outer ones
+    assert (none["ci_low"], none["ci_high"]) == (24.0, 26.0)
+    assert none["diff_to_none"] is None
+    assert none["diff_replicates"] == []
+    assert geometry["diff_to_none"] == 3.0
+    assert geometry["diff_seed_values"] == [4.0, 2.0]
+    assert geometry["diff_replicates"] == [1.0, 3.0, 5.0]
+    assert (geometry["diff_low"], geometry["diff_high"]) == (2.0, 4.0)
+    assert geometry["diff_opposite"] == 0.0
+    assert (chance["kind"], chance["teacher"], chance["reference"]) == ("reference", "", "chance")
+    assert (chance["value"], chance["n_seeds"], chance["seeds"]) == (5.0, 0, [])
+    assert chance["diff_to_none"] == -20.0
+    assert (chance["diff_low"], chance["diff_high"]) == (-21.0, -19.0)
+
+
+def test_every_column_of_the_schema_is_filled_and_no_other(hand_cell):
+    for row in cell_rows(hand_cell):
+        assert set(row) == set(SCHEMA.names)
+
+
+def test_share_of_resamples_on_the_other_side(hand_cell):
+    key = RunKey("geometry", "3drs", 0)
+    hand_cell.runs[key].sets[KEY] = SetScore(24.0, 2, 2, np.asarray([10.0, 24.0, 28.0]))
+    row = cell_rows(hand_cell)[1]
+    assert row["diff_replicates"] == [-4.0, 3.0, 5.0]
+    assert row["diff_opposite"] == pytest.approx(1 / 3)
+
+
+def test_one_seed_has_no_deviation(hand_cell):
+    runs = {key: run for key, run in hand_cell.runs.items() if key.seed == 0}
+    assert [row["seed_std"] for row in cell_rows(replace(hand_cell, runs=runs))] == [None, None, None]
+
+
+def test_a_seed_without_baseline_is_refused(hand_cell):
+    runs = {key: run for key, run in hand_cell.runs.items() if key != RunKey("none", "3drs", 1)}
+    with pytest.raises(DataError, match="seed 1 but the baseline"):
+        cell_rows(replace(hand_cell, runs=runs))
+
+
+def test_runs_on_other_samples_are_refused(hand_cell):
+    key = RunKey("geometry", "3drs", 1)
+    samples = {("scanqa", "em"): SampleScores(("a", "c"), ("s0", "s1"), np.zeros(2))}
+    runs = dict(hand_cell.runs) | {key: replace(hand_cell.runs[key], samples=samples)}
+    with pytest.raises(DataError, match=r"differ: b, c(.|\n)*seed1 against results/scores/rooms/tiny/none/3drs/seed0"):
+        cell_rows(replace(hand_cell, runs=runs))
+
+
+def test_runs_with_other_metrics_are_refused(hand_cell):
+    hand_cell.runs[RunKey("geometry", "3drs", 1)].sets["scanqa", "em", "what", ""] = SetScore(1.0, 1, 1, np.zeros(3))
+    with pytest.raises(DataError, match="metrics differ: scanqa em what"):
+        cell_rows(hand_cell)
+
+
+def test_units():
+    assert unit("grounding", "acc@0.25") == "percent"
+    assert unit("caption", "cider@0.5") == "x100"
+    assert unit("caption", "gated") == "percent"
+    assert unit("representation", "same_voxel") == "cosine"
+    assert unit("representation", "no_pairs") == "percent"
+
+
+def test_load_cell_reads_real_score_files(tmp_path):
+    spec, scores, manifests = study.write_cell(tmp_path, "tiny")
+    cell = load_cell(spec, scores, manifests)
+    assert list(cell.benchmarks) == list(study.BENCHMARKS)
+    assert cell.benchmarks["correspondence"] == BenchmarkFacts("representation", "same_voxel")
+    rows = cell_rows(cell)
+    easy = [row for row in rows if row["subset"] == "easy"]
+    assert len(easy) == 6
+    assert {row["n"] for row in easy} == {64}
+    assert not any(row["headline"] for row in easy)
+    assert [row["teacher"] for row in rows if row["headline"] and row["benchmark"] == "scanqa"] == [
+        "none",
+        "geometry",
+        "shuffled",
+    ]
+    assert all(len(row["diff_replicates"]) == 200 for row in rows if row["headline"] and row["teacher"] != "none")
+    assert len({row["run_digests"][0] for row in rows if row["run_digests"]}) == 3
+
+
+@pytest.mark.parametrize("what", ["score file", "run manifest"])
+def test_a_missing_file_is_named(tmp_path, what):
+    spec, scores, manifests = study.write_cell(tmp_path, "tiny")
+    given = {"score file": (scores[:-1], manifests), "run manifest": (scores, manifests[:-1])}[what]
+    with pytest.raises(DataError, match=f"1 of .* {what}s are missing: .*tiny/shuffled/3drs/seed1") as error:
+        load_cell(spec, *given)
+    assert "snakemake --cores all results/" in str(error.value)
+
+
+def test_a_file_of_another_cell_is_refused(tmp_path):
+    spec, scores, manifests = study.write_cell(tmp_path, "tiny")
+    other = tmp_path / paths.SCORES.format(
+        dataset="rooms", backbone="large", teacher="none", recipe="3drs", seed=0, benchmark="scanqa"
+    )
+    with pytest.raises(DataError, match="is not a score file of this cell"):
+        load_cell(spec, [*scores, other], manifests)
+    with pytest.raises(DataError, match="is given twice"):
+        load_cell(spec, [*scores, scores[0]], manifests)
+
+
+def test_a_file_with_another_benchmarks_content_is_refused(tmp_path):
+    spec, scores, manifests = study.write_cell(tmp_path, "tiny")
+    scores[1].write_bytes(scores[0].read_bytes())
+    with pytest.raises(DataError, match="holds scores of 'scanrefer' on 'rooms'"):
+        load_cell(spec, scores, manifests)
+
+
+def test_a_spec_without_runs_is_refused():
+    with pytest.raises(ConfigError, match="no 'runs'"):
+        load_cell({"dataset": "rooms", "backbone": "tiny", "benchmarks": {}}, [Path("x")], [])

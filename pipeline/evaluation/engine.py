@@ -1,0 +1,248 @@
+"""Inference of one run over a split: every scene's prefix is computed once and read by all questions of all benchmarks.
+
+Scenes of one shape are batched; grounding queries are read at ``<ground>``, answers are generated greedily, and the
+correspondence of the model's own visual tokens is measured in the same pass. Prompts come from pipeline.prompts, as in
+training. No feature store is opened here. Source: 3DRS section 4, Video-3D-LLM for grounding inference.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from pipeline import geometry
+from pipeline.backbones.base import COORD_TOKEN, GROUND_TOKEN
+from pipeline.benchmarks.base import Benchmark
+from pipeline.index import SceneIndex
+from pipeline.metrics.correspondence import correspondence
+from pipeline.mllm.generate import EditEmbeds, PrefixCache, encode_prefix, greedy, read_questions
+from pipeline.prompts import target_text, user_text
+from pipeline.scene import ModelOutput, Sample, SceneRecord
+from pipeline.training.data import SceneBatch, stack_scenes
+from pipeline.training.model import SpatialMLLM
+from pipeline.training.scenes import SceneEntry, scene_entry
+
+PREFIX_TOKENS = 8192
+"""Prefix tokens of the scenes that are computed together (48 rooms of the built-in study, one ScanNet scene)."""
+CACHE_TOKENS = 32768
+"""Prefix tokens in the expanded caches of questions that are read together: bounds memory."""
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """A sample with the benchmark that asks it and the row of its scene in the batch."""
+
+    benchmark: str
+    sample: Sample
+    row: int
+
+
+@dataclass(frozen=True, slots=True)
+class _Batch:
+    """Scenes after one pass: ``states`` per layer of visual tokens (S,M,C), the prefix cache, candidates per scene."""
+
+    records: list[SceneRecord]
+    entries: list[SceneEntry]
+    scenes: SceneBatch
+    visual: torch.Tensor
+    cached: PrefixCache
+    states: dict[int, torch.Tensor]
+    boxes: list[NDArray[np.float64]]
+
+
+Outputs = dict[tuple[str, str], tuple[str, ModelOutput]]
+"""(benchmark, sample id) -> (prompt, output)."""
+
+
+class Engine:
+    """Answers the samples of benchmarks with one model."""
+
+    def __init__(self, model: SpatialMLLM, index: SceneIndex, benchmarks: Mapping[str, Benchmark], *, device: str):
+        self.model, self.index, self.benchmarks, self.device = model.eval(), index, benchmarks, device
+        self.loaded = model.loaded
+        self._ground = int(self.loaded.tokenizer.convert_tokens_to_ids(GROUND_TOKEN))
+        self._coord = int(self.loaded.tokenizer.convert_tokens_to_ids(COORD_TOKEN))
+        measured = [b for b in benchmarks.values() if b.task == "representation"]
+        self._layers = tuple(sorted({-1, *(int(b.options.layer) for b in measured)}))  # type: ignore[attr-defined]
+
+    def run(self, samples: Mapping[str, Sequence[Sample]]) -> Iterator[tuple[int, Outputs]]:
+        """(number of scenes, outputs) per batch of scenes, over all scenes that a sample is about, in index order."""
+        by_scene: dict[str, list[tuple[str, Sample]]] = {}
+        for benchmark, found in samples.items():
+            for sample in found:
+                by_scene.setdefault(sample.scene_id, []).append((benchmark, sample))
+        for chunk in self._chunks([r for r in self.index if r.scene_id in by_scene]):
+            asked = [Asked(name, s, row) for row, record in enumerate(chunk) for name, s in by_scene[record.scene_id]]
+            with torch.inference_mode(), self.model.autocast(self.device):
+                yield len(chunk), self._answer(chunk, asked)
+
+    def _chunks(self, records: Sequence[SceneRecord]) -> Iterator[list[SceneRecord]]:
+        """Scenes of one shape, as many as ``PREFIX_TOKENS`` allows."""
+        shapes: dict[tuple[int, tuple[int, int]], list[SceneRecord]] = {}
+        for record in records:
+            shapes.setdefault((len(record.frame_ids), record.image_size), []).append(record)
+        for (views, size), found in shapes.items():
+            count = max(1, PREFIX_TOKENS // len(self.loaded.prefix(views, *size).input_ids))
+            for start in range(0, len(found), count):
+                yield found[start : start + count]
+
+    def _answer(self, records: list[SceneRecord], asked: Sequence[Asked]) -> Outputs:
+        batch = self._see(records, asked)
+        by_task: dict[str, list[Asked]] = {}
+        for question in asked:
+            by_task.setdefault(question.sample.task, []).append(question)
+        outputs = self._ground_all(batch, by_task.get("grounding", []))
+        outputs |= self._measure(batch, by_task.get("representation", []))
+        for task in ("qa", "caption"):
+            outputs |= self._generate(batch, by_task.get(task, []))
+        return outputs
+
+    # ------------------------------------------------------------ scenes
+
+    def _see(self, records: list[SceneRecord], asked: Sequence[Asked]) -> _Batch:
+        """Prefixes of all scenes; boxes are the candidates, then boxes that captions ask about and that are not among them."""
+        boxes = [_boxes(r, [a.sample for a in asked if a.row == row]) for row, r in enumerate(records)]
+        entries = [
+            scene_entry(self.index.load(r.scene_id), b, self.loaded, self.model.recipe)
+            for r, b in zip(records, boxes, strict=True)
+        ]
+        scenes = stack_scenes(entries).to(self.device)
+        seen = self.model.see(scenes)
+        cached = encode_prefix(self.loaded, seen.prefix, seen.embeds, layers=self._layers)
+        where = torch.from_numpy(seen.prefix.visual_index).to(self.device)
+        states = {layer: cached.layers[layer][:, where] for layer in self._layers}
+        return _Batch(records, entries, scenes, seen.visual, cached, states, boxes)
+
+    def _rows_at_once(self, batch: _Batch) -> int:
+        return max(1, min(256, CACHE_TOKENS // batch.cached.hidden.shape[1]))
+
+    # ------------------------------------------------------------ grounding
+
+    def _ground_all(self, batch: _Batch, asked: Sequence[Asked]) -> Outputs:
+        """Probabilities over each scene's candidates and the zero target, from the state at ``<ground>``."""
+        if not asked:
+            return {}
+        prompts = [user_text(a.sample) for a in asked]
+        ids = [self._grounding_ids(a.sample, prompt) for a, prompt in zip(asked, prompts, strict=True)]
+        queries = self._last_states(batch, ids, [a.row for a in asked])
+        features = self.model.object_features(batch.scenes, batch.visual, batch.states[-1])
+        counts = torch.tensor([len(r.candidate_boxes()) for r in batch.records], device=self.device)
+        present = torch.arange(features.shape[1], device=self.device) < counts[:, None]
+        scene = torch.tensor([a.row for a in asked], device=self.device)
+        with torch.autocast(torch.device(self.device).type, enabled=False):
+            logits = self.model.grounding(features, present, queries.float(), scene)
+        outputs: Outputs = {}
+        for question, prompt, chances in zip(asked, prompts, logits.double().softmax(-1).cpu().numpy(), strict=True):
+            candidates = batch.records[question.row].candidate_boxes()
+            probabilities = np.append(chances[: len(candidates)], chances[-1])
+            key = (question.benchmark, question.sample.sample_id)
+            outputs[key] = (prompt, ModelOutput(probabilities=probabilities, boxes=candidates))
+        return outputs
+
+    def _grounding_ids(self, sample: Sample, prompt: str) -> list[int]:
+        answer = self.loaded.answer_ids(target_text(sample))
+        return [*self.loaded.question_ids(prompt), *answer[: answer.index(self._ground) + 1]]
+
+    def _last_states(self, batch: _Batch, ids: Sequence[Sequence[int]], rows: Sequence[int]) -> torch.Tensor:
+        """Last hidden state (Q,C) of every question; questions of like length are read together."""
+        order = sorted(range(len(ids)), key=lambda i: len(ids[i]))
+        size = self._rows_at_once(batch)
+        found: dict[int, torch.Tensor] = {}
+        for start in range(0, len(order), size):
+            chosen = order[start : start + size]
+            hidden = read_questions(self.loaded, batch.cached, [ids[i] for i in chosen], [rows[i] for i in chosen])
+            for place, i in enumerate(chosen):
+                found[i] = hidden[place, len(ids[i]) - 1]
+        return torch.stack([found[i] for i in range(len(ids))])
+
+    # ------------------------------------------------------------ generation
+
+    def _generate(self, batch: _Batch, asked: Sequence[Asked]) -> Outputs:
+        """Greedy answers. A gated caption (no box to show) is never asked: no prompt, no text."""
+        outputs: Outputs = {}
+        open_questions = []
+        for question in asked:
+            if question.sample.task == "caption" and question.sample.input_box is None:
+                outputs[question.benchmark, question.sample.sample_id] = ("", ModelOutput())
+            else:
+                open_questions.append(question)
+        by_length: dict[int, list[Asked]] = {}
+        for question in open_questions:
+            by_length.setdefault(self.benchmarks[question.benchmark].generation_tokens, []).append(question)
+        for tokens, questions in by_length.items():
+            prompts = [user_text(q.sample) for q in questions]
+            texts = greedy(
+                self.loaded,
+                batch.cached,
+                [self.loaded.question_ids(prompt) for prompt in prompts],
+                [q.row for q in questions],
+                max_new_tokens=tokens,
+                edit=self._edits(batch, questions),
+                batch_rows=self._rows_at_once(batch),
+            )
+            for question, prompt, text in zip(questions, prompts, texts, strict=True):
+                outputs[question.benchmark, question.sample.sample_id] = (prompt, ModelOutput(raw_text=text))
+        return outputs
+
+    def _edits(self, batch: _Batch, questions: Sequence[Asked]) -> list[EditEmbeds | None] | None:
+        """What marks each question's box at ``<coord>``; None when no question has one."""
+        if all(q.sample.input_box is None for q in questions):
+            return None
+        features = self.model.coord_features(batch.scenes, batch.visual)
+        edits: list[EditEmbeds | None] = []
+        for question in questions:
+            box = question.sample.input_box
+            place = None if box is None else _place(batch.boxes[question.row], box)
+            edits.append(None if place is None else self._edit(features[question.row, place]))
+        return edits
+
+    def _edit(self, feature: torch.Tensor) -> EditEmbeds:
+        def mark(embeds: torch.Tensor, ids: torch.Tensor) -> torch.Tensor:
+            return embeds + (ids == self._coord)[..., None] * feature.to(embeds.dtype)
+
+        return mark
+
+    # ------------------------------------------------------------ correspondence
+
+    def _measure(self, batch: _Batch, asked: Sequence[Asked]) -> Outputs:
+        """Mean cosine of visual states of different views in the same voxel (``value``), in different ones (``scores``)."""
+        outputs: Outputs = {}
+        for question in asked:
+            options = self.benchmarks[question.benchmark].options
+            entry = batch.entries[question.row]
+            states = batch.states[int(options.layer)][question.row].float().cpu().numpy()  # type: ignore[attr-defined]
+            views = len(entry.pixels)
+            voxels = geometry.voxel_ids(
+                entry.cell_means_m.numpy(),
+                entry.cell_valid.numpy(),
+                float(options.voxel_m),  # type: ignore[attr-defined]
+            )
+            found = correspondence(states.reshape(views, -1, states.shape[-1]), voxels.reshape(views, -1))
+            value = found.same_voxel if found.same_pairs and math.isfinite(found.same_voxel) else None
+            different = found.different_voxel if found.different_pairs else 0.0
+            output = ModelOutput(value=value, count=found.same_pairs, scores=(different, float(found.different_pairs)))
+            outputs[question.benchmark, question.sample.sample_id] = ("", output)
+        return outputs
+
+
+def _boxes(record: SceneRecord, samples: Sequence[Sample]) -> NDArray[np.float64]:
+    """Candidate boxes of a scene, then the boxes of its caption samples that are not candidates."""
+    boxes = record.candidate_boxes()
+    extra = {s.input_box: None for s in samples if s.input_box is not None and _find(boxes, s.input_box) is None}
+    return np.concatenate([boxes, np.asarray(list(extra), dtype=np.float64).reshape(-1, 6)])
+
+
+def _find(boxes: NDArray[np.float64], box: Sequence[float]) -> int | None:
+    same = np.flatnonzero((boxes == np.asarray(box, dtype=np.float64)).all(1))
+    return int(same[0]) if len(same) else None
+
+
+def _place(boxes: NDArray[np.float64], box: Sequence[float]) -> int:
+    place = _find(boxes, box)
+    assert place is not None, "every caption box is among the scene's boxes"
+    return place

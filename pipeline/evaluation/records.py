@@ -1,0 +1,80 @@
+"""Prediction files: one row per sample of a benchmark, in sample order, with what was asked, said and understood.
+
+A file carries a digest of everything it depends on in its metadata; a file with the wanted digest is finished work.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from pipeline.provenance import write_atomic
+from pipeline.scene import Answer, ModelOutput, Sample
+
+_DIGEST = b"pipeline.digest"
+
+SCHEMA = pa.schema(
+    [
+        pa.field("dataset", pa.string(), nullable=False),
+        pa.field("split", pa.string(), nullable=False),
+        pa.field("benchmark", pa.string(), nullable=False),
+        pa.field("scene_id", pa.string(), nullable=False),
+        pa.field("sample_id", pa.string(), nullable=False),
+        pa.field("task", pa.string(), nullable=False),
+        pa.field("prompt", pa.string(), nullable=False),
+        pa.field("raw_text", pa.string(), nullable=False),
+        pa.field("answer", pa.string(), nullable=False),
+        pa.field("parsed", pa.bool_(), nullable=False),
+        pa.field("boxes", pa.list_(pa.list_(pa.float64())), nullable=False),
+        pa.field("scores", pa.list_(pa.float64()), nullable=False),
+        pa.field("probabilities", pa.list_(pa.float64()), nullable=False),
+        pa.field("value", pa.float64()),
+        pa.field("count", pa.int64(), nullable=False),
+    ]
+)
+"""``prompt``: the full user text after the images ("" where nothing was asked). ``probabilities``: zero target last."""
+
+
+def row(
+    dataset: str, split: str, benchmark: str, sample: Sample, prompt: str, output: ModelOutput, answer: Answer
+) -> dict[str, Any]:
+    """One row of a prediction file."""
+    return {
+        "dataset": dataset,
+        "split": split,
+        "benchmark": benchmark,
+        "scene_id": sample.scene_id,
+        "sample_id": sample.sample_id,
+        "task": sample.task,
+        "prompt": prompt,
+        "raw_text": output.raw_text,
+        "answer": answer.text,
+        "parsed": answer.parsed,
+        "boxes": [list(box) for box in answer.boxes],
+        "scores": list(answer.scores),
+        "probabilities": [] if output.probabilities is None else output.probabilities.tolist(),
+        "value": answer.value,
+        "count": answer.count,
+    }
+
+
+def write_records(path: Path, rows: Sequence[dict[str, Any]], digest: str) -> None:
+    """Write rows atomically; equal rows give equal bytes."""
+    table = pa.Table.from_pylist(list(rows), schema=SCHEMA.with_metadata({_DIGEST: digest.encode()}))
+    sink = pa.BufferOutputStream()
+    pq.write_table(table, sink, compression="zstd")
+    write_atomic(path, sink.getvalue().to_pybytes())
+
+
+def finished_digest(path: Path) -> str | None:
+    """The digest a prediction file was made for; None when there is no readable file of this schema."""
+    try:
+        with pq.ParquetFile(path) as file:
+            schema = file.schema_arrow
+            return (schema.metadata or {}).get(_DIGEST, b"").decode() if schema.equals(SCHEMA) else None
+    except (OSError, pa.ArrowInvalid):
+        return None

@@ -88,18 +88,16 @@ class QuestionSampler:
         return tuple(pool[i] for i in order[part * self._questions : (part + 1) * self._questions])
 
     def _balanced(self, scene_id: str, visit: int) -> tuple[Sample, ...]:
-        """Slots go round the benchmarks; each benchmark's samples are used up before any is used again."""
+        """Slots go round the benchmarks, and each benchmark's turns go round its samples in one shuffled order, so that
+        every sample is used before any is used again and none comes twice in a visit."""
         by_benchmark = self._by_scene[scene_id]
         names = sorted(by_benchmark)
         names = [names[i] for i in _order(len(names), *self._key, "benchmarks", scene_id)]
         chosen: dict[tuple[str, int], Sample] = {}
-        orders: dict[tuple[str, int], list[int]] = {}
+        orders = {n: _order(len(found), *self._key, "questions", scene_id, n) for n, found in by_benchmark.items()}
         for slot in range(visit * self._questions, (visit + 1) * self._questions):
             turn, which = divmod(slot, len(names))
             name = names[which]
-            cycle, place = divmod(turn, len(by_benchmark[name]))
-            if (name, cycle) not in orders:
-                orders[name, cycle] = _order(len(by_benchmark[name]), *self._key, "questions", scene_id, name, cycle)
-            position = orders[name, cycle][place]
+            position = orders[name][turn % len(orders[name])]
             chosen[name, position] = by_benchmark[name][position]
         return tuple(chosen.values())

@@ -27,6 +27,8 @@ class Dataset(ABC):
     options_model: ClassVar[type[Options]] = Options
     code: ClassVar[tuple[str, ...]] = ()
     """Dotted package modules (below pipeline) whose behaviour this member's output depends on, besides its own file."""
+    spec_digest: str = ""
+    """Digest of the cell's whole specification, set by the verb `prepare`; goes into the manifest (write_index)."""
 
     def __init__(self, name: str, options: Options):
         self.name = name

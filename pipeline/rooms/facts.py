@@ -1,0 +1,164 @@
+"""What is known about a finished room, as plain numbers: the only input of the language, and part of the scene's marker."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pipeline.rooms.catalog import coloured
+from pipeline.rooms.scene import SEEN_SHARE, BuiltRoom
+
+Floats = NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class Thing:
+    """One object: corners ``low``/``high`` (3,) m, the object it stands ``on``, the direction of its ``front``."""
+
+    object_id: int
+    category: str
+    colour: str
+    low: tuple[float, ...]
+    high: tuple[float, ...]
+    on: int | None
+    front: tuple[float, float] | None
+
+    @cached_property
+    def centre(self) -> Floats:
+        return (np.array(self.low) + np.array(self.high)) / 2
+
+    @cached_property
+    def size(self) -> Floats:
+        return np.array(self.high) - np.array(self.low)
+
+    @property
+    def hung(self) -> bool:
+        """Whether it hangs on a wall."""
+        return self.category == "picture"
+
+    @property
+    def named(self) -> str:
+        """Colour and category: ``red chair``, ``plant in a red pot``."""
+        return coloured(self.colour, self.category)
+
+    def box(self) -> tuple[float, float, float, float, float, float]:
+        """[cx,cy,cz,dx,dy,dz] in metres."""
+        values = np.round(np.concatenate([self.centre, self.size]), 6).tolist()
+        return (values[0], values[1], values[2], values[3], values[4], values[5])
+
+
+@dataclass(frozen=True)
+class Landmark:
+    """A door or window: ``centre`` (2,) on the wall, its ``normal`` (2,) into the room, ``width`` m."""
+
+    kind: str
+    centre: tuple[float, float]
+    normal: tuple[float, float]
+    width: float
+
+
+@dataclass(frozen=True)
+class RoomFacts:
+    """``bounds`` x0,y0,x1,y1; ``pillar`` the cut-off corner or None; ``visible`` per frame {object id: share of pixels}."""
+
+    scene_id: str
+    frame_ids: tuple[str, ...]
+    bounds: tuple[float, float, float, float]
+    pillar: tuple[float, float, float, float] | None
+    things: tuple[Thing, ...]
+    landmarks: tuple[Landmark, ...]
+    visible: tuple[dict[int, float], ...]
+
+    @cached_property
+    def seen(self) -> frozenset[int]:
+        """Ids of the objects that at least one view shows clearly."""
+        return frozenset(i for shares in self.visible for i, share in shares.items() if share >= SEEN_SHARE)
+
+    @cached_property
+    def counts(self) -> Counter[str]:
+        """How many objects of each category."""
+        return Counter(t.category for t in self.things)
+
+    @cached_property
+    def named_counts(self) -> Counter[tuple[str, str]]:
+        """How many objects of each category and colour."""
+        return Counter((t.category, t.colour) for t in self.things)
+
+    def of(self, category: str, colour: str | None = None) -> list[Thing]:
+        """Objects of a category (and colour)."""
+        return [t for t in self.things if t.category == category and colour in (None, t.colour)]
+
+    def all_seen(self, things: Sequence[Thing]) -> bool:
+        """Whether every one of them is shown by some view."""
+        return all(t.object_id in self.seen for t in things)
+
+    def single(self, kind: str) -> Landmark | None:
+        """The room's only door or only window."""
+        found = [m for m in self.landmarks if m.kind == kind]
+        return found[0] if len(found) == 1 else None
+
+    def reference(self, thing: Thing) -> str | None:
+        """A noun phrase that fits this object alone, or None: ``the desk``, ``the red chair``."""
+        if self.counts[thing.category] == 1:
+            return f"the {thing.category}"
+        return f"the {thing.named}" if self.named_counts[thing.category, thing.colour] == 1 else None
+
+
+def facts_of(scene_id: str, built: BuiltRoom) -> dict[str, Any]:
+    """The facts as JSON content, rounded to 0.1 mm so that they read back equal."""
+    from pipeline.rooms.layout import NORMALS
+
+    def numbers(values: Any) -> list[float]:
+        return [round(float(v), 4) for v in values]
+
+    room = built.room
+    return {
+        "scene_id": scene_id,
+        "frame_ids": [f"{frame:05d}" for frame in built.frames],
+        "bounds": numbers(room.bounds),
+        "pillar": numbers(room.pillar) if room.pillar else None,
+        "things": [
+            {
+                "object_id": i.object_id, "category": i.category, "colour": i.colour, "low": numbers(i.low),
+                "high": numbers(i.high), "on": i.on, "front": numbers(i.front) if i.front else None,
+            }
+            for i in room.items
+        ],
+        "landmarks": [
+            {"kind": o.kind, "centre": numbers(o.centre), "normal": numbers(NORMALS[o.wall]), "width": round(o.width, 4)}
+            for o in room.openings
+        ],
+        "visible": [{str(k): v for k, v in shares.items()} for shares in built.visible],
+    }  # fmt: skip
+
+
+def facts_from_json(content: dict[str, Any]) -> RoomFacts:
+    """Inverse of ``facts_of``. KeyError/TypeError/ValueError when the content is damaged."""
+    things = tuple(
+        Thing(
+            t["object_id"], t["category"], t["colour"], tuple(t["low"]), tuple(t["high"]), t["on"],
+            (t["front"][0], t["front"][1]) if t["front"] else None,
+        )
+        for t in content["things"]
+    )  # fmt: skip
+    landmarks = tuple(
+        Landmark(m["kind"], (m["centre"][0], m["centre"][1]), (m["normal"][0], m["normal"][1]), m["width"])
+        for m in content["landmarks"]
+    )
+    x0, y0, x1, y1 = content["bounds"]
+    pillar = content["pillar"]
+    return RoomFacts(
+        scene_id=content["scene_id"],
+        frame_ids=tuple(content["frame_ids"]),
+        bounds=(x0, y0, x1, y1),
+        pillar=None if pillar is None else (pillar[0], pillar[1], pillar[2], pillar[3]),
+        things=things,
+        landmarks=landmarks,
+        visible=tuple({int(k): float(v) for k, v in shares.items()} for shares in content["visible"]),
+    )

@@ -1,0 +1,113 @@
+"""One whole room from its seed: layout, chosen views, images, and the facts that the language needs."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pipeline.frames import choose_frames
+from pipeline.geometry import voxel_ids
+from pipeline.provenance import seed_for
+from pipeline.rooms import camera, sensor
+from pipeline.rooms.layout import Room, make_room
+from pipeline.rooms.render import BACKGROUND, Renderer, Rendering
+
+Floats = NDArray[np.float64]
+PATH_FRAMES = 30
+"""Frames of the walk from which the views are chosen."""
+PREVIEW_PX = (24, 32)
+SEEN_SHARE = 0.004
+"""Share of a view's pixels above which an object counts as seen by it."""
+
+
+@dataclass(frozen=True, slots=True)
+class BuiltRoom:
+    """``rgb`` uint8 (V,H,W,3), ``depth_mm`` uint16 (V,H,W), ``poses`` (V,4,4), ``matrix`` (3,3); ``frames`` numbers on
+    the path; ``visible`` per view {object id: share of pixels}; ``proposals`` (N,6)."""
+
+    room: Room
+    frames: tuple[int, ...]
+    poses: Floats
+    matrix: Floats
+    rgb: NDArray[np.uint8]
+    depth_mm: NDArray[np.uint16]
+    visible: list[dict[int, float]]
+    proposals: Floats
+
+
+def build_room(parts: tuple[Any, ...], *, views: int, size: tuple[int, int], objects: tuple[int, int]) -> BuiltRoom:
+    """The room of a seed (``parts`` are hashed): every stage draws from its own stream, so one does not shift another."""
+    streams = {name: np.random.default_rng(seed_for("rooms", name, *parts)) for name in ("layout", "camera", "sensor", "boxes")}
+    room = make_room(streams["layout"], objects)
+    matrix = camera.intrinsics(streams["camera"], size[1], size[0])
+    walk = camera.path(room, streams["camera"], max(PATH_FRAMES, 2 * views))
+    renderer = Renderer(room)
+    frames = choose_views(renderer, walk, matrix, size, views, seed_for(*parts))
+    poses = walk[list(frames)]
+    rendering = renderer.render(poses, matrix, size)
+    return BuiltRoom(
+        room=room,
+        frames=frames,
+        poses=poses,
+        matrix=matrix,
+        rgb=sensor.colour_images(rendering, streams["sensor"]),
+        depth_mm=sensor.depth_images(rendering, streams["sensor"]),
+        visible=visible_shares(rendering),
+        proposals=detector_boxes(room, streams["boxes"]),
+    )
+
+
+def choose_views(
+    renderer: Renderer, walk: Floats, matrix: Floats, size: tuple[int, int], views: int, seed: int
+) -> tuple[int, ...]:
+    """Views that see every object, twice if they can, and most of the room (greedy; see frames.py).
+
+    Items are 0.5 m voxels, objects (as much as four voxels), and objects from one of eight sides (three), so that an
+    object's second view is one from elsewhere and not the next frame of the walk.
+    """
+    scale = PREVIEW_PX[1] / size[1]
+    small = matrix.copy()
+    small[:2] = matrix[:2] * scale
+    small[:2, 2] += (scale - 1) / 2
+    rows = max(2, round(size[0] * scale))
+    ids, points = renderer.ids(walk, small, (rows, PREVIEW_PX[1]))
+    voxels = voxel_ids(points, np.ones(ids.shape, dtype=bool), 0.5)
+    items = []
+    for view in range(len(walk)):
+        found, pixels = np.unique(ids[view], return_counts=True)
+        seen = found[(found != BACKGROUND) & (pixels >= max(3, SEEN_SHARE * ids[view].size))].astype(np.int64)
+        towards = [points[view][ids[view] == i].mean(0)[:2] - walk[view, :2, 3] for i in seen]
+        side = np.array([int((np.arctan2(t[1], t[0]) / (2 * np.pi)) % 1.0 * 8) % 8 for t in towards], dtype=np.int64)
+        sides = [100_000 + 10_000 * k + 8 * seen + side for k in range(3)]
+        items.append(np.concatenate([np.unique(voxels[view]), *(seen + 1000 * k for k in range(4)), *sides]))
+    return choose_frames(len(walk), views, strategy="max_coverage", coverage=items, times=2, seed=seed)
+
+
+def visible_shares(rendering: Rendering) -> list[dict[int, float]]:
+    """Per view the share of pixels of every object in it."""
+    shares = []
+    for view in rendering.instance:
+        found, pixels = np.unique(view, return_counts=True)
+        shares.append({int(i): round(float(n) / view.size, 6) for i, n in zip(found, pixels, strict=True) if i != BACKGROUND})
+    return shares
+
+
+def detector_boxes(room: Room, rng: np.random.Generator) -> Floats:
+    """Boxes (N,6) as a detector would give them: jittered, some missed, a few that are nothing, in no order."""
+    boxes = []
+    for item in room.items:
+        if rng.random() < 0.06:
+            continue
+        size, centre = item.high - item.low, (item.low + item.high) / 2
+        spread = rng.choice([0.025, 0.05, 0.11], p=[0.35, 0.45, 0.20])
+        centre = centre + rng.normal(0, spread, 3) * size
+        boxes.append(np.concatenate([centre, size * np.exp(rng.normal(0, 1.4 * spread, 3))]))
+    x0, y0, x1, y1 = room.bounds
+    for _ in range(int(rng.integers(2, 5))):
+        size = rng.uniform((0.3, 0.3, 0.3), (1.2, 1.2, 1.2))
+        centre = np.array([rng.uniform(x0 + 0.4, x1 - 0.4), rng.uniform(y0 + 0.4, y1 - 0.4), size[2] / 2 + rng.uniform(0, 0.6)])
+        boxes.append(np.concatenate([centre, size]))
+    return np.round(np.array(boxes)[rng.permutation(len(boxes))], 6)

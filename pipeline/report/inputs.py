@@ -136,7 +136,7 @@ def read_predictions(path: Path) -> dict[str, tuple[str, Said]]:
 
     columns = ["sample_id", "scene_id", "prompt", "answer", "parsed", "boxes"]
     try:
-        rows = pq.read_table(path, columns=columns).to_pylist()
+        rows = pq.read_table(path, columns=columns, partitioning=None).to_pylist()
     except (FileNotFoundError, pa.ArrowInvalid) as error:
         raise DataError(f"predictions {path} cannot be read ({error})", mend="snakemake --cores all -R predict") from None
     return {

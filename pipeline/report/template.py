@@ -16,7 +16,7 @@ PAGE = Template("""<!DOCTYPE html>
 * { box-sizing: border-box; }
 body { margin: 0; background: #fff; color: var(--ink); }
 body { font: 16px/1.55 system-ui, -apple-system, "Segoe UI", Roboto, "DejaVu Sans", sans-serif; }
-main { max-width: 1240px; margin: 0 auto; padding: 2.2rem 1.4rem 4rem; }
+main { max-width: 1300px; margin: 0 auto; padding: 2.2rem 1.4rem 4rem; }
 h1 { font-size: 1.75rem; line-height: 1.2; margin: 0 0 .3rem; }
 h2 { font-size: 1.3rem; margin: 2.8rem 0 .6rem; padding-top: 1.1rem; border-top: 1px solid var(--line); }
 h3 { font-size: 1.02rem; margin: 1.6rem 0 .4rem; }
@@ -36,11 +36,13 @@ th, td { padding: .32rem .75rem .32rem 0; text-align: left; vertical-align: top;
 thead th { border-bottom: 2px solid #9ca3af; font-weight: 600; vertical-align: bottom; }
 thead th small { display: block; font-weight: 400; color: var(--soft); }
 th.n { max-width: 13rem; }
+thead th:not(.n) { white-space: nowrap; }
+td { max-width: 24rem; }
 td.n { white-space: nowrap; }
-td.n, th.n { text-align: right; padding-left: .75rem; padding-right: 0; }
+td.n, th.n { text-align: right; padding-left: .6rem; padding-right: 0; }
 tr.first td { border-top: 1.5px solid #cbd5e1; }
 td small { color: var(--soft); }
-td .d { display: block; font-size: .82rem; color: var(--soft); }
+td .d { display: block; font-size: .78rem; color: var(--soft); }
 td .up { color: var(--up); font-weight: 600; } td .down { color: var(--down); font-weight: 600; }
 .right { color: var(--up); }
 .dot { display: inline-block; width: .7em; height: .7em; border-radius: 50%; margin-right: .4em; }

@@ -193,7 +193,9 @@ def lift_sentence(lift: Lift) -> str:
     what = f"`{lift.teacher}`" + (" (a control)" if is_control(lift.teacher) and lift.against == BASELINE else "")
     size = f"{number(lift.over_scenes.value, 'percent', sign=True)} points"
     if lift.verdict in (LIFTS, LOWERS):
-        return f"{what} **{lift.verdict}** the scores over `{lift.against}`: {size} on average."
+        scenes, runs = (interval_text(found.low, found.high, "percent") for found in (lift.over_scenes, lift.over_runs))
+        size += f" on average, {scenes} over scenes, {runs} over runs"
+        return f"{what} **{lift.verdict}** the scores over `{lift.against}`: {size}."
     if lift.over_runs.low is None and lift.over_scenes.sign:
         return (
             f"{what} against `{lift.against}`: {size} on average, beyond what scenes explain, but a single run says "

@@ -18,7 +18,7 @@ from pipeline.report import figures
 from pipeline.report.html import bullets, definitions, inline, paragraph, picture, table
 from pipeline.report.template import PAGE
 from pipeline.tables.derived import QUARTERS
-from pipeline.tables.findings import BASELINE, Estimate, associations, headline_rows, lifts, unique
+from pipeline.tables.findings import BASELINE, Estimate, Lift, associations, headline_rows, lifts, unique
 from pipeline.tables.markdown import association_sentences, lift_sentence, reference_body
 from pipeline.tables.schema import Row
 from pipeline.tables.text import LEGEND, estimate_text, interval_text, mark, number
@@ -133,26 +133,24 @@ def _cell(row: Row) -> str:
     return f'{text}<span class="d"><span class="{("", "up", "down")[sign]}">{difference}</span> {bounds}</span>'
 
 
+def _lift_cells(lift: Lift) -> list[str]:
+    return [
+        inline(f"`{lift.teacher}` − `{lift.against}`"),
+        f"<strong>{lift.verdict}</strong>",
+        estimate_text(lift.over_scenes),
+        interval_text(lift.over_runs.low, lift.over_runs.high, "percent"),
+        f"{lift.up} up, {lift.down} down of {lift.cells}",
+    ]
+
+
 def lift_section(page: Page, rows: Sequence[Row], dataset: str, recipe: str, level: float) -> None:
-    """Question 1 with its forest plot and the reference levels."""
+    """Question 1 with its forest plot."""
     found = lifts(rows, dataset, recipe, level)
     page.add("<h3>Does a teacher lift the scores?</h3>")
     if not found:
         page.add(paragraph(f"Only `{BASELINE}` was run: nothing to compare."))
         return
-    body = [
-        (
-            [
-                inline(f"`{lift.teacher}` − `{lift.against}`"),
-                f"<strong>{lift.verdict}</strong>",
-                estimate_text(lift.over_scenes),
-                interval_text(lift.over_runs.low, lift.over_runs.high, "percent"),
-                f"{lift.up} up, {lift.down} down of {lift.cells}",
-            ],
-            False,
-        )
-        for lift in found
-    ]
+    body = [(_lift_cells(lift), False) for lift in found]
     header = [
         "difference",
         "verdict",
@@ -163,8 +161,8 @@ def lift_section(page: Page, rows: Sequence[Row], dataset: str, recipe: str, lev
     page.add(
         paragraph(
             "Mean of the paired headline differences over backbones and benchmarks (correspondence apart). A verdict "
-            "needs both intervals on "
-            f"one side of 0: over test scenes, and over the {found[0].over_runs.n} backbone x seed runs (training noise)."
+            "needs both intervals on one side of 0: "
+            f"over test scenes, and over the {found[0].over_runs.n} backbone x seed runs (training noise)."
         ),
         table(header, body, left=2),
     )

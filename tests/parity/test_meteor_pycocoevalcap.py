@@ -27,7 +27,9 @@ def test_corpus_and_sentences_equal(monkeypatch, tmp_path):
     from pycocoevalcap.meteor.meteor import Meteor
 
     rng = np.random.default_rng(0)
-    pairs = [(" ".join(rng.choice(WORDS, 8)), tuple(" ".join(rng.choice(WORDS, 8)) for _ in range(3))) for _ in range(40)]
+    truth = [tuple(" ".join(rng.choice(WORDS, rng.integers(1, 9))) for _ in range(3)) for _ in range(40)]
+    # Every fourth sentence is one of its references: sentences matched whole are counted in a way of their own.
+    pairs = [(t[1] if i % 4 == 0 else " ".join(rng.choice(WORDS, 6)), t) for i, t in enumerate(truth)]
     said, truth = zip(*PARAPHRASED, *pairs, strict=True)
     theirs = Meteor()
     corpus, sentences = theirs.compute_score({i: list(t) for i, t in enumerate(truth)}, {i: [s] for i, s in enumerate(said)})

@@ -124,6 +124,15 @@ def test_meteor_of_a_corpus_follows_from_sums(meteor):
     assert meteor.combine(2 * rows.sum(0, keepdims=True))[0] == pytest.approx(whole)
 
 
+def test_meteor_sums_count_no_chunk_for_sentences_matched_whole(meteor):
+    """As the jar's own corpus evaluation: two whole matches and a crossed one have the crossed one's chunks only."""
+    said, truth = ["a red chair", "the table", "lamp the"], [("a red chair",), ("the table",), ("the lamp",)]
+    rows, single = meteor.statistics(said, truth)
+    assert single[:2] == pytest.approx(100.0)
+    assert rows[:, 20].tolist() == [0.0, 0.0, 2.0]
+    assert meteor.combine(rows[:2].sum(0, keepdims=True))[0] == pytest.approx(100.0)
+
+
 def test_one_process_per_session_and_environment_untouched(meteor):
     before = dict(os.environ)
     with java.meteor_runtime(["chair"]) as first, java.meteor_runtime(["other words"]) as second:

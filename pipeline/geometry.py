@@ -96,7 +96,7 @@ def voxel_ids(
     shifted = np.where(use[..., None], points, 0.0).astype(np.float64) - np.where(use[..., None], np.asarray(origin), 0.0)
     index = np.rint(shifted / voxel_m)
     if not (np.abs(index) < _HALF).all():
-        raise ValueError(f"a valid point is not finite or more than {_HALF - 1} voxels of {voxel_m} m from {origin}")
+        raise ValueError(f"a valid point is not finite or more than {_HALF - 1} voxels of {voxel_m} m from {origin!r}")
     packed = index.astype(np.int64) + _HALF
     ids = (packed[..., 0] << (2 * VOXEL_BITS)) | (packed[..., 1] << VOXEL_BITS) | packed[..., 2]
     return np.where(use, ids, np.int64(-1))

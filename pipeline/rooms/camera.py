@@ -9,6 +9,8 @@ from pipeline.rooms.layout import Room
 
 Floats = NDArray[np.float64]
 HEIGHT_M = (1.2, 1.8)
+TILT = (-0.42, 0.15)
+"""Lowest and highest sine of the viewing direction: nobody films their own feet."""
 
 
 def intrinsics(rng: np.random.Generator, width_px: int, height_px: int) -> Floats:
@@ -22,13 +24,14 @@ def intrinsics(rng: np.random.Generator, width_px: int, height_px: int) -> Float
 def path(room: Room, rng: np.random.Generator, count: int) -> Floats:
     """``count`` poses world_from_camera (count,4,4), OpenCV axes, all inside the free part of the room."""
     walk = _spline(_waypoints(room, rng, 5), count)
-    eyes = np.array([_pushed_free(room, p) for p in walk])
+    rects = _obstacles(room)
+    eyes = np.array([_pushed_free(room, rects, p) for p in walk])
     heights = _spline(rng.uniform(*HEIGHT_M, 5)[:, None], count)
     eyes = np.column_stack([eyes, np.clip(heights[:, 0], *HEIGHT_M)])
     eyes += rng.normal(0, 0.012, eyes.shape)
     eyes[:, 2] = np.clip(eyes[:, 2], *HEIGHT_M)
     targets = _spline(_targets(room, rng, eyes), count)
-    return np.stack([_pose(eye, target, rng) for eye, target in zip(eyes, targets, strict=True)])
+    return _poses(eyes, targets, rng)
 
 
 def _spline(knots: Floats, count: int) -> Floats:
@@ -48,37 +51,36 @@ def _obstacles(room: Room) -> Floats:
     return np.array(rects + ([room.pillar] if room.pillar else [])).reshape(-1, 4)
 
 
-def _clearance(room: Room, point: Floats) -> float:
-    """Distance in metres from a floor point to the nearest obstacle or wall (negative: how far inside one)."""
-    x0, y0, x1, y1 = room.bounds
-    nearest = min(point[0] - x0, x1 - point[0], point[1] - y0, y1 - point[1])
-    rects = _obstacles(room)
+def _clearance(room: Room, rects: Floats, points: Floats) -> Floats:
+    """Distances (N,) in metres from floor points (N,2) to the nearest of ``rects`` (R,4) or walls (< 0: inside one)."""
+    low, high = np.array(room.bounds[:2]), np.array(room.bounds[2:])
+    nearest = np.minimum(points - low, high - points).min(1)
     if len(rects):
-        outside = np.maximum(np.maximum(rects[:, :2] - point, point - rects[:, 2:]), 0)
-        inside = np.minimum(point - rects[:, :2], rects[:, 2:] - point).min(1)
-        nearest = min(nearest, float(np.where(inside > 0, -inside, np.hypot(outside[:, 0], outside[:, 1])).min()))
-    return float(nearest)
+        below, above = rects[None, :, :2] - points[:, None], points[:, None] - rects[None, :, 2:]
+        out = np.maximum(np.maximum(below, above), 0)
+        inside = np.maximum(below, above).max(2)
+        nearest = np.minimum(nearest, np.where(inside < 0, inside, np.hypot(out[..., 0], out[..., 1])).min(1))
+    return np.asarray(nearest)
 
 
-def _pushed_free(room: Room, point: Floats, need_m: float = 0.28) -> Floats:
-    """The point itself when it has room around it, else the freest of a ring of points near it."""
-    if _clearance(room, point) >= need_m:
-        return point
-    angles = np.arange(12) * (np.pi / 6)
-    ring = np.stack([np.cos(angles), np.sin(angles)], 1)
-    for radius in (0.3, 0.6, 0.9, 1.3, 1.8):
-        places = point + radius * ring
-        free = [_clearance(room, p) for p in places]
-        if max(free) >= need_m:
-            return np.asarray(places[int(np.argmax(free))])
-    return point
+_ANGLES = np.arange(12) * (np.pi / 6)
+_RINGS = np.concatenate([radius * np.stack([np.cos(_ANGLES), np.sin(_ANGLES)], 1) for radius in (0.0, 0.3, 0.6, 0.9, 1.3, 1.8)])
+"""Places to step aside to, nearest first."""
+
+
+def _pushed_free(room: Room, rects: Floats, point: Floats, need_m: float = 0.28) -> Floats:
+    """The nearest of the places around a point that has room around it; the freest one when none has."""
+    places = point + _RINGS
+    clear = _clearance(room, rects, places)
+    free = np.flatnonzero(clear >= need_m)
+    return np.asarray(places[int(free[0]) if len(free) else int(clear.argmax())])
 
 
 def _waypoints(room: Room, rng: np.random.Generator, count: int) -> Floats:
     """Free spots that lie far apart, in a short order of visiting."""
     x0, y0, x1, y1 = room.bounds
     spots = rng.uniform((x0 + 0.35, y0 + 0.35), (x1 - 0.35, y1 - 0.35), (30, 2))
-    clear = np.array([_clearance(room, p) for p in spots])
+    clear = _clearance(room, _obstacles(room), spots)
     spots = spots[np.argsort(-np.minimum(clear, 0.35), kind="stable")][:16]
     chosen = [0]
     while len(chosen) < count:
@@ -93,34 +95,45 @@ def _waypoints(room: Room, rng: np.random.Generator, count: int) -> Floats:
 
 
 def _targets(room: Room, rng: np.random.Generator, eyes: Floats) -> Floats:
-    """Look-at points that drift over the room: mostly objects away from the camera."""
-    count = 9
+    """Look-at points that drift over the room: every object once, the far ones of a moment first."""
     centres = np.array([(i.low + i.high) / 2 for i in room.items])
     middle = np.array([(room.bounds[0] + room.bounds[2]) / 2, (room.bounds[1] + room.bounds[3]) / 2])
+    waiting = list(range(len(centres)))
+    count = max(len(centres), 4)
     found = []
     for k in range(count):
-        eye = eyes[int(round(k * (len(eyes) - 1) / (count - 1)))]
-        away = np.hypot(*(centres[:, :2] - eye[:2]).T)
+        eye = eyes[round(k * (len(eyes) - 1) / (count - 1))]
+        pool = waiting or list(range(len(centres)))
+        away = np.hypot(*(centres[pool, :2] - eye[:2]).T)
         weights = np.clip(away - 1.0, 0.05, 2.0)
-        target = centres[int(rng.choice(len(centres), p=weights / weights.sum()))].copy()
-        target[:2] = 0.8 * target[:2] + 0.2 * middle + rng.normal(0, 0.15, 2)
+        chosen = pool[int(rng.choice(len(pool), p=weights / weights.sum()))]
+        waiting = [i for i in waiting if i != chosen]
+        target = centres[chosen].copy()
+        target[:2] = 0.85 * target[:2] + 0.15 * middle + rng.normal(0, 0.12, 2)
         target[2] = 0.5 * target[2] + 0.35
         found.append(target)
     return np.array(found)
 
 
-def _pose(eye: Floats, target: Floats, rng: np.random.Generator) -> Floats:
-    """World-from-camera of an eye that looks at a target, with jitter of a few degrees and a little roll."""
-    forward = target - eye
-    if np.hypot(forward[0], forward[1]) < 0.4:
-        forward[:2] += np.array([0.4, 0.0])
-    forward = forward / np.linalg.norm(forward) + rng.normal(0, 0.025, 3)
-    forward /= np.linalg.norm(forward)
-    right = np.cross(forward, [0.0, 0.0, 1.0])
-    right /= np.linalg.norm(right)
+def _poses(eyes: Floats, targets: Floats, rng: np.random.Generator) -> Floats:
+    """World-from-camera (N,4,4) of eyes that look at targets, with jitter of a few degrees and a little roll."""
+    forward = targets - eyes
+    steep = np.hypot(forward[:, 0], forward[:, 1]) < 0.4
+    forward[steep, 0] += 0.4
+    forward = _unit(forward)
+    forward[:, 2] = np.clip(forward[:, 2], *TILT)
+    forward = _unit(forward + rng.normal(0, 0.025, forward.shape))
+    right = _unit(np.cross(forward, [0.0, 0.0, 1.0]))
     down = np.cross(forward, right)
-    roll = np.radians(rng.normal(0, 1.5))
-    right, down = np.cos(roll) * right + np.sin(roll) * down, np.cos(roll) * down - np.sin(roll) * right
-    pose = np.eye(4)
-    pose[:3] = np.column_stack([right, down, forward, eye])
-    return np.round(pose, 7)
+    roll = np.radians(rng.normal(0, 1.5, len(eyes)))[:, None]
+    poses = np.tile(np.eye(4), (len(eyes), 1, 1))
+    poses[:, :3, 0] = np.cos(roll) * right + np.sin(roll) * down
+    poses[:, :3, 1] = np.cos(roll) * down - np.sin(roll) * right
+    poses[:, :3, 2] = forward
+    poses[:, :3, 3] = eyes
+    return np.round(poses, 7)
+
+
+def _unit(vectors: Floats) -> Floats:
+    """Vectors (N,3) of length 1."""
+    return np.asarray(vectors / np.sqrt((vectors**2).sum(1, keepdims=True)))

@@ -52,14 +52,14 @@ CATEGORIES: dict[str, Category] = {
         Category("bookshelf", "wall", "bookshelves", large=True, faces=True, most=2),
         Category("cabinet", "wall", "cabinets", large=True, support=True, faces=True, most=2, weight=1.2),
         Category("wardrobe", "wall", "wardrobes", large=True, faces=True, most=2, weight=0.8),
-        Category("nightstand", "wall", "nightstands", support=True, faces=True, most=2),
+        Category("nightstand", "wall", "nightstands", support=True, faces=True, most=2, weight=1.6),
         Category("chair", "free", "chairs", faces=True, most=4, weight=1.5),
         Category("stool", "free", "stools", most=3),
         Category("box", "free", "boxes", small_on_top=True, most=4, weight=1.2),
         Category("lamp", "free", "lamps", small_on_top=True, most=3, weight=1.1),
         Category("plant", "free", "plants", small_on_top=True, most=3, weight=1.1),
-        Category("bin", "free", "bins", most=2),
-        Category("television", "top", "televisions", faces=True, most=2, weight=0.8),
+        Category("bin", "free", "bins", most=2, weight=1.6),
+        Category("television", "top", "televisions", faces=True, most=2, weight=1.8),
         Category("picture", "hung", "pictures", faces=True, most=3, weight=1.1),
     )
 }
@@ -76,6 +76,11 @@ def coloured(colour: str, category: str) -> str:
 def coloured_plural(colour: str, category: str) -> str:
     """``red chairs``; ``plants in red pots``."""
     return f"plants in {colour} pots" if category == "plant" else f"{colour} {CATEGORIES[category].plural}"
+
+
+def with_article(noun: str) -> str:
+    """``a red chair``, ``an orange chair``."""
+    return f"{article(noun)} {noun}"
 
 
 def article(word: str) -> str:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from pipeline.rooms.balance import Balancer
-from pipeline.rooms.catalog import CATEGORIES, COLOURS, article, coloured, coloured_plural
+from pipeline.rooms.catalog import CATEGORIES, COLOURS, article, coloured, coloured_plural, with_article
 from pipeline.rooms.facts import RoomFacts, Thing
 from pipeline.rooms.relations import Ids, Relation, relations
 
@@ -85,14 +85,16 @@ def _descriptions(
     """Wordings around one main relation (the best to tell the object by), sometimes with a second one."""
     kinds = sorted({r.kind for r in telling})
     main = balancer.pick("relation", [(k, k) for k in kinds]) if kinds else ""
-    mains, others = [r for r in telling if r.kind == main], [r for r in telling if r.kind != main]
+    mains = [r for r in telling if r.kind == main]
     anchor = balancer.one(mains).anchor if mains else None
     mains = [r for r in mains if r.anchor == anchor]
-    wordings = balancer.rng.permutation(len(WORDINGS))
+    marks = {r.place for r in mains}
+    others = [r for r in telling if r.kind != main and r.place not in marks]
+    wordings = balancer.rng.permutation(WORDINGS)
     for number in range(each):
         second = balancer.one(others) if others and number % 3 == 2 else None
         first = balancer.one(mains) if mains else None
-        text = _worded(int(wordings[number % len(WORDINGS)]), thing, first, second)
+        text = _worded(int(wordings[number % WORDINGS]), thing, first, second)
         yield {
             "scene_id": room.scene_id,
             "object_id": str(thing.object_id),
@@ -103,25 +105,38 @@ def _descriptions(
         }
 
 
-WORDINGS = ("the", "this is", "there is", "apart", "it is", "colour last")
-"""Names of the ways to word a description; see ``_worded``."""
+WORDINGS = 8
+"""Number of ways to word a description; see ``_worded``."""
 
 
 def _worded(wording: int, thing: Thing, relation: Relation | None, second: Relation | None) -> str:
     """One description; ``relation`` None gives a plain one."""
     named, category = thing.named, thing.category
-    one = f"{article(named)} {named}"
+    one = with_article(named)
     if relation is None:
-        plain = (f"the {named} in the room.", f"this is {one}.", f"there is {one} in the room.", f"{one}.", f"it is {one}.")
-        return plain[wording % len(plain)]
+        plain = (
+            f"the {named} in the room.",
+            f"this is {one}.",
+            f"you can see {one}.",
+            f"{one}.",
+            f"it is {one}.",
+            f"there is {one} in the room.",
+            f"this is the {named} in the room.",
+            f"look for {one}.",
+        )
+        return plain[wording]
     last = f"its pot is {thing.colour}." if category == "plant" else f"it is {thing.colour}."
+    after, says = relation.phrase, relation.sentence()
+    it = "the" if relation.superlative else article(named)
     texts = (
-        f"the {named} {relation.phrase}.",
-        f"this is {one}. {relation.sentence()}.",
-        f"there is {one} {relation.phrase}.",
+        f"the {named} {after}.",
+        f"this is {one}. {says}.",
+        f"you can see {it} {named} {after}.",
         f"{one}. {relation.sentence(f'the {category}')}.",
-        f"it is {one} {relation.phrase}.",
-        f"the {category} {relation.phrase}. {last}",
+        f"it is {it} {named} {after}.",
+        f"the {category} {after}. {last}",
+        f"this is {it} {named} {after}.",
+        f"look for {it} {named}. {says}.",
     )
     return texts[wording] if second is None else f"{texts[wording]} {second.sentence()}."
 
@@ -200,14 +215,18 @@ def _eval_type(room: RoomFacts, present: int, holds: Ids, maybe: Ids) -> str | N
 
 
 def _query_text(query: Query, kind: str, balancer: Balancer) -> str:
-    """Singular or plural by chance, so that the number of a noun does not give the number of targets away."""
-    plural = float(balancer.rng.random()) < {"mt": 0.75, "st_w_d": 0.2, "st_wo_d": 0.2}.get(kind, 0.4)
-    if query.relation is not None and query.relation.kind in ("close", "far", "size", "side"):
-        plural = False
-    after = f" {query.relation.phrase}" if query.relation else ""
-    if plural:
-        return f"{balancer.one(['the', 'all', 'any'] if kind == 'mt' else ['the', 'any'])} {query.noun(plural=True)}{after}."
-    one = f"{article(query.noun())} {query.noun()}"
-    if query.relation and balancer.rng.random() < 0.4:
-        return f"this is {one}. {query.relation.sentence()}."
-    return balancer.one([f"the {query.noun()}{after}.", f"{one}{after}.", f"there is {one}{after}."])
+    """Plural for several targets, either for one or none, so that the number of a noun alone gives nothing away."""
+    relation = query.relation
+    after = f" {relation.phrase}" if relation else ""
+    if kind == "mt":
+        return f"{balancer.one(['the', 'all', 'any', 'find the', 'find all'])} {query.noun(plural=True)}{after}."
+    noun = query.noun()
+    if relation is not None and relation.superlative:
+        the = [f"the {noun}{after}.", f"find the {noun}{after}.", f"this is the {noun}{after}."]
+        return balancer.one([*the, f"{with_article(noun)}. {relation.sentence()}."])
+    if balancer.rng.random() < (0.45 if kind.startswith("zt") else 0.2):
+        return f"{balancer.one(['the', 'any', 'find the', 'find all'])} {query.noun(plural=True)}{after}."
+    one = with_article(noun)
+    if relation and balancer.rng.random() < 0.4:
+        return f"this is {one}. {relation.sentence()}."
+    return balancer.one([f"the {noun}{after}.", f"{one}{after}.", f"there is {one}{after}.", f"find the {noun}{after}."])

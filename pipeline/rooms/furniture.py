@@ -213,11 +213,12 @@ def plant(s: Style) -> Mesh:
         frustum((0, 0), (0, pot), (0.75 * r, r), s.main),
         frustum((0, 0), (pot, pot + 0.45 * crown), (0.025, 0.02), WOOD, sides=5),
     ]
-    leaf = np.asarray(LEAF) * s.rng.uniform(0.85, 1.15)
+    tone = s.rng.uniform(0.85, 1.15)
     for k in range(3 if s.small else 5):
         angle, away = 2.4 * k + s.rng.uniform(0, 0.8), crown * 0.28
+        shade = s.rng.uniform(0.85, 1.15)
         at = (away * np.cos(angle), away * np.sin(angle), pot + crown * s.rng.uniform(0.4, 0.75))
-        parts.append(ball(at, (0.30 * crown, 0.30 * crown, 0.26 * crown), leaf * s.rng.uniform(0.85, 1.15)))
+        parts.append(ball(at, (0.30 * crown, 0.30 * crown, 0.26 * crown), tuple(c * tone * shade for c in LEAF)))
     return merge(parts)
 
 

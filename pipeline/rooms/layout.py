@@ -148,11 +148,10 @@ def _wish_list(rng: np.random.Generator, room: Room, objects: tuple[int, int]) -
     wishes: list[str] = _draw(rng, large, min(int(rng.integers(2, 5)), count - 2))
     if rng.random() < 0.3:
         wishes.append(str(rng.choice([w for w in wishes if CATEGORIES[w].most > 1])))
-    repeated = [c for c in rest if c.most > 2]
-    for category in _draw(rng, repeated, int(rng.integers(1, 3))):
-        wishes += [category] * int(rng.integers(2, CATEGORIES[category].most + 1))
-    others = [c for c in rest if c.name not in wishes]
-    wishes += _draw(rng, others, max(1, count - len(wishes)))
+    twins = _draw(rng, [c for c in rest if c.most > 2], int(rng.integers(1, 3)))
+    groups = [[twin] * int(rng.integers(2, 4 + (rng.random() < 0.2) * (CATEGORIES[twin].most > 3))) for twin in twins]
+    others = _draw(rng, [c for c in rest if c.name not in twins], len(rest))
+    wishes += [*groups[0], *others[: int(rng.integers(1, 4))], *(w for group in groups[1:] for w in group), *others[3:]]
     floor_first = sorted(wishes[:count], key=lambda w: (not CATEGORIES[w].large, CATEGORIES[w].placement == "top"))
     palettes: dict[str, list[str]] = {}
     result = []

@@ -8,7 +8,7 @@ from itertools import combinations
 from typing import Any
 
 from pipeline.rooms.balance import Balancer
-from pipeline.rooms.catalog import CATEGORIES, COLOURS, NUMBERS, article, coloured, coloured_plural
+from pipeline.rooms.catalog import CATEGORIES, COLOURS, NUMBERS, coloured, coloured_plural, with_article
 from pipeline.rooms.describe import meant
 from pipeline.rooms.facts import RoomFacts, Thing
 from pipeline.rooms.relations import Relation, floor_distance, relations
@@ -144,21 +144,22 @@ def _counted(text: str, things: list[Thing]) -> tuple[str, Question]:
 
 
 def _exists(view: View, balancer: Balancer) -> Candidates:
+    """Yes and no, each with and without a colour, so that neither the form nor the category gives the answer away."""
     room, candidates = view.room, []
-    for thing in room.things:
-        if thing.object_id in room.seen:
-            one = f"{article(thing.named)} {thing.named}"
-            text = balancer.one([f"Is there {one} in the room?", f"Does the room have {one}?"])
-            candidates.append(("yes", Question(text, ("yes",), (thing,))))
-        missing = [c for c in COLOURS if not room.named_counts[thing.category, c]]
-        other = coloured(balancer.one(missing), thing.category)
-        text = balancer.one(
-            [f"Is there {article(other)} {other} in the room?", f"Does the room have {article(other)} {other}?"]
-        )
-        candidates.append(("no", Question(text, ("no",))))
-    absent = [c for c in CATEGORIES if not room.counts[c]]
-    for category in absent[: len(absent) // 2]:
-        candidates.append(("no", Question(f"Is there {article(category)} {category} in the room?", ("no",))))
+    for category in CATEGORIES:
+        present = room.of(category)
+        if not present or room.all_seen(present):
+            text = f"Is there {with_article(category)} in the room?"
+            answer = "yes" if present else "no"
+            candidates.append((f"{answer} plain", Question(text, (answer,), tuple(present))))
+        for thing in present:
+            if thing.object_id in room.seen:
+                text = f"Is there {with_article(thing.named)} in the room?"
+                candidates.append(("yes colour", Question(text, ("yes",), (thing,))))
+        missing = [c for c in COLOURS if not room.named_counts[category, c]]
+        if present:
+            text = f"Is there {with_article(coloured(balancer.one(missing), category))} in the room?"
+            candidates.append(("no colour", Question(text, ("no",))))
     return candidates
 
 

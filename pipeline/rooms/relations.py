@@ -6,6 +6,7 @@ are right for everybody, not only by the letter of a threshold.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
@@ -35,6 +36,16 @@ class Relation:
     has: bool = False
     anchor: int | None = None
 
+    @property
+    def superlative(self) -> bool:
+        """Whether it picks one out of several ("closest to"), so that the noun takes "the"."""
+        return self.category is not None
+
+    @property
+    def place(self) -> str:
+        """What it refers to: its last words, equal for relations with the same door, window or object."""
+        return " ".join(self.phrase.split()[-2:])
+
     def sentence(self, subject: str = "it") -> str:
         """``it is next to the desk`` / ``it has a lamp on it``."""
         plain = self.phrase.removeprefix("with ").removeprefix("that is ")
@@ -43,8 +54,8 @@ class Relation:
 
 def rect_gap(a: Thing, b: Thing) -> float:
     """Distance in metres between two footprints."""
-    gaps = [max(a.low[k] - b.high[k], b.low[k] - a.high[k], 0.0) for k in (0, 1)]
-    return float(np.hypot(*gaps))
+    x, y = (max(a.low[k] - b.high[k], b.low[k] - a.high[k], 0.0) for k in (0, 1))
+    return math.hypot(x, y)
 
 
 def landmark_gap(thing: Thing, mark: Landmark) -> float:
@@ -52,12 +63,12 @@ def landmark_gap(thing: Thing, mark: Landmark) -> float:
     along = np.abs(np.array([mark.normal[1], mark.normal[0]])) * mark.width / 2
     low, high = np.array(mark.centre) - along, np.array(mark.centre) + along
     gaps = np.maximum(np.maximum(low - np.array(thing.high[:2]), np.array(thing.low[:2]) - high), 0.0)
-    return float(np.hypot(*gaps))
+    return math.hypot(gaps[0], gaps[1])
 
 
 def floor_distance(thing: Thing, point: Floats) -> float:
     """Distance on the floor plan from an object's centre to a point (2,), metres."""
-    return float(np.hypot(*(thing.centre[:2] - point)))
+    return math.hypot(thing.centre[0] - point[0], thing.centre[1] - point[1])
 
 
 def relations(room: RoomFacts) -> list[Relation]:
@@ -100,7 +111,7 @@ def _near(room: RoomFacts) -> Iterator[Relation]:
         others = [t for t in floor if t is not anchor]
         holds = _ids(others, lambda t, a=anchor: rect_gap(t, a) < 0.45)  # type: ignore[misc]
         maybe = _ids(others, lambda t, a=anchor: rect_gap(t, a) < 0.70)  # type: ignore[misc]
-        for word in ("next to", "beside"):
+        for word in ("next to", "beside", "close to"):
             yield Relation("near", f"{word} {name}", holds, maybe, anchor=anchor.object_id)
 
 
@@ -145,7 +156,7 @@ def _at_marks(room: RoomFacts) -> Iterator[Relation]:
             continue
         holds = _ids(floor, lambda t, m=mark: landmark_gap(t, m) < 0.6)  # type: ignore[misc]
         maybe = _ids(floor, lambda t, m=mark: landmark_gap(t, m) < 1.0)  # type: ignore[misc]
-        for word in ("next to", "near"):
+        for word in ("next to", "near", "by"):
             yield Relation("mark", f"{word} the {kind}", holds, maybe)
 
 
@@ -154,7 +165,8 @@ def _corner(room: RoomFacts) -> Iterator[Relation]:
     floor = [t for t in room.things if t.on is None and not t.hung]
     gaps = {t.object_id: max(min(t.low[0] - x0, x1 - t.high[0]), min(t.low[1] - y0, y1 - t.high[1])) for t in floor}
     holds = frozenset(i for i, gap in gaps.items() if gap < 0.4)
-    yield Relation("corner", "in the corner", holds, frozenset(i for i, gap in gaps.items() if gap < 0.75))
+    for phrase in ("in the corner", "in a corner of the room"):
+        yield Relation("corner", phrase, holds, frozenset(i for i, gap in gaps.items() if gap < 0.75))
 
 
 def _middle(room: RoomFacts) -> Iterator[Relation]:

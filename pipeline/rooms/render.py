@@ -7,7 +7,7 @@ shadows + a little light from the camera), enough to read shapes from shading.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     import open3d as o3d
 
 Floats = NDArray[np.float64]
+Singles = NDArray[np.float32]
 
 BACKGROUND = -1
 """Instance id of walls, floor, ceiling, doors and windows."""
@@ -29,10 +30,10 @@ class Rendering:
     """``depth_m`` (V,H,W) true depth; ``instance`` (V,H,W) object ids or BACKGROUND; ``rgb`` float (V,H,W,3) in [0,1];
     ``facing`` (V,H,W) cosine between ray and surface normal; ``glass`` (V,H,W): light through a window, no depth."""
 
-    depth_m: NDArray[np.float32]
+    depth_m: Singles
     instance: NDArray[np.int32]
-    rgb: NDArray[np.float32]
-    facing: NDArray[np.float32]
+    rgb: Singles
+    facing: Singles
     glass: NDArray[np.bool_]
 
 
@@ -52,40 +53,37 @@ class Renderer:
         x0, y0, x1, y1 = room.bounds
         self.light = np.array([(x0 + x1) / 2, (y0 + y1) / 2, room.height - 0.15], dtype=np.float32)
         self._scene = o3d.t.geometry.RaycastingScene(nthreads=1)
-        vertices = o3d.core.Tensor(whole.vertices.astype(np.float32))
-        self._scene.add_triangles(vertices, o3d.core.Tensor(whole.triangles.astype(np.uint32)))
+        self._scene.add_triangles(_tensor(whole.vertices.astype(np.float32)), _tensor(whole.triangles.astype(np.uint32)))
 
-    def ids(self, poses: Floats, matrix: Floats, size: tuple[int, int]) -> tuple[NDArray[np.int32], NDArray[np.float32]]:
+    def ids(self, poses: Floats, matrix: Floats, size: tuple[int, int]) -> tuple[NDArray[np.int32], Singles]:
         """Instance ids (V,H,W) and hit points (V,H,W,3) only: the cheap pass that chooses views."""
         rays = _rays(poses, matrix, size)
         hit = self._cast(rays)
         distance = hit["t_hit"].numpy()
         points = rays[..., :3] + np.where(np.isfinite(distance), distance, 0)[..., None] * rays[..., 3:]
-        return self.owner[self._primitive(hit)], points
+        return self.owner[self._primitive(hit)], points.astype(np.float32)
 
     def render(self, poses: Floats, matrix: Floats, size: tuple[int, int]) -> Rendering:
         """All channels of views (V,4,4) at ``size`` (height, width)."""
         rays = _rays(poses, matrix, size)
         hit = self._cast(rays)
         primitive = self._primitive(hit)
-        depth = hit["t_hit"].numpy()
-        depth = np.where(np.isfinite(depth), depth, 0).astype(np.float32)
+        depth: Singles = hit["t_hit"].numpy()
+        depth[~np.isfinite(depth)] = 0
         origin, direction = rays[..., :3], rays[..., 3:]
-        points = origin + depth[..., None] * direction
-        to_eye = -direction / np.linalg.norm(direction, axis=-1, keepdims=True)
-        normals = hit["primitive_normals"].numpy()
-        facing = (normals * to_eye).sum(-1)
-        normals = np.where(facing[..., None] < 0, -normals, normals)
-        facing = np.abs(facing)
-        rgb = self._albedo_at(points, normals, primitive) * self._light_at(points, normals, facing)[..., None]
+        points = (origin + depth[..., None] * direction).astype(np.float32, copy=False)
+        normals: Singles = hit["primitive_normals"].numpy()
+        towards = -_dot(normals, direction)
+        normals *= np.sign(towards)[..., None]
+        facing: Singles = np.abs(towards) / np.sqrt(_dot(direction, direction))
+        rgb = self._albedo_at(points, primitive)
+        rgb *= self._light_at(points, normals, facing)[..., None]
         glass = self.surface[primitive] == EMISSIVE
-        rgb = np.where(glass[..., None], self.albedo[primitive], rgb)
-        return Rendering(depth, self.owner[primitive], np.clip(rgb, 0, 1).astype(np.float32), facing, glass)
+        rgb[glass] = self.albedo[primitive[glass]]
+        return Rendering(depth, self.owner[primitive], np.clip(rgb, 0, 1), facing, glass)
 
-    def _cast(self, rays: NDArray[np.float32]) -> dict[str, o3d.core.Tensor]:
-        import open3d as o3d
-
-        result: dict[str, o3d.core.Tensor] = self._scene.cast_rays(o3d.core.Tensor(rays), nthreads=1)
+    def _cast(self, rays: Singles) -> dict[str, o3d.core.Tensor]:
+        result: dict[str, o3d.core.Tensor] = self._scene.cast_rays(_tensor(rays), nthreads=1)
         return result
 
     def _primitive(self, hit: dict[str, o3d.core.Tensor]) -> NDArray[np.int64]:
@@ -93,33 +91,46 @@ class Renderer:
         primitive = hit["primitive_ids"].numpy()
         return np.where(primitive < len(self.owner), primitive, 0).astype(np.int64)
 
-    def _albedo_at(self, points: Floats, normals: Floats, primitive: NDArray[np.int64]) -> NDArray[np.float32]:
+    def _albedo_at(self, points: Singles, primitive: NDArray[np.int64]) -> Singles:
         """Albedo with planks on the floor and a faint grain on wood."""
+        albedo: Singles = self.albedo[primitive]
         surface = self.surface[primitive]
-        plank = np.floor(points[..., 0] / 0.16)
-        tone = 0.06 * np.sin(plank * 12.9898) + 0.03 * np.sin(points[..., 1] * 9.0 + plank * 4.1)
-        grain = 0.035 * np.sin(points[..., 2] * 55.0 + 4.0 * np.sin((points[..., 0] + points[..., 1]) * 7.0))
-        factor = 1.0 + np.where(surface == PLANKS, tone, 0.0) + np.where(surface == GRAIN, grain, 0.0)
-        shaded: NDArray[np.float32] = (self.albedo[primitive] * factor[..., None]).astype(np.float32)
-        return shaded
+        floor, wood = surface == PLANKS, surface == GRAIN
+        x, y, _ = points[floor].T
+        plank = np.floor(x / 0.16)
+        albedo[floor] *= (1 + 0.05 * np.sin(plank * 12.9898) + 0.03 * np.sin(y * 9.0 + plank * 4.1))[:, None]
+        x, y, z = points[wood].T
+        albedo[wood] *= (1 + 0.025 * np.sin(z * 31.0 + 3.0 * np.sin((x + y) * 5.0)))[:, None]
+        return albedo
 
-    def _light_at(self, points: Floats, normals: Floats, facing: Floats) -> NDArray[np.float32]:
-        """Brightness of each hit point."""
-        import open3d as o3d
-
+    def _light_at(self, points: Singles, normals: Singles, facing: Singles) -> Singles:
+        """Brightness of each hit point: ambient from above, the lamp where nothing is in its way, a little from the eye."""
         towards = self.light - points
-        distance = np.linalg.norm(towards, axis=-1)
-        lambert = np.clip((normals * towards).sum(-1) / np.maximum(distance, 1e-3), 0, 1)
-        start = points + 0.01 * normals
-        shadow = np.concatenate([start, self.light - start], axis=-1).astype(np.float32)
-        blocked = self._scene.test_occlusions(o3d.core.Tensor(shadow), 0.0, 0.97, nthreads=1).numpy()
-        lamp = lambert * np.where(blocked, 0.35, 1.0) / (1.0 + 0.02 * distance**2)
-        upward = 0.5 + 0.5 * normals[..., 2]
-        light: NDArray[np.float32] = (0.40 + 0.10 * upward + 0.42 * lamp + 0.20 * facing).astype(np.float32)
+        squared = _dot(towards, towards)
+        lambert = np.maximum(_dot(normals, towards) / np.sqrt(np.maximum(squared, 1e-6)), 0)
+        shadow = np.empty((*points.shape[:-1], 6), dtype=np.float32)
+        shadow[..., :3] = points + np.float32(0.01) * normals
+        shadow[..., 3:] = self.light - shadow[..., :3]
+        blocked = self._scene.test_occlusions(_tensor(shadow), 0.0, 0.97, nthreads=1).numpy()
+        lamp = lambert * np.where(blocked, np.float32(0.35), np.float32(1.0)) / (1 + np.float32(0.02) * squared)
+        light: Singles = 0.45 + 0.05 * normals[..., 2] + 0.42 * lamp + 0.20 * facing
         return light
 
 
-def _rays(poses: Floats, matrix: Floats, size: tuple[int, int]) -> NDArray[np.float32]:
+def _tensor(array: Any) -> o3d.core.Tensor:
+    """A numpy array for Open3D."""
+    import open3d as o3d
+
+    return o3d.core.Tensor.from_numpy(array)
+
+
+def _dot(a: Singles, b: Singles) -> Singles:
+    """Scalar products along the last axis."""
+    products: Singles = np.einsum("...i,...i->...", a, b)
+    return products
+
+
+def _rays(poses: Floats, matrix: Floats, size: tuple[int, int]) -> Singles:
     """Rays (V,H,W,6) through pixel centres; directions have z = 1 in the camera frame."""
     height, width = size
     x = (np.arange(width) - matrix[0, 2]) / matrix[0, 0]

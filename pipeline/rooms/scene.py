@@ -16,7 +16,7 @@ from pipeline.rooms.layout import Room, make_room
 from pipeline.rooms.render import BACKGROUND, Renderer, Rendering
 
 Floats = NDArray[np.float64]
-PATH_FRAMES = 30
+PATH_FRAMES = 36
 """Frames of the walk from which the views are chosen."""
 PREVIEW_PX = (24, 32)
 SEEN_SHARE = 0.004
@@ -65,8 +65,8 @@ def choose_views(
 ) -> tuple[int, ...]:
     """Views that see every object, twice if they can, and most of the room (greedy; see frames.py).
 
-    Items are 0.5 m voxels, objects (as much as four voxels), and objects from one of eight sides (three), so that an
-    object's second view is one from elsewhere and not the next frame of the walk.
+    Items are 0.5 m voxels, objects (as much as eight voxels), and objects seen from one of eight sides (as much as
+    two), so that an object's second view is one from elsewhere and not the next frame of the walk.
     """
     scale = PREVIEW_PX[1] / size[1]
     small = matrix.copy()
@@ -81,9 +81,9 @@ def choose_views(
         seen = found[(found != BACKGROUND) & (pixels >= max(3, SEEN_SHARE * ids[view].size))].astype(np.int64)
         towards = [points[view][ids[view] == i].mean(0)[:2] - walk[view, :2, 3] for i in seen]
         side = np.array([int((np.arctan2(t[1], t[0]) / (2 * np.pi)) % 1.0 * 8) % 8 for t in towards], dtype=np.int64)
-        sides = [100_000 + 10_000 * k + 8 * seen + side for k in range(3)]
-        items.append(np.concatenate([np.unique(voxels[view]), *(seen + 1000 * k for k in range(4)), *sides]))
-    return choose_frames(len(walk), views, strategy="max_coverage", coverage=items, times=2, seed=seed)
+        sides = [100_000 + 10_000 * k + 8 * seen + side for k in range(2)]
+        items.append(np.concatenate([np.unique(voxels[view]), *(seen + 1000 * k for k in range(8)), *sides]))
+    return choose_frames(len(walk), views, strategy="max_coverage", coverage=items, seed=seed)
 
 
 def visible_shares(rendering: Rendering) -> list[dict[int, float]]:

@@ -24,9 +24,11 @@ EDGE_SHARE = 0.7
 def colour_images(rendering: Rendering, rng: np.random.Generator) -> NDArray[np.uint8]:
     """uint8 (V,H,W,3): exposure and white balance per view, noise per pixel."""
     views = len(rendering.rgb)
-    gain = rng.uniform(0.92, 1.10, (views, 1, 1, 1)) * rng.uniform(0.98, 1.02, (views, 1, 1, 3))
-    noise = rng.standard_normal(rendering.rgb.shape, dtype=np.float32) * (2.0 / 255)
-    return np.asarray(np.clip((rendering.rgb * gain + noise) * 255 + 0.5, 0, 255), dtype=np.uint8)
+    gain = rng.uniform(0.92, 1.10, (views, 1, 1, 1)) * rng.uniform(0.98, 1.02, (views, 1, 1, 3)) * 255
+    image = rng.standard_normal(rendering.rgb.shape, dtype=np.float32)
+    image *= np.float32(2.0)
+    image += rendering.rgb * gain.astype(np.float32)
+    return np.asarray(np.clip(image + np.float32(0.5), 0, 255), dtype=np.uint8)
 
 
 def depth_images(rendering: Rendering, rng: np.random.Generator) -> NDArray[np.uint16]:
@@ -43,12 +45,12 @@ def depth_images(rendering: Rendering, rng: np.random.Generator) -> NDArray[np.u
 
 
 def _edges(z: NDArray[np.float32]) -> NDArray[np.bool_]:
-    """Pixels beside a depth jump of more than 4 % (both sides of it)."""
+    """Pixels beside a depth jump of more than 5 % (both sides of it)."""
     edge = np.zeros(z.shape, dtype=bool)
     for axis in (1, 2):
         first = (slice(None),) * axis + (slice(None, -1),)
         second = (slice(None),) * axis + (slice(1, None),)
-        jump = np.abs(z[first] - z[second]) > 0.04 * np.minimum(z[first], z[second])
+        jump = np.abs(z[first] - z[second]) > 0.05 * np.minimum(z[first], z[second])
         edge[first] |= jump
         edge[second] |= jump
     return edge

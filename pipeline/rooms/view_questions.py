@@ -10,7 +10,7 @@ from collections.abc import Callable
 from typing import Any
 
 from pipeline.rooms.balance import Balancer
-from pipeline.rooms.catalog import CATEGORIES, NUMBERS, article
+from pipeline.rooms.catalog import CATEGORIES, NUMBERS, with_article
 from pipeline.rooms.facts import RoomFacts, Thing
 from pipeline.rooms.questions import color_question
 
@@ -62,7 +62,7 @@ def _category(room: RoomFacts, shares: dict[int, float], balancer: Balancer) -> 
     return [
         (t.category, (balancer.one([f"What is the {t.colour} object?", f"Which object is {t.colour}?"]), (t.category,)))
         for t in _clear(room, shares)
-        if visible[t.colour] == 1
+        if visible[t.colour] == 1 and t.category != "plant"
     ]
 
 
@@ -78,7 +78,7 @@ def _exists(room: RoomFacts, shares: dict[int, float], balancer: Balancer) -> Ca
 
 
 def _present(category: str, balancer: Balancer) -> str:
-    one = f"{article(category)} {category}"
+    one = with_article(category)
     return balancer.one([f"Is there {one} in the picture?", f"Can you see {one} in the picture?"])
 
 
@@ -98,7 +98,7 @@ def _caption(room: RoomFacts, shares: dict[int, float], balancer: Balancer) -> C
     largest = sorted(_clear(room, shares), key=lambda t: -shares[t.object_id])[:3]
     if not largest:
         return []
-    nouns = [f"{article(t.named)} {t.named}" for t in largest]
+    nouns = [with_article(t.named) for t in largest]
     listed = nouns[0] if len(nouns) == 1 else f"{', '.join(nouns[:-1])} and {nouns[-1]}"
     question = balancer.one(["Describe the picture.", "What does the picture show?"])
     return [(largest[0].category, (question, (listed,)))]
@@ -111,4 +111,4 @@ FAMILIES: dict[str, Callable[[RoomFacts, dict[int, float], Balancer], Candidates
     "count": _count,
     "caption": _caption,
 }
-"""Kinds of questions: each gives (answer key, (question, answers)).  COLOURS and CATEGORIES are the closed vocabularies."""
+"""Kinds of questions: each gives (answer key, (question, answers))."""

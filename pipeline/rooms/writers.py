@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from pipeline.errors import DataError
 from pipeline.index import record_from_json, record_to_json
-from pipeline.provenance import digest, write_atomic
+from pipeline.provenance import digest
 from pipeline.rooms.facts import RoomFacts, facts_from_json, facts_of
 from pipeline.scene import SceneObject, SceneRecord
 
@@ -69,7 +69,10 @@ def make_room_files(job: RoomJob) -> str:
         checksum=_checksum({name: hashlib.sha256(data).hexdigest() for name, data in files.items()}),
     )
     marker = {"spec": job.spec, "record": record_to_json(record), "facts": facts}
-    write_atomic(job.folder / MARKER, json.dumps(marker, sort_keys=True, separators=(",", ":")) + "\n")
+    # No fsync: a marker that survives a power cut without its files is found out by the checksum.
+    temporary = job.folder / f".{MARKER}.tmp"
+    temporary.write_text(json.dumps(marker, sort_keys=True, separators=(",", ":")) + "\n", encoding="utf-8")
+    temporary.replace(job.folder / MARKER)
     return job.scene_id
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Iterable, Mapping
-from typing import Any, TypeVar
+from typing import Any, TypeVar, get_args
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
@@ -26,6 +26,12 @@ def did_you_mean(name: str, available: Iterable[str]) -> str:
     return f", did you mean {close[0]!r}?" if close else ""
 
 
+def _model_of(annotation: Any) -> Any:
+    """The option model in ``Model | None``; anything else as it is."""
+    models = [a for a in get_args(annotation) if isinstance(a, type) and issubclass(a, BaseModel)]
+    return models[0] if models else annotation
+
+
 def _known_keys(model: type[BaseModel], location: tuple[Any, ...]) -> list[str]:
     """Keys of the (nested) model in which ``location`` lies."""
     current: Any = model
@@ -33,7 +39,7 @@ def _known_keys(model: type[BaseModel], location: tuple[Any, ...]) -> list[str]:
         field = current.model_fields.get(part) if isinstance(current, type) and issubclass(current, BaseModel) else None
         if field is None:
             break
-        current = field.annotation
+        current = _model_of(field.annotation)
     return list(current.model_fields) if isinstance(current, type) and issubclass(current, BaseModel) else []
 
 

@@ -12,10 +12,10 @@ Kinds of teacher, told apart by attributes of an instance (``registry.create("te
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -40,6 +40,8 @@ class TeacherFeatures:
 class Teacher(ABC):
     options_model: ClassVar[type[Options]] = Options
     code: ClassVar[tuple[str, ...]] = ()
+    example: ClassVar[Mapping[str, Any]] = {}
+    """Options of a small instance that needs no download: what the conformance suite runs. Default: all defaults."""
     present: ClassVar[bool] = True
     derived: ClassVar[bool] = False
     order_dependent: ClassVar[bool] = False

@@ -6,6 +6,7 @@ Form: DPT (Ranftl et al., "Vision Transformers for Dense Prediction", ICCV 2021)
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -114,7 +115,7 @@ class DenseHead(nn.Module):
         return getattr(self.scratch, f"layer{number + 1}_rn")(x)
 
     def _fuse(self, pyramid: list[Tensor]) -> Tensor:
-        scratch = self.scratch
+        scratch: Any = self.scratch
         sizes = [(level.shape[-2], level.shape[-1]) for level in pyramid]
         x = scratch.refinenet4(pyramid[3], None, sizes[2])
         x = scratch.refinenet3(x, pyramid[2], sizes[1])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from torch import Tensor, nn
@@ -17,8 +18,8 @@ NOT_BUILT = "track_head."
 
 @dataclass(frozen=True, slots=True)
 class Prediction:
-    """``pose_codes``: (B,V,9) per iteration; ``depth`` (B,V,h,w), ``points`` (B,V,h,w,3) in the first view's camera frame, with
-    confidences (B,V,h,w); in the scene's normalised unit of length."""
+    """``pose_codes``: (B,V,9) per iteration; ``depth`` (B,U,h,w), ``points`` (B,U,h,w,3) in the first view's camera frame, with
+    confidences (B,U,h,w), of the U views that were asked for; in the scene's normalised unit of length."""
 
     pose_codes: list[Tensor]
     depth: Tensor
@@ -38,12 +39,14 @@ class VGGT(nn.Module):
         self.point_head = DenseHead(config, 4, "inv_log")
         self.depth_head = DenseHead(config, 2, "exp")
 
-    def forward(self, images: Tensor) -> Prediction:
-        """Images (B,V,3,H,W) in [0,1], H and W multiples of the patch size."""
+    def forward(self, images: Tensor, dense: Sequence[int] | None = None) -> Prediction:
+        """Images (B,V,3,H,W) in [0,1], H and W multiples of the patch size. ``dense``: views that get maps (default all)."""
         last = self.config.depth - 1
         layers = self.aggregator(images, (*self.config.dpt_layers, last))
         size = (images.shape[-2], images.shape[-1])
+        codes = self.camera_head(layers[last][:, :, 0])
+        if dense is not None:
+            layers = {layer: value[:, list(dense)] for layer, value in layers.items()}
         depth, depth_confidence = self.depth_head(layers, size)
         points, points_confidence = self.point_head(layers, size)
-        codes = self.camera_head(layers[last][:, :, 0])
         return Prediction(codes, depth[..., 0], depth_confidence, points, points_confidence)

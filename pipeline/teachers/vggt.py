@@ -1,0 +1,126 @@
+"""VGGT (Wang et al., CVPR 2025, arXiv 2503.11651): the 3D foundation model of 3DRS.
+
+``size: rooms`` is a small network of the same architecture, trained in the workflow on rooms of its own; ``size: 1b`` is the
+released checkpoint, which you download yourself. Features are the last aggregator layer, frame and global part side by side,
+without the camera and register tokens.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
+
+from pydantic import Field, model_validator
+
+from pipeline.grid import TokenGrid
+from pipeline.options import Options
+from pipeline.scene import Scene
+from pipeline.teachers.base import Teacher, TeacherFeatures
+
+if TYPE_CHECKING:
+    from pipeline.index import SceneIndex
+    from pipeline.nets.vggt.config import VGGTConfig
+    from pipeline.nets.vggt.features import FeatureNetwork
+
+
+class PretrainOptions(Options):
+    """How the small network is made. The defaults take about 110 CPU-seconds on one thread."""
+
+    dataset: str = Field(description="Dataset (config key) whose scenes it learns from; share none with the study.")
+    masked_steps: int = Field(300, ge=0, description="Steps of masked-image pretraining of the patch encoder.")
+    masked_images: int = Field(32, ge=1, description="Images per masked step.")
+    masked_share: float = Field(0.75, gt=0, lt=1, description="Share of patches that are hidden.")
+    masked_learning_rate: float = Field(1.5e-3, gt=0, description="Peak learning rate of the masked stage.")
+    steps: int = Field(600, ge=1, description="Steps on depth, points and cameras.")
+    images: int = Field(12, ge=2, description="Images per step, as scenes of 2 to 6 views.")
+    learning_rate: float = Field(1e-3, gt=0, description="Peak learning rate of the geometry stage.")
+    seed: int = Field(0, ge=0, description="Seed of weights and batches.")
+
+
+class VGGTOptions(Options):
+    """Which weights, and what is taken from them."""
+
+    size: Literal["rooms", "1b"] = Field("1b", description="rooms: small, trained here; 1b: the released checkpoint.")
+    checkpoint: str | None = Field(None, description="File of the released weights (model.pt or model.safetensors), size 1b.")
+    layers: tuple[int, ...] = Field((-1,), min_length=1, description="Aggregator layers, concatenated; -1 is the last.")
+    tap: Literal["aggregated", "aggregated+encoder"] = Field(
+        "aggregated", description="Aggregator layers alone, or with the patch encoder's tokens beside them (appearance)."
+    )
+    precision: Literal["float32", "bfloat16"] = Field("float32", description="Arithmetic of matrix products (autocast).")
+    pretrain: PretrainOptions | None = Field(None, description="How the network is trained, size rooms.")
+
+    @model_validator(mode="after")
+    def _weights_come_from_one_place(self) -> VGGTOptions:
+        if self.size == "rooms" and (self.pretrain is None or self.checkpoint is not None):
+            raise ValueError("size rooms is trained here: give pretrain: {dataset: ...} and no checkpoint")
+        if self.size == "1b" and (self.checkpoint is None or self.pretrain is not None):
+            raise ValueError("size 1b is a released checkpoint: give checkpoint: PATH and no pretrain")
+        return self
+
+
+class VGGTTeacher(Teacher):
+    """Depends on the order of views: the first one is the reference."""
+
+    options_model = VGGTOptions
+    code = ("nets",)
+    example: ClassVar[Mapping[str, Any]] = {
+        "size": "rooms",
+        "tap": "aggregated+encoder",
+        "pretrain": {"dataset": "rooms", "masked_steps": 2, "masked_images": 2, "steps": 2, "images": 2},
+    }
+    order_dependent = True
+    licence = "size rooms: Apache-2.0; size 1b: weights CC BY-NC 4.0 (facebook/VGGT-1B) or the licence of the file you give"
+    options: VGGTOptions
+    _network: FeatureNetwork | None = None
+
+    @property
+    def _config(self) -> VGGTConfig:
+        from pipeline.nets.vggt.config import RELEASED_1B, ROOMS
+
+        return ROOMS if self.options.size == "rooms" else RELEASED_1B
+
+    @property
+    def _with_encoder(self) -> bool:
+        return self.options.tap == "aggregated+encoder"
+
+    @property
+    def dim(self) -> int:
+        return len(self.options.layers) * self._config.dim + self._with_encoder * self._config.width
+
+    def grid(self, height_px: int, width_px: int) -> TokenGrid:
+        from pipeline.nets.vggt.images import image_rule
+
+        return image_rule(height_px, width_px, self._config).grid
+
+    def tap(self) -> str:
+        return f"{self.options.tap}, layers {list(self.options.layers)}, {self.options.precision}"
+
+    def pretrain_dataset(self) -> str | None:
+        return self.options.pretrain.dataset if self.options.pretrain else None
+
+    def pretrain(self, index: SceneIndex, folder: Path, *, device: str) -> dict[str, float]:
+        from pipeline.nets.vggt.pretrain import Plan, pretrain
+
+        assert self.options.pretrain is not None
+        plan = Plan(**self.options.pretrain.model_dump(exclude={"dataset"}))
+        return pretrain(index, folder, self._config, plan, device)
+
+    def load(self, weights: Path | None, device: str) -> str:
+        from pipeline.nets.vggt.features import load_features
+
+        if self.trained_here:
+            assert weights is not None
+            path, mend = weights / "model.safetensors", f"snakemake --cores all -f {weights / 'manifest.json'}"
+        else:
+            path = Path(str(self.options.checkpoint))
+            mend = "download model.pt of facebook/VGGT-1B and name it in config.yaml: teachers.<name>.checkpoint"
+        self._network, value = load_features(
+            path, self._config, self.options.layers, self._with_encoder, device, self.options.precision == "bfloat16", mend
+        )
+        return value
+
+    def encode(self, scene: Scene) -> TeacherFeatures:
+        if self._network is None:
+            raise TypeError("call load before encode")
+        return self._network.encode(scene)

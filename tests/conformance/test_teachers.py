@@ -1,0 +1,177 @@
+"""Every teacher kind, found by scanning the folder, keeps the contract of pipeline/teachers/base.py."""
+
+from __future__ import annotations
+
+import dataclasses
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from box_rooms import make_scene, write_dataset
+
+from pipeline import registry
+from pipeline.conventions import is_name
+from pipeline.features.store import FeatureReader, FeatureWriter, StoreSpec
+from pipeline.scene import Scene
+from pipeline.teachers.base import Teacher, TeacherFeatures
+
+KINDS = sorted(registry.member_files("teachers"))
+SIZE = (96, 128)
+
+
+def example(kind: str) -> Teacher:
+    cls = registry.member_class("teachers", kind)
+    return registry.create("teachers", {"name": kind, "kind": kind, "options": dict(cls.example)})
+
+
+ENCODING = [kind for kind in KINDS if example(kind).present and not example(kind).derived]
+
+
+@pytest.fixture(scope="module")
+def loaded(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Teacher]:
+    """Every encoding teacher with its weights; those trained here after a few steps."""
+    folder = tmp_path_factory.mktemp("teachers")
+    index = write_dataset(folder / "scenes", [make_scene(f"train{i}", views=2, size=SIZE) for i in range(3)])
+    teachers = {}
+    for kind in ENCODING:
+        teacher, weights = example(kind), None
+        if teacher.trained_here:
+            weights = folder / kind
+            weights.mkdir()
+            figures = teacher.pretrain(index, weights, device="cpu")
+            assert all(np.isfinite(value) for value in figures.values())
+            assert list(weights.glob("*.safetensors"))
+        assert isinstance(teacher.load(weights, "cpu"), str)
+        teachers[kind] = teacher
+    return teachers
+
+
+@pytest.fixture(scope="module")
+def scene() -> Scene:
+    return make_scene("conformance", views=4, size=SIZE)
+
+
+def reordered(scene: Scene, order: list[int]) -> Scene:
+    record = dataclasses.replace(
+        scene.record,
+        frame_ids=tuple(scene.record.frame_ids[i] for i in order),
+        world_from_camera=scene.record.world_from_camera[order],
+    )
+    return Scene(record, scene.rgb[order], scene.depth_m[order])
+
+
+def test_the_built_in_kinds_are_found() -> None:
+    assert {"none", "geometry", "vggt", "shuffled", "random"} <= set(KINDS)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_description(kind: str) -> None:
+    teacher = example(kind)
+    assert is_name(kind)
+    assert teacher.licence != Teacher.licence, "say under which licence the features may be used"
+    assert isinstance(teacher.tap(), str)
+    assert all(field.description for field in type(teacher).options_model.model_fields.values())
+    assert type(teacher).__doc__
+    assert teacher.present or not (teacher.derived or teacher.trained_here)
+    assert teacher.derived == (teacher.source() is not None)
+    assert teacher.trained_here == (teacher.pretrain_dataset() is not None)
+
+
+def test_member_files_import_nothing_heavy() -> None:
+    code = f"""
+import sys
+from pipeline import registry
+for kind in {KINDS!r}:
+    registry.member_class("teachers", kind)
+print([m for m in ("torch", "transformers", "zarr", "open3d") if m in sys.modules])
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=Path(__file__).parents[2]
+    )
+    assert done.stdout.strip() == "[]"
+
+
+@pytest.mark.parametrize("kind", ENCODING)
+def test_features_have_the_promised_shape(kind: str, loaded: dict[str, Teacher], scene: Scene) -> None:
+    teacher = loaded[kind]
+    found, grid = teacher.encode(scene), teacher.grid(*SIZE)
+    assert isinstance(found, TeacherFeatures)
+    assert found.grid == grid
+    assert found.tokens.dtype == np.float32
+    # rows * cols tokens and not one more: a special token that slipped through would show here.
+    assert found.tokens.shape == (4, grid.rows, grid.cols, teacher.dim)
+    assert np.isfinite(found.tokens).all()
+    if found.confidence is not None:
+        assert found.confidence.shape == found.tokens.shape[:3]
+        assert found.confidence.dtype == np.float32
+        assert 0 <= found.confidence.min() <= found.confidence.max() <= 1
+
+
+@pytest.mark.parametrize("kind", ENCODING)
+def test_features_tell_places_apart(kind: str, loaded: dict[str, Teacher], scene: Scene) -> None:
+    found = loaded[kind].encode(scene)
+    seen = found.tokens if found.confidence is None else found.tokens[found.confidence > 0]
+    assert seen.reshape(-1, found.tokens.shape[-1]).std(0).mean() > 1e-3
+
+
+@pytest.mark.parametrize("kind", ENCODING)
+def test_the_grid_covers_a_window_of_the_image(kind: str) -> None:
+    for size in (SIZE, (480, 640), (968, 1296), (640, 480)):
+        x0, y0, x1, y1 = example(kind).grid(*size).window
+        assert 0 <= x0 < x1 <= 1
+        assert 0 <= y0 < y1 <= 1
+        # At least the shorter side squared is seen: nothing but a centre crop may be lost.
+        assert (x1 - x0) * size[1] * (y1 - y0) * size[0] >= 0.95 * min(size) ** 2
+
+
+@pytest.mark.parametrize("kind", ENCODING)
+def test_rows_and_columns_are_where_the_grid_says(kind: str, loaded: dict[str, Teacher], scene: Scene) -> None:
+    """Changing one corner of the picture changes the features of that corner most."""
+    plain = loaded[kind].encode(scene).tokens
+    rgb, depth = scene.rgb.copy(), scene.depth_m.copy()
+    rgb[0, -24:, -32:] = 255 - rgb[0, -24:, -32:]
+    depth[0, -24:, -32:] *= 0.5
+    change = np.linalg.norm(loaded[kind].encode(Scene(scene.record, rgb, depth)).tokens - plain, axis=-1)[0]
+    rows, cols = change.shape
+    corner = change[-max(1, rows // 4) :, -max(1, cols // 4) :]
+    assert corner.mean() > 2 * change[: rows // 2, : cols // 2].mean()
+
+
+@pytest.mark.parametrize("kind", ENCODING)
+def test_encoding_is_deterministic(kind: str, loaded: dict[str, Teacher], scene: Scene) -> None:
+    loaded[kind].encode(make_scene("another", views=2, size=SIZE))
+    np.testing.assert_array_equal(loaded[kind].encode(scene).tokens, loaded[kind].encode(scene).tokens)
+
+
+@pytest.mark.parametrize("kind", ENCODING)
+def test_order_dependence_is_as_declared(kind: str, loaded: dict[str, Teacher], scene: Scene) -> None:
+    teacher, order = loaded[kind], [2, 0, 3, 1]
+    plain, other = teacher.encode(scene).tokens[order], teacher.encode(reordered(scene, order)).tokens
+    same = np.allclose(plain, other, atol=1e-4 * np.abs(plain).max())
+    assert same != teacher.order_dependent
+
+
+@pytest.mark.parametrize("kind", ENCODING)
+def test_features_survive_the_store(kind: str, loaded: dict[str, Teacher], scene: Scene, tmp_path: Path) -> None:
+    teacher, found = loaded[kind], loaded[kind].encode(scene)
+    grid = found.grid
+    spec = StoreSpec("boxes", kind, kind, teacher.dim, grid.rows, grid.cols, grid.window)
+    with FeatureWriter(tmp_path, spec) as writer:
+        writer.write(scene.scene_id, scene.record.frame_ids, found)
+        writer.finish()
+    stored = FeatureReader([tmp_path / "manifest.json"]).read(scene.scene_id, scene.record.frame_ids).tokens
+    a, b = found.tokens.reshape(-1, teacher.dim), stored.reshape(-1, teacher.dim)
+    norms = np.linalg.norm(a, axis=1) * np.linalg.norm(b, axis=1)
+    cosine = (a * b).sum(1)[norms > 0] / norms[norms > 0]
+    assert cosine.min() > 1 - 1e-4
+
+
+@pytest.mark.parametrize("kind", [kind for kind in KINDS if example(kind).derived])
+def test_a_derived_teacher_maps_every_scene_to_another(kind: str) -> None:
+    ids = [f"scene{i}" for i in range(9)]
+    mapping = example(kind).scene_map(ids)
+    assert sorted(mapping) == sorted(ids)
+    assert set(mapping.values()) <= set(ids)
+    assert mapping == example(kind).scene_map(ids)

@@ -1,0 +1,140 @@
+"""The VGGT network's own properties; equality with the reference is in tests/parity/test_vggt_golden.py."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+
+import numpy as np
+import pytest
+import torch
+from box_rooms import make_scene
+
+from pipeline.errors import FrameError
+from pipeline.grid import TokenGrid
+from pipeline.nets.vggt.camera import decode_pose, encode_pose, matrix_to_quaternion, quaternion_to_matrix
+from pipeline.nets.vggt.config import RELEASED_1B, ROOMS
+from pipeline.nets.vggt.images import image_rule, to_input
+from pipeline.nets.vggt.layers import RotaryTable, rotate
+from pipeline.nets.vggt.losses import camera_loss, map_loss
+from pipeline.nets.vggt.model import VGGT
+from pipeline.nets.vggt.targets import collate
+from pipeline.nets.weights import initialise
+
+
+@pytest.fixture(scope="module")
+def model() -> VGGT:
+    network = VGGT(ROOMS)
+    initialise(network, 3)
+    return network.eval()
+
+
+def images(views: int) -> torch.Tensor:
+    return to_input(make_scene(views=views).rgb, ROOMS)[None]
+
+
+@torch.no_grad()
+def test_first_view_is_special_and_the_rest_is_not(model: VGGT) -> None:
+    last, views = ROOMS.depth - 1, images(4)
+    plain = model.aggregator(views)[last]
+    swapped = model.aggregator(views[:, [0, 2, 1, 3]])[last]
+    torch.testing.assert_close(swapped, plain[:, [0, 2, 1, 3]], atol=1e-4, rtol=1e-4)
+    other_first = model.aggregator(views[:, [1, 0, 2, 3]])[last]
+    assert (other_first - plain[:, [1, 0, 2, 3]]).abs().max() > 1e-2
+
+
+@torch.no_grad()
+def test_scenes_of_a_batch_do_not_see_each_other(model: VGGT) -> None:
+    one, two = images(2), images(4)[:, 2:]
+    both = model(torch.cat([one, two]))
+    torch.testing.assert_close(both.depth[:1], model(one).depth, atol=1e-4, rtol=1e-4)
+    torch.testing.assert_close(both.pose_codes[-1][1:], model(two).pose_codes[-1], atol=1e-4, rtol=1e-4)
+
+
+@torch.no_grad()
+def test_maps_of_some_views_equal_those_of_all(model: VGGT) -> None:
+    views = images(3)
+    whole, some = model(views), model(views, dense=[2, 0])
+    torch.testing.assert_close(some.points, whole.points[:, [2, 0]], atol=1e-4, rtol=1e-4)
+    torch.testing.assert_close(some.pose_codes[-1], whole.pose_codes[-1])
+    assert (whole.depth > 0).all()
+    assert (whole.points_confidence >= 1).all()
+
+
+def test_rotation_depends_on_the_offset_only() -> None:
+    table = RotaryTable(16, 100.0)(1, 6, 7, 1, torch.device("cpu"))
+    query, key = torch.randn(16), torch.randn(16)
+    rotated_q, rotated_k = rotate(query.expand(43, 16), table), rotate(key.expand(43, 16), table)
+    scores = rotated_q @ rotated_k.T
+    at = lambda row, col: 1 + row * 7 + col  # noqa: E731
+    torch.testing.assert_close(scores[at(0, 0), at(2, 3)], scores[at(3, 2), at(5, 5)], atol=1e-4, rtol=1e-4)
+    torch.testing.assert_close(scores[0, 0], query @ key, atol=1e-4, rtol=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("size", "grid"),
+    [
+        ((968, 1296), TokenGrid(28, 37)),
+        ((480, 640), TokenGrid(28, 37)),
+        ((1296, 968), TokenGrid(37, 37, (0.0, 88 / 694, 1.0, 606 / 694))),
+    ],
+)
+def test_grid_of_released_size(size: tuple[int, int], grid: TokenGrid) -> None:
+    height = round(size[0] * 518 / size[1] / 14) * 14
+    found = image_rule(*size, RELEASED_1B)
+    if height > 518:
+        top = (height - 518) // 2
+        grid = TokenGrid(37, 37, (0.0, top / height, 1.0, (top + 518) / height))
+    assert found.grid == grid
+    assert to_input(np.zeros((1, *size, 3), dtype=np.uint8), RELEASED_1B).shape[-2:] == (found.kept, 518)
+
+
+def test_flat_images_are_refused() -> None:
+    with pytest.raises(FrameError, match="too flat"):
+        image_rule(5, 1000, RELEASED_1B)
+
+
+def test_pose_code_round_trip() -> None:
+    scene = make_scene(views=4)
+    extrinsics = torch.from_numpy(np.linalg.inv(scene.record.world_from_camera))
+    size = scene.record.image_size
+    code = encode_pose(extrinsics, torch.from_numpy(scene.record.intrinsics).expand(4, 3, 3), size)
+    found, intrinsics = decode_pose(code, size)
+    torch.testing.assert_close(found, extrinsics[:, :3])
+    torch.testing.assert_close(intrinsics[0, :2, :2], torch.from_numpy(scene.record.intrinsics[:2, :2]))
+    turns = torch.randn(500, 4, dtype=torch.float64)
+    matrices = quaternion_to_matrix(turns)
+    torch.testing.assert_close(quaternion_to_matrix(matrix_to_quaternion(matrices)), matrices)
+    half_turn = torch.diag(torch.tensor([1.0, -1.0, -1.0]))
+    torch.testing.assert_close(quaternion_to_matrix(matrix_to_quaternion(half_turn)), half_turn)
+
+
+def test_targets_agree_with_each_other() -> None:
+    batch = collate([make_scene("x"), make_scene("y")], dataclasses.replace(ROOMS, output_stride=1))
+    assert batch.points.shape == (2, 4, 96, 128, 3)
+    assert not batch.valid[:, :, :16, :16].any()
+    extrinsics, intrinsics = decode_pose(batch.pose_codes, (96, 128))
+    local = torch.einsum("bvij,bvhwj->bvhwi", extrinsics[..., :3], batch.points) + extrinsics[..., None, None, :, 3]
+    torch.testing.assert_close(local[..., 2][batch.valid], batch.depth[batch.valid], atol=1e-4, rtol=1e-4)
+    distance = [batch.points[b][batch.valid[b]].norm(dim=-1).mean() for b in range(2)]
+    torch.testing.assert_close(torch.stack(distance), torch.ones(2))
+    torch.testing.assert_close(
+        batch.pose_codes[:, 0, :7], torch.tensor([0, 0, 0, 0, 0, 0, 1.0]).expand(2, 7), atol=1e-6, rtol=0
+    )
+    assert math.isclose(float(intrinsics[0, 0, 0, 0]), 0.9 * 128, rel_tol=1e-5)
+
+
+def test_losses() -> None:
+    target = torch.rand(1, 2, 6, 8, 1) + 1
+    valid = torch.ones(1, 2, 6, 8, dtype=torch.bool)
+    sure = torch.ones(1, 2, 6, 8)
+    assert map_loss(target, target, sure, valid) == 0
+    wrong = target + 1.0
+    torch.testing.assert_close(map_loss(wrong, target, sure, valid), torch.tensor(1.0))
+    valid[..., :4] = False
+    broken = torch.where(valid[..., None], target, torch.full_like(target, 1e6))
+    torch.testing.assert_close(map_loss(broken, target, sure, valid), torch.tensor(0.0))
+    assert map_loss(target, target, 2 * sure, valid) < 0
+    code = torch.randn(1, 3, 9)
+    flipped = torch.cat([code[..., :3], -code[..., 3:7], code[..., 7:]], -1)
+    torch.testing.assert_close(camera_loss([code, flipped], code), torch.tensor(0.0))

@@ -1,0 +1,163 @@
+"""Training of the small VGGT: deterministic, resumable after a kill, better than it began; and the verbs around it."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from box_rooms import make_scene, write_dataset
+
+from pipeline.__main__ import main
+from pipeline.errors import CheckpointError, ConfigError, DataError
+from pipeline.features.store import FeatureReader
+from pipeline.index import SceneIndex
+from pipeline.nets import training
+from pipeline.nets.vggt.config import ROOMS
+from pipeline.nets.vggt.model import VGGT
+from pipeline.nets.vggt.pretrain import Plan, pretrain
+from pipeline.nets.weights import read_weights
+from pipeline.registry import create
+
+TINY = dataclasses.replace(ROOMS, patch=16, width=32, encoder_depth=1, depth=1, dpt_layers=(0, 0, 0, 0), output_stride=8)
+PLAN = Plan(6, 4, 0.75, 1e-3, 6, 4, 1e-3, 0)
+SHORT = {"masked_steps": 2, "masked_images": 2, "steps": 2, "images": 2}
+VGGT_ROOMS = {
+    "name": "vggt_rooms",
+    "kind": "vggt",
+    "options": {"size": "rooms", "tap": "aggregated+encoder", "pretrain": {"dataset": "boxes", **SHORT}},
+}
+
+
+@pytest.fixture(scope="module")
+def index(tmp_path_factory: pytest.TempPathFactory) -> SceneIndex:
+    scenes = [make_scene(f"box{i}", views=3) for i in range(12)]
+    return write_dataset(tmp_path_factory.mktemp("boxes"), scenes)
+
+
+def test_the_same_plan_gives_the_same_weights(index: SceneIndex, tmp_path: Path) -> None:
+    first = pretrain(index, tmp_path / "a", TINY, PLAN, "cpu")
+    second = pretrain(index, tmp_path / "b", TINY, PLAN, "cpu")
+    assert first == second
+    weights = (tmp_path / "a" / "model.safetensors").read_bytes()
+    assert weights == (tmp_path / "b" / "model.safetensors").read_bytes()
+    assert first["held_out_scenes"] == 1
+    assert not (tmp_path / "a" / "checkpoint.pt").exists()
+    other = pretrain(index, tmp_path / "c", TINY, Plan(6, 4, 0.75, 1e-3, 6, 4, 1e-3, 1), "cpu")
+    assert other != first
+
+
+@pytest.mark.parametrize("stop_at", [5, 7, 10])
+def test_a_killed_training_resumes_to_the_same_weights(
+    index: SceneIndex, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, stop_at: int
+) -> None:
+    monkeypatch.setattr(training, "CHECKPOINT_EVERY", 2)
+    whole = pretrain(index, tmp_path / "whole", TINY, PLAN, "cpu")
+    steps = 0
+    original = training.Stages._step
+
+    def stopping(*arguments: object) -> float:
+        nonlocal steps
+        steps += 1
+        if steps == stop_at:
+            raise KeyboardInterrupt
+        return original(*arguments)
+
+    monkeypatch.setattr(training.Stages, "_step", staticmethod(stopping))
+    with pytest.raises(KeyboardInterrupt):
+        pretrain(index, tmp_path / "killed", TINY, PLAN, "cpu")
+    assert (tmp_path / "killed" / "checkpoint.pt").exists()
+    steps = 100
+    assert pretrain(index, tmp_path / "killed", TINY, PLAN, "cpu") == whole
+    assert steps - 100 < 12
+    name = "model.safetensors"
+    assert (tmp_path / "killed" / name).read_bytes() == (tmp_path / "whole" / name).read_bytes()
+
+
+def test_a_damaged_checkpoint_starts_over(index: SceneIndex, tmp_path: Path) -> None:
+    whole = pretrain(index, tmp_path / "whole", TINY, PLAN, "cpu")
+    (tmp_path / "damaged").mkdir()
+    (tmp_path / "damaged" / "checkpoint.pt").write_bytes(b"PK\x03\x04 half a file")
+    assert pretrain(index, tmp_path / "damaged", TINY, PLAN, "cpu") == whole
+
+
+def test_it_learns(index: SceneIndex, tmp_path: Path) -> None:
+    figures = pretrain(index, tmp_path, TINY, Plan(0, 1, 0.75, 1e-3, 40, 6, 2e-3, 0), "cpu")
+    assert figures["depth_absrel"] < figures["depth_absrel_constant"] * 1.2
+    started = pretrain(index, tmp_path / "start", TINY, Plan(0, 1, 0.75, 1e-3, 2, 6, 2e-3, 0), "cpu")
+    assert figures["loss_geometry"] < 0.7 * started["loss_geometry"]
+
+
+def test_too_few_scenes_are_refused(tmp_path: Path) -> None:
+    small = write_dataset(tmp_path / "one", [make_scene("box0", views=2)])
+    with pytest.raises(DataError, match="cannot learn from 1 scenes"):
+        pretrain(small, tmp_path, TINY, PLAN, "cpu")
+
+
+def test_the_verbs(index: SceneIndex, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    weights = tmp_path / "teacher" / "manifest.json"
+    spec = {"teacher": VGGT_ROOMS, "code": "x"}
+    arguments = ["--spec", json.dumps(spec), "--scenes", str(index.path), "--out", str(weights)]
+    assert main(["pretrain_teacher", *arguments]) == 0
+    manifest = json.loads(weights.read_text())
+    assert list(manifest["weights"]) == ["model.safetensors"]
+    assert manifest["figures"]["depth_absrel"] > 0
+    out = tmp_path / "features" / "manifest.json"
+    spec |= {"dataset": "boxes", "shard": 0, "shards": 1, "splits": ["train"], "store": {"dtype": "bfloat16"}}
+    arguments = ["--spec", json.dumps(spec), "--scenes", str(index.path), "--out", str(out)]
+    assert main(["extract", *arguments]) == 2
+    assert "needs its weights" in capsys.readouterr().err
+    assert main(["extract", *arguments, "--weights", str(weights)]) == 0
+    reader = FeatureReader([out])
+    assert reader.dim == create("teachers", VGGT_ROOMS).dim == 3 * ROOMS.width
+    assert reader.spec.weights == manifest["weights"]["model.safetensors"]
+    spec["teacher"] = {"name": "random", "kind": "random", "options": {}}
+    assert main(["pretrain_teacher", "--spec", json.dumps(spec), *arguments[2:]]) == 2
+    assert "not trained here" in capsys.readouterr().err
+
+
+def test_partial_weights_are_refused(tmp_path: Path) -> None:
+    from safetensors.torch import save_file
+
+    state = VGGT(ROOMS).state_dict()
+    removed = state.pop("depth_head.norm.weight")
+    state["camera_head.extra"] = removed
+    state["aggregator.patch_embed.norm.weight"] = torch.zeros(7)
+    save_file(state, tmp_path / "model.safetensors")
+    teacher = create("teachers", VGGT_ROOMS)
+    message = "1 missing, first 'depth_head.norm.weight'; 1 unexpected, .*; 1 misshapen, first 'aggregator.patch_embed.norm"
+    with pytest.raises(CheckpointError, match=message):
+        teacher.load(tmp_path, "cpu")
+    (tmp_path / "model.safetensors").write_bytes(b"not weights")
+    with pytest.raises(CheckpointError, match="cannot be read"):
+        teacher.load(tmp_path, "cpu")
+    (tmp_path / "model.safetensors").unlink()
+    with pytest.raises(CheckpointError, match="do not exist"):
+        read_weights(tmp_path / "model.safetensors", mend="make them")
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"size": "rooms"}, "size rooms is trained here"),
+        ({"size": "1b"}, "size 1b is a released checkpoint"),
+        ({"size": "rooms", "pretrain": {"dataset": "boxes", "step": 3}}, "did you mean 'steps'"),
+        ({"size": "tiny"}, "'rooms' or '1b'"),
+    ],
+)
+def test_wrong_options(options: dict[str, object], message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        create("teachers", {"name": "v", "kind": "vggt", "options": options})
+
+
+def test_who_is_trained_here() -> None:
+    assert create("teachers", VGGT_ROOMS).trained_here
+    assert create("teachers", VGGT_ROOMS).pretrain_dataset() == "boxes"
+    released = create("teachers", {"name": "v", "kind": "vggt", "options": {"checkpoint": "weights/vggt/model.pt"}})
+    assert not released.trained_here
+    assert released.dim == 2048
+    assert released.grid(968, 1296).rows == 28
+    with pytest.raises(CheckpointError, match="do not exist"):
+        released.load(None, "cpu")

@@ -71,6 +71,7 @@ class Trainer:
             done = 0
         else:
             done = self.checkpoints.restore(latest, self.model, self.optimizer)
+        self.folder.mkdir(parents=True, exist_ok=True)
         kept = [line for line in self._lines() if line["step"] <= done]
         text = "".join(json.dumps(line) + "\n" for line in kept)
         self.metrics.write_text(text, encoding="utf-8")

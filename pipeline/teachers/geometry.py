@@ -19,6 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field
 
+from pipeline.geometry import unproject
 from pipeline.grid import TokenGrid, overlap_matrix
 from pipeline.options import Options
 from pipeline.scene import Scene
@@ -50,6 +51,7 @@ class GeometryTeacher(Teacher):
     """The analytic oracle. Needs depth and poses, no weights; every view by itself."""
 
     options_model = GeometryOptions
+    code = ("geometry",)
     licence = "Apache-2.0"
     options: GeometryOptions
 
@@ -66,18 +68,18 @@ class GeometryTeacher(Teacher):
     def encode(self, scene: Scene) -> TeacherFeatures:
         record = scene.record
         grid = self.grid(*record.image_size)
+        points, valid = unproject(scene.depth_m, record.depth_intrinsics, record.world_from_camera)
         views = [
-            self._encode_view(depth.astype(np.float64), record.depth_intrinsics, pose, grid)
-            for depth, pose in zip(scene.depth_m, record.world_from_camera, strict=True)
+            self._encode_view(points[view].astype(np.float64), np.where(valid[view], depth, 0.0), pose[:3, 3], grid)
+            for view, (depth, pose) in enumerate(zip(scene.depth_m, record.world_from_camera, strict=True))
         ]
         tokens, confidence = (np.stack(part).astype(np.float32) for part in zip(*views, strict=True))
         return TeacherFeatures(tokens, grid, confidence)
 
-    def _encode_view(self, depth_m: Float, intrinsics: Float, pose: Float, grid: TokenGrid) -> tuple[Float, Float]:
-        """Tokens (G,K,D) and valid share (G,K) of one view."""
+    def _encode_view(self, points: Float, depth_m: Float, camera: Float, grid: TokenGrid) -> tuple[Float, Float]:
+        """Tokens (G,K,D) and valid share (G,K) of one view from world points (H,W,3), depth (H,W) and the camera's place."""
         valid = depth_m > 0
-        points = world_points(depth_m, intrinsics, pose)
-        normals, has_normal = world_normals(points, depth_m, pose[:3, 3])
+        normals, has_normal = world_normals(points, depth_m, camera)
         mean = CellMean(grid, depth_m.shape)
         position = mean(points, valid)
         depth = mean(depth_m[..., None], valid)[..., 0]
@@ -126,14 +128,6 @@ class CellMean:
 def waves(turns: Float) -> Float:
     """[sin, cos] of a number of full turns, on a new last axis."""
     return np.stack([np.sin(2 * np.pi * turns), np.cos(2 * np.pi * turns)], axis=-1)
-
-
-def world_points(depth_m: Float, intrinsics: Float, pose: Float) -> Float:
-    """World points (H,W,3) in metres of a depth image; meaningless where depth is 0."""
-    height, width = depth_m.shape
-    v, u = np.mgrid[0:height, 0:width]
-    rays = np.stack([(u - intrinsics[0, 2]) / intrinsics[0, 0], (v - intrinsics[1, 2]) / intrinsics[1, 1], np.ones_like(u)], -1)
-    return (rays * depth_m[..., None]) @ pose[:3, :3].T + pose[:3, 3]
 
 
 def world_normals(points: Float, depth_m: Float, camera: Float) -> tuple[Float, NDArray[np.bool_]]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import sys
 from pathlib import Path
 
 import pytest
@@ -12,7 +13,7 @@ import yaml
 from workflow_project import ROOT, SMOKE, Project
 
 STUB = Path(__file__).parent / "stub_slurm"
-ONE_CELL = "study: {teachers: [none, geometry, vggt_rooms], backbones: [internvl_tiny], seeds: [0]}\n"
+ONE_CELL = "study: {teachers: [vggt_rooms], backbones: [internvl_tiny], seeds: [0]}\n"
 PRETEND = '''
 """Stands in for the package's command line: every output of the verb is made, empty."""
 
@@ -61,7 +62,7 @@ def test_every_rule_asks_for_its_resources_and_runs(fresh: Project, tmp_path: Pa
     fresh.snakemake(
         *("--profile", "slurm", "--configfile", *SMOKE, "one_cell.yaml"),
         *("--slurm-init-seconds-before-status-checks", "1", "--max-status-checks-per-second", "10", "--latency-wait", "5"),
-        PATH=os.pathsep.join([str(STUB), str(Path(os.sys.executable).parent), os.environ["PATH"]]),
+        PATH=os.pathsep.join([str(STUB), str(Path(sys.executable).parent), os.environ["PATH"]]),
         STUB_SLURM_DIR=str(state),
     )
     calls = [_options(json.loads(line)) for line in (state / "calls.jsonl").read_text().splitlines()]
@@ -74,7 +75,7 @@ def test_every_rule_asks_for_its_resources_and_runs(fresh: Project, tmp_path: Pa
     assert asked == {rule: _wanted(rule) for rule in rules}
     assert {path.read_text() for path in state.glob("*.state")} == {"COMPLETED"}
     assert (fresh.folder / "results/tables/summary.parquet").is_file()
-    log = fresh.folder / "results/logs/train/rooms/internvl_tiny/geometry/3drs/seed0.log"
+    log = fresh.folder / "results/logs/train/rooms/internvl_tiny/vggt_rooms/3drs/seed0.log"
     assert log.read_text().strip() == "--gpus 1", "the job must be told the GPUs that the profile asks for"
 
 

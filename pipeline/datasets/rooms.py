@@ -20,7 +20,7 @@ from pydantic import Field, model_validator
 
 from pipeline.conventions import SPLITS
 from pipeline.datasets.base import Dataset
-from pipeline.errors import DataError
+from pipeline.errors import DataError, EnvironmentFaultError
 from pipeline.options import Options
 from pipeline.provenance import digest, write_atomic
 
@@ -113,11 +113,19 @@ def _make(jobs: list[RoomJob], threads: int) -> Iterator[RoomJob]:
             yield job
         return
     import multiprocessing
+    from concurrent.futures import ProcessPoolExecutor
+    from concurrent.futures.process import BrokenProcessPool
 
-    by_id = {job.scene_id: job for job in jobs}
-    with multiprocessing.get_context("spawn").Pool(min(threads, len(jobs))) as pool:
-        for scene_id in pool.imap_unordered(make_room_files, jobs, chunksize=4):
-            yield by_id[scene_id]
+    # Spawned, not forked: Open3D holds threads. An executor, not a Pool: a killed worker is an error there, not a hang.
+    workers = ProcessPoolExecutor(min(threads, len(jobs)), mp_context=multiprocessing.get_context("spawn"))
+    try:
+        for job, _ in zip(jobs, workers.map(make_room_files, jobs, chunksize=4), strict=True):
+            yield job
+    except BrokenProcessPool:
+        mend = "run it again with fewer --threads; finished rooms are kept"
+        raise EnvironmentFaultError("a worker process died while making rooms (out of memory?)", mend=mend) from None
+    finally:
+        workers.shutdown(cancel_futures=True)
 
 
 def _progress(made: Iterator[RoomJob], missing: int, total: int) -> Iterator[RoomJob]:

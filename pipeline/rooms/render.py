@@ -75,7 +75,7 @@ class Renderer:
         normals: Singles = hit["primitive_normals"].numpy()
         towards = -_dot(normals, direction)
         normals *= np.sign(towards)[..., None]
-        facing: Singles = np.abs(towards) / np.sqrt(_dot(direction, direction))
+        facing = (np.abs(towards) / np.sqrt(_dot(direction, direction))).astype(np.float32, copy=False)
         rgb = self._albedo_at(points, primitive)
         rgb *= self._light_at(points, normals, facing)[..., None]
         glass = self.surface[primitive] == EMISSIVE

@@ -21,6 +21,7 @@ from pipeline.benchmarks.base import Benchmark
 from pipeline.index import SceneIndex
 from pipeline.metrics.correspondence import correspondence
 from pipeline.mllm.generate import EditEmbeds, PrefixCache, encode_prefix, greedy, read_questions
+from pipeline.mllm.tokenizer import token_id
 from pipeline.prompts import target_text, user_text
 from pipeline.scene import ModelOutput, Sample, SceneRecord
 from pipeline.training.data import SceneBatch, stack_scenes
@@ -65,8 +66,8 @@ class Engine:
     def __init__(self, model: SpatialMLLM, index: SceneIndex, benchmarks: Mapping[str, Benchmark], *, device: str):
         self.model, self.index, self.benchmarks, self.device = model.eval(), index, benchmarks, device
         self.loaded = model.loaded
-        self._ground = int(self.loaded.tokenizer.convert_tokens_to_ids(GROUND_TOKEN))
-        self._coord = int(self.loaded.tokenizer.convert_tokens_to_ids(COORD_TOKEN))
+        self._ground = token_id(self.loaded.tokenizer, GROUND_TOKEN)
+        self._coord = token_id(self.loaded.tokenizer, COORD_TOKEN)
         measured = [b for b in benchmarks.values() if b.task == "representation"]
         self._layers = tuple(sorted({-1, *(int(b.options.layer) for b in measured)}))  # type: ignore[attr-defined]
 

@@ -110,12 +110,12 @@ def _answer(
     device: str,
 ) -> None:
     """Answer these benchmarks and write a file for each."""
-    from pipeline.evaluation.engine import Engine
+    from pipeline.evaluation.engine import Engine, Outputs
     from pipeline.evaluation.records import row, write_records
     from pipeline.progress import Progress
 
     scenes = len({sample.scene_id for found in samples.values() for sample in found})
-    outputs = {}
+    outputs: Outputs = {}
     with Progress("predict", scenes, "scenes") as progress:
         for count, found in Engine(model, index, benchmarks, device=device).run(samples):
             outputs |= found

@@ -125,7 +125,7 @@ class _PrefixBlocks(torch.autograd.Function):
         return torch.cat([head, text], dim=2)
 
     @staticmethod
-    def backward(ctx: Any, grad: torch.Tensor) -> tuple[torch.Tensor | None, ...]:  # type: ignore[override]
+    def backward(ctx: Any, grad: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
         query, key, value, head, head_lse, text, text_lse = ctx.saved_tensors
         layout, scale, cut = ctx.layout, ctx.scale, ctx.layout.prefix
         grad_head, grad_text = grad[:, :, :cut], grad[:, :, cut:] * layout.inside[:, None, :, None]

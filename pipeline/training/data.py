@@ -8,7 +8,8 @@ from __future__ import annotations
 import queue
 import threading
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
+from typing import Any
 
 import numpy as np
 import torch
@@ -17,6 +18,7 @@ from pipeline.backbones.base import COORD_TOKEN, GROUND_TOKEN, LoadedBackbone
 from pipeline.errors import AnnotationError
 from pipeline.features.store import FeatureReader
 from pipeline.index import SceneIndex
+from pipeline.mllm.tokenizer import token_id
 from pipeline.prompts import target_text, user_text
 from pipeline.scene import Sample, SceneRecord
 from pipeline.training.packing import PackedText, Question, make_question, pack
@@ -46,8 +48,9 @@ class SceneBatch:
 
     def to(self, device: str | torch.device) -> SceneBatch:
         """The same on another device."""
-        values = (getattr(self, f.name) for f in fields(self))
-        return SceneBatch(*(v.to(device) if isinstance(v, torch.Tensor) else v for v in values))
+        values: dict[str, Any] = {f.name: getattr(self, f.name) for f in fields(self)}
+        moved: dict[str, Any] = {name: v.to(device) for name, v in values.items() if isinstance(v, torch.Tensor)}
+        return replace(self, **moved)
 
     def __len__(self) -> int:
         return len(self.pixels)
@@ -70,8 +73,13 @@ class TrainingGroup:
 
     def to(self, device: str | torch.device) -> TrainingGroup:
         """The same on another device."""
-        moved = (part.to(device) for part in (self.scenes, self.text, self.positives, self.coord_box))
-        return TrainingGroup(*moved, self.benchmark, self.sample_ids)  # type: ignore[arg-type]
+        return replace(
+            self,
+            scenes=self.scenes.to(device),
+            text=self.text.to(device),
+            positives=self.positives.to(device),
+            coord_box=self.coord_box.to(device),
+        )
 
 
 def stack_scenes(entries: Sequence[SceneEntry]) -> SceneBatch:
@@ -106,8 +114,8 @@ class Tokens:
 
     def __init__(self, loaded: LoadedBackbone):
         self._loaded = loaded
-        self.ground_id = int(loaded.tokenizer.convert_tokens_to_ids(GROUND_TOKEN))
-        self.coord_id = int(loaded.tokenizer.convert_tokens_to_ids(COORD_TOKEN))
+        self.ground_id = token_id(loaded.tokenizer, GROUND_TOKEN)
+        self.coord_id = token_id(loaded.tokenizer, COORD_TOKEN)
         self._kept: dict[tuple[str, str], Question] = {}
 
     def training(self, sample: Sample) -> Question:

@@ -1,0 +1,219 @@
+"""The verbs train and predict on prepared rooms: files, resuming, keeping finished work, refusals."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pyarrow.parquet as pq
+import pytest
+import torch
+from training_helpers import member
+
+from pipeline import registry
+from pipeline.__main__ import main
+from pipeline.evaluation.records import SCHEMA, finished_digest
+from pipeline.features.store import FeatureWriter, StoreSpec
+from pipeline.index import SceneIndex
+from pipeline.options import validate
+from pipeline.prompts import INSTRUCTION, target_text, user_text
+from pipeline.training.recipe import Recipe
+
+KIND = "internvl"
+TASKS = ("scanrefer", "multi3drefer", "scan2cap", "scanqa", "sqa3d")
+RECIPE = {"steps": 2, "scenes_per_step": 2, "questions_per_scene": 5}
+
+
+def task_members() -> dict[str, dict]:
+    def one(name: str) -> dict:
+        options = validate(registry.member_class("benchmarks", name).options_model, {}, where=name)
+        return {"name": name, "kind": name, "options": options.model_dump(mode="json")}
+
+    return {name: one(name) for name in (*TASKS, "correspondence")}
+
+
+def train_spec(**recipe: Any) -> dict[str, Any]:
+    tasks = {name: found for name, found in task_members().items() if name in TASKS}
+    options = Recipe(**{**RECIPE, **recipe}).model_dump(mode="json")
+    common = {"dataset": "tiny_rooms", "teacher": "none", "seed": 0, "benchmarks": tasks, "code": ""}
+    return {**common, "backbone": member(KIND), "recipe": options}
+
+
+def predict_spec(**changes: Any) -> dict[str, Any]:
+    spec = train_spec()
+    return {"backbone": spec["backbone"], "recipe": spec["recipe"], "benchmarks": task_members(), "split": "test", **changes}
+
+
+@pytest.fixture(scope="session")
+def pretrained(tiny_rooms: SceneIndex, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Manifest of an untrained tiny backbone with a tokenizer of the rooms' texts."""
+    folder = tmp_path_factory.mktemp("backbone")
+    made = registry.create("backbones", member(KIND))
+    found = [s for t in task_members().values() for s in registry.create("benchmarks", t).training_samples(tiny_rooms)]
+    made.train_tokenizer([INSTRUCTION, *(user_text(s) for s in found), *(target_text(s) for s in found)], folder)
+    made.build(folder, seed=0, device="cpu").save(folder)
+    (folder / "manifest.json").write_text('{"weights": "test"}')
+    return folder / "manifest.json"
+
+
+@pytest.fixture(scope="session")
+def run_verb(tiny_rooms: SceneIndex, pretrained: Path) -> Callable[..., int]:
+    """Run train or predict in process; the exit code."""
+
+    def run(verb: str, out: Path, spec: dict[str, Any], *more: object) -> int:
+        threads = torch.get_num_threads()
+        arguments = [verb, "--spec", json.dumps(spec), "--scenes", tiny_rooms.path, "--out", out, *more]
+        if verb == "train":
+            arguments += ["--weights", pretrained]
+        try:
+            return main([str(a) for a in arguments])
+        finally:
+            torch.set_num_threads(threads)
+
+    return run
+
+
+@pytest.fixture(scope="session")
+def trained(run_verb: Callable[..., int], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    out = tmp_path_factory.mktemp("run") / "manifest.json"
+    assert run_verb("train", out, train_spec()) == 0
+    return out
+
+
+@pytest.fixture(scope="session")
+def predicted(trained: Path, run_verb: Callable[..., int], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    out = tmp_path_factory.mktemp("predictions") / "manifest.json"
+    assert run_verb("predict", out, predict_spec(), "--run", trained) == 0
+    return out
+
+
+def test_train_writes_a_loadable_model_and_a_deterministic_manifest(
+    trained: Path, run_verb: Callable[..., int], tmp_path: Path
+) -> None:
+    manifest = json.loads(trained.read_text())
+    assert set(manifest["final"]) == {"loss", *TASKS}
+    assert manifest["steps"] == 2
+    assert set(manifest["files"]) == {"model.safetensors", "heads.safetensors"}
+    assert not (trained.parent / "checkpoints").exists()
+    assert "_attn_implementation" not in (trained.parent / "config.json").read_text()
+    assert json.loads((trained.parent / "run.json").read_text())["verb"] == "train"
+    assert run_verb("train", tmp_path / "manifest.json", train_spec()) == 0
+    assert (tmp_path / "manifest.json").read_bytes() == trained.read_bytes()
+
+
+def test_predictions_are_one_row_per_sample_in_order(predicted: Path, tiny_rooms: SceneIndex) -> None:
+    manifest = json.loads(predicted.read_text())
+    for name, found in task_members().items():
+        benchmark = registry.create("benchmarks", found)
+        expected = benchmark.samples(tiny_rooms, "test")
+        table = pq.ParquetFile(predicted.with_name(f"{name}.parquet")).read()
+        assert table.schema.equals(SCHEMA)
+        assert table["sample_id"].to_pylist() == [s.sample_id for s in expected]
+        assert manifest["samples"][name] == len(expected) > 0
+        prompts = [user_text(s) for s in expected]
+        gated = [s.task == "caption" and s.input_box is None for s in expected]
+        asked = [p if s.task != "representation" and not g else "" for p, s, g in zip(prompts, expected, gated, strict=True)]
+        assert table["prompt"].to_pylist() == asked
+        for row, shut in zip(table.to_pylist(), gated, strict=True):
+            if benchmark.task == "grounding":
+                candidates = tiny_rooms.records[row["scene_id"]].candidate_boxes()
+                assert len(row["probabilities"]) == len(candidates) + 1
+            assert not shut or (row["raw_text"], row["answer"]) == ("", "")
+
+
+def test_score_accepts_the_predictions(predicted: Path, tiny_rooms: SceneIndex, tmp_path: Path) -> None:
+    tasks = {n: m for n, m in task_members().items() if n != "scan2cap"}  # METEOR needs a Java runtime
+    spec = {"benchmarks": tasks, "split": "test", "bootstrap": {"replicates": 100, "seed": 0}, "code": ""}
+    for name in ("scanqa",):
+        spec["benchmarks"][name]["options"]["meteor"] = False
+    out = [str(tmp_path / f"{name}.parquet") for name in tasks]
+    arguments = ["score", "--spec", json.dumps(spec), "--scenes", str(tiny_rooms.path), "--predictions", str(predicted)]
+    assert main([*arguments, "--out", *out]) == 0
+
+
+def test_finished_benchmarks_are_kept_and_broken_ones_made_again(
+    predicted: Path, trained: Path, run_verb: Callable[..., int]
+) -> None:
+    before = {p.name: (p.read_bytes(), p.stat().st_mtime_ns) for p in predicted.parent.glob("*.parquet")}
+    manifest = predicted.read_bytes()
+    predicted.unlink()
+    scanqa = predicted.with_name("scanqa.parquet")
+    scanqa.write_bytes(scanqa.read_bytes()[:100])
+    assert finished_digest(scanqa) is None
+    assert run_verb("predict", predicted, predict_spec(), "--run", trained) == 0
+    record = json.loads(predicted.with_name("run.json").read_text())
+    assert record["answered"] == ["scanqa"]
+    assert predicted.read_bytes() == manifest
+    for path in predicted.parent.glob("*.parquet"):
+        assert path.read_bytes() == before[path.name][0]
+        assert (path.stat().st_mtime_ns == before[path.name][1]) == (path.name != "scanqa.parquet")
+
+
+def test_another_benchmark_option_answers_only_that_benchmark(
+    predicted: Path, trained: Path, run_verb: Callable[..., int], tmp_path: Path
+) -> None:
+    for path in predicted.parent.glob("*.parquet"):
+        (tmp_path / path.name).write_bytes(path.read_bytes())
+    spec = predict_spec()
+    spec["benchmarks"]["correspondence"]["options"]["voxel_m"] = 0.5
+    assert run_verb("predict", tmp_path / "manifest.json", spec, "--run", trained) == 0
+    assert json.loads((tmp_path / "run.json").read_text())["answered"] == ["correspondence"]
+
+
+def test_training_with_features_aligns_and_evaluation_needs_none(
+    tiny_rooms: SceneIndex, run_verb: Callable[..., int], tmp_path: Path
+) -> None:
+    features = store(tiny_rooms, tmp_path / "features", scenes=6)
+    out = tmp_path / "run" / "manifest.json"
+    assert run_verb("train", out, train_spec() | {"teacher": "random"}, "--features", features) == 0
+    assert 0 < json.loads(out.read_text())["final"]["alignment"] < 2
+    for path in sorted((tmp_path / "features").glob("**/*"), reverse=True):
+        path.unlink() if path.is_file() else path.rmdir()
+    assert run_verb("predict", tmp_path / "predictions" / "manifest.json", predict_spec(), "--run", out) == 0
+
+
+def store(index: SceneIndex, folder: Path, scenes: int) -> Path:
+    """Random features of the first training scenes."""
+    teacher = registry.create("teachers", {"name": "random", "kind": "random", "options": {}})
+    teacher.load(None, "cpu")
+    records = index.split("train")[:scenes]
+    grid = teacher.grid(*records[0].image_size)
+    spec = StoreSpec("tiny_rooms", teacher.name, "random", teacher.dim, grid.rows, grid.cols)
+    with FeatureWriter(folder, spec) as writer:
+        for record in records:
+            writer.write(record.scene_id, record.frame_ids, teacher.encode(index.load(record.scene_id)))
+        writer.finish()
+    return folder / "manifest.json"
+
+
+def test_scenes_without_features_are_refused(
+    tiny_rooms: SceneIndex, run_verb: Callable[..., int], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    features = store(tiny_rooms, tmp_path / "features", scenes=2)
+    assert run_verb("train", tmp_path / "run" / "manifest.json", train_spec(), "--features", features) == 2
+    assert "4 training scenes have no features" in capsys.readouterr().err
+    assert not (tmp_path / "run" / "manifest.json").exists()
+
+
+@pytest.mark.parametrize("missing", ["heads.safetensors", "model.safetensors"])
+def test_incomplete_runs_are_refused(
+    missing: str, trained: Path, run_verb: Callable[..., int], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for path in trained.parent.iterdir():
+        if path.name != missing:
+            (tmp_path / path.name).write_bytes(path.read_bytes())
+    out = tmp_path / "predictions" / "manifest.json"
+    assert run_verb("predict", out, predict_spec(), "--run", tmp_path / "manifest.json") == 2
+    assert "CheckpointError" in capsys.readouterr().err
+    assert not out.exists()
+
+
+def test_missing_inputs_name_the_command_that_makes_them(
+    run_verb: Callable[..., int], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    absent = tmp_path / "no" / "manifest.json"
+    assert run_verb("train", tmp_path / "run" / "manifest.json", train_spec(), "--features", absent) == 2
+    assert run_verb("predict", tmp_path / "p" / "manifest.json", predict_spec(), "--run", absent) == 2
+    assert capsys.readouterr().err.count("snakemake --cores all") >= 2

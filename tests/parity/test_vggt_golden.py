@@ -7,6 +7,7 @@ import os
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file
@@ -14,6 +15,7 @@ from torch import Tensor
 
 from pipeline.nets.vggt.camera import CameraHead, decode_pose, encode_pose
 from pipeline.nets.vggt.config import RELEASED_1B, VGGTConfig
+from pipeline.nets.vggt.images import to_input
 from pipeline.nets.vggt.model import NOT_BUILT, VGGT
 
 SHARED = Path(os.environ.get("PIPELINE_SHARED", Path(__file__).parents[3] / "shared"))
@@ -113,3 +115,22 @@ def test_released_names_and_shapes() -> None:
     assert counts["aggregator"] == 909_112_320
     assert sum(counts.values()) == 1_256_537_516 - 65_941_396
     assert isinstance(model.camera_head, CameraHead)
+
+
+def picture(width: int, height: int, seed: int) -> np.ndarray:
+    """The formula picture of preprocess.json, uint8 (H,W,3)."""
+    y, x, c = np.mgrid[0:height, 0:width, 0:3]
+    return ((x * (3 + c) + y * (5 + 2 * c) + (((x // 7) * (y // 5)) % 97) + seed * 31) // 2 % 256).astype(np.uint8)
+
+
+def test_preprocessing() -> None:
+    cases = json.loads((GOLDEN / "public" / "preprocess.json").read_text())["cases"]
+    plain = [c for c in cases if c["mode"] == "crop" and len(c["images"]) == 1 and not c["images"][0]["alpha"]]
+    assert plain
+    for case in plain:
+        image = case["images"][0]
+        found = to_input(picture(image["width"], image["height"], image["seed"])[None], RELEASED_1B)
+        assert list(found.shape) == case["expected_shape"], case["name"]
+        assert abs(float(found.double().mean()) - case["expected_mean"]) < 1e-3, case["name"]
+        for n, c, y, x, value in case["sampled_pixels_n_c_y_x_uint8"]:
+            assert abs(round(float(found[n, c, y, x]) * 255) - value) <= 1, case["name"]

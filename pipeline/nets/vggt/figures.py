@@ -9,6 +9,7 @@ from torch import Tensor
 
 from pipeline.index import SceneIndex
 from pipeline.nets.vggt.camera import quaternion_to_matrix
+from pipeline.nets.vggt.matching import matching_share
 from pipeline.nets.vggt.model import VGGT, Prediction
 from pipeline.nets.vggt.targets import Batch, collate
 
@@ -18,7 +19,8 @@ def evaluate(model: VGGT, index: SceneIndex, scene_ids: Sequence[str], device: s
     """Means over scenes, all views in order: relative depth error, point error in metres, camera errors.
 
     Each has a twin ``*_constant``: depth and points predicted as their own mean over the scene's valid pixels, cameras as the
-    first view's. Depth and points are compared in the scene's unit of length, as they were learned.
+    first view's. Depth and points are compared in the scene's unit of length, as they were learned. ``matching`` is the share
+    of tokens whose most alike token of the other views looks at the same place; ``matching_chance`` that of a blind guess.
     """
     model.eval()
     rows = []
@@ -26,17 +28,21 @@ def evaluate(model: VGGT, index: SceneIndex, scene_ids: Sequence[str], device: s
         scene = index.load(scene_id)
         batch = collate([scene], model.config).to(device)
         if batch.valid.any():
-            rows.append(_errors(model(batch.images), batch))
+            rows.append(_errors(model(batch.images), batch, model.config.patch))
     return {name: round(sum(row[name] for row in rows) / len(rows), 4) for name in rows[0]} if rows else {}
 
 
-def _errors(prediction: Prediction, batch: Batch) -> dict[str, float]:
+def _errors(prediction: Prediction, batch: Batch, patch: int) -> dict[str, float]:
     depth, points = batch.depth[batch.valid], batch.points[batch.valid]
     unit_m, target = float(batch.unit_m[0]), batch.pose_codes[0, 1:]
     code = prediction.pose_codes[-1][0, 1:]
     still = torch.zeros_like(target)
     still[..., 6] = 1.0
+    grid = (batch.images.shape[-2] // patch, batch.images.shape[-1] // patch)
+    matching, chance = matching_share(prediction.tokens, batch, grid)
     rows = {
+        "matching": matching,
+        "matching_chance": chance,
         "depth_absrel": ((prediction.depth[batch.valid] - depth).abs() / depth).mean(),
         "depth_absrel_constant": ((depth.mean() - depth).abs() / depth).mean(),
         "point_error_m": (prediction.points[batch.valid] - points).norm(dim=-1).mean() * unit_m,

@@ -18,14 +18,18 @@ NOT_BUILT = "track_head."
 
 @dataclass(frozen=True, slots=True)
 class Prediction:
-    """``pose_codes``: (B,V,9) per iteration; ``depth`` (B,U,h,w), ``points`` (B,U,h,w,3) in the first view's camera frame, with
-    confidences (B,U,h,w), of the U views that were asked for; in the scene's normalised unit of length."""
+    """What the network says about scenes of V views, in each scene's normalised unit of length.
+
+    ``pose_codes`` (B,V,9) per iteration; ``depth`` (B,U,h,w) and ``points`` (B,U,h,w,3) in the first view's camera frame, with
+    confidences (B,U,h,w), of the U views that were asked for; ``tokens`` (B,V,P,2C): the last layer's patch tokens.
+    """
 
     pose_codes: list[Tensor]
     depth: Tensor
     depth_confidence: Tensor
     points: Tensor
     points_confidence: Tensor
+    tokens: Tensor
 
 
 class VGGT(nn.Module):
@@ -45,8 +49,9 @@ class VGGT(nn.Module):
         layers = self.aggregator(images, (*self.config.dpt_layers, last))
         size = (images.shape[-2], images.shape[-1])
         codes = self.camera_head(layers[last][:, :, 0])
+        tokens = layers[last][:, :, self.config.lead :]
         if dense is not None:
             layers = {layer: value[:, list(dense)] for layer, value in layers.items()}
         depth, depth_confidence = self.depth_head(layers, size)
         points, points_confidence = self.point_head(layers, size)
-        return Prediction(codes, depth[..., 0], depth_confidence, points, points_confidence)
+        return Prediction(codes, depth[..., 0], depth_confidence, points, points_confidence, tokens)

@@ -17,6 +17,7 @@ from pipeline.nets.vggt.config import VGGTConfig
 from pipeline.nets.vggt.figures import evaluate
 from pipeline.nets.vggt.images import to_input
 from pipeline.nets.vggt.losses import total_loss
+from pipeline.nets.vggt.matching import matching_loss
 from pipeline.nets.vggt.model import VGGT
 from pipeline.nets.vggt.targets import Batch, collate
 from pipeline.nets.weights import initialise, save_weights
@@ -26,6 +27,7 @@ from pipeline.scene import Scene
 HELD_OUT_SHARE, HELD_OUT_MOST = 0.1, 24
 VIEW_COUNTS = (2, 3, 4, 6)
 """Views per scene in a step, drawn anew each time; the number of scenes makes up for it."""
+MATCHING_WEIGHT = 0.5
 DENSE_VIEWS = 2
 """Views per scene whose maps are predicted in a step: the convolutional heads cost more than everything before them."""
 
@@ -123,7 +125,10 @@ def _geometry(stages: Stages, model: VGGT, material: Material) -> float:
         batch = batch.to(material.device)
         views = batch.images.shape[1]
         dense = np.random.default_rng(seed_for(plan.seed, "dense", step)).permutation(views)[:DENSE_VIEWS].tolist()
-        return total_loss(model(batch.images, dense), batch.maps_of(dense))["loss"]
+        prediction = model(batch.images, dense)
+        grid = (batch.images.shape[-2] // material.config.patch, batch.images.shape[-1] // material.config.patch)
+        matching = matching_loss(prediction.tokens, batch, grid)
+        return total_loss(prediction, batch.maps_of(dense))["loss"] + MATCHING_WEIGHT * matching
 
     return stages.run("geometry", model, steps=plan.steps, peak=plan.learning_rate, make=batch, loss_of=loss)
 

@@ -17,6 +17,7 @@ from pipeline.nets.vggt.config import RELEASED_1B, ROOMS
 from pipeline.nets.vggt.images import image_rule, to_input
 from pipeline.nets.vggt.layers import RotaryTable, rotate
 from pipeline.nets.vggt.losses import camera_loss, map_loss
+from pipeline.nets.vggt.matching import matching_loss, matching_share, pairs, token_places
 from pipeline.nets.vggt.model import VGGT
 from pipeline.nets.vggt.targets import collate
 from pipeline.nets.weights import initialise
@@ -122,6 +123,26 @@ def test_targets_agree_with_each_other() -> None:
         batch.pose_codes[:, 0, :7], torch.tensor([0, 0, 0, 0, 0, 0, 1.0]).expand(2, 7), atol=1e-6, rtol=0
     )
     assert math.isclose(float(intrinsics[0, 0, 0, 0]), 0.9 * 128, rel_tol=1e-5)
+
+
+def test_matching_knows_the_same_places() -> None:
+    batch = collate([make_scene("m", views=3)], ROOMS)
+    places, known = token_places(batch, 6, 8)
+    assert places.shape == (1, 3 * 48, 3)
+    assert not known.view(3, 6, 8)[:, 0, 0].any()
+    same, comparable = pairs(places, known, 3)
+    assert not comparable[0, :48, :48].any()
+    assert same.any()
+    assert torch.equal(same, same.transpose(1, 2))
+    # A code of the place itself matches nearly everything, noise matches nearly nothing, and the loss says so.
+    waves = torch.cat([torch.sin(places * f) for f in (1, 2, 4)] + [torch.cos(places * f) for f in (1, 2, 4)], -1)
+    oracle, noise = waves.view(1, 3, 48, -1), torch.randn(1, 3, 48, 18, generator=torch.Generator().manual_seed(0))
+    good, chance = matching_share(oracle, batch, (6, 8))
+    poor, _ = matching_share(noise, batch, (6, 8))
+    assert good > 0.8
+    assert poor < 0.2
+    assert chance < 0.1
+    assert matching_loss(oracle, batch, (6, 8)) < 0.7 * matching_loss(noise, batch, (6, 8))
 
 
 def test_losses() -> None:

@@ -38,6 +38,12 @@ def fresh(tmp_path: Path) -> Project:
 
 
 @pytest.fixture(scope="session")
+def untouched(tmp_path_factory: pytest.TempPathFactory) -> Project:
+    """The project without any result, for dry runs."""
+    return _copy_project(tmp_path_factory.mktemp("untouched") / "project")
+
+
+@pytest.fixture(scope="session")
 def finished(tmp_path_factory: pytest.TempPathFactory) -> Project:
     """The project with the finished smoke study. Read only: tests that change something take ``finished_copy``."""
     kept = os.environ.get("WORKFLOW_TESTS_FOLDER")

@@ -14,6 +14,7 @@ import logging
 import sys
 import time
 from collections import Counter, defaultdict
+from collections.abc import Callable
 from typing import Any
 
 from snakemake_interface_logger_plugins.base import LogHandlerBase
@@ -47,14 +48,15 @@ class LogHandler(LogHandlerBase):
         self.took: dict[str, list[float]] = defaultdict(list)
 
     def emit(self, record: logging.LogRecord) -> None:
-        show = {
+        events: dict[Any, Callable[[dict[str, Any]], None]] = {
             LogEvent.RESOURCES_INFO: self._resources,
             LogEvent.RUN_INFO: self._plan,
             LogEvent.JOB_INFO: self._started,
             LogEvent.JOB_FINISHED: self._finished,
             LogEvent.JOB_ERROR: self._failed,
             LogEvent.ERROR: self._error,
-        }.get(getattr(record, "event", None))
+        }
+        show = events.get(getattr(record, "event", None))
         if show is not None:
             show(record.__dict__)
         elif record.levelno >= logging.WARNING or str(record.msg).startswith("Nothing to be done"):

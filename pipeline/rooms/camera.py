@@ -9,6 +9,8 @@ from pipeline.rooms.layout import Room
 
 Floats = NDArray[np.float64]
 HEIGHT_M = (1.2, 1.8)
+NEED_M = 0.28
+"""Free floor around the person."""
 TILT = (-0.42, 0.15)
 """Lowest and highest sine of the viewing direction: nobody films their own feet."""
 
@@ -25,7 +27,8 @@ def path(room: Room, rng: np.random.Generator, count: int) -> Floats:
     """``count`` poses world_from_camera (count,4,4), OpenCV axes, all inside the free part of the room."""
     walk = _spline(_waypoints(room, rng, 5), count)
     rects = _obstacles(room)
-    eyes = np.array([_pushed_free(room, rects, p) for p in walk])
+    tight = _clearance(room, rects, walk) < NEED_M
+    eyes = np.array([_pushed_free(room, rects, p) if t else p for p, t in zip(walk, tight, strict=True)])
     heights = _spline(rng.uniform(*HEIGHT_M, 5)[:, None], count)
     eyes = np.column_stack([eyes, np.clip(heights[:, 0], *HEIGHT_M)])
     eyes += rng.normal(0, 0.012, eyes.shape)
@@ -64,15 +67,15 @@ def _clearance(room: Room, rects: Floats, points: Floats) -> Floats:
 
 
 _ANGLES = np.arange(12) * (np.pi / 6)
-_RINGS = np.concatenate([radius * np.stack([np.cos(_ANGLES), np.sin(_ANGLES)], 1) for radius in (0.0, 0.3, 0.6, 0.9, 1.3, 1.8)])
+_RINGS = np.concatenate([radius * np.stack([np.cos(_ANGLES), np.sin(_ANGLES)], 1) for radius in (0.3, 0.6, 0.9, 1.3, 1.8)])
 """Places to step aside to, nearest first."""
 
 
-def _pushed_free(room: Room, rects: Floats, point: Floats, need_m: float = 0.28) -> Floats:
+def _pushed_free(room: Room, rects: Floats, point: Floats) -> Floats:
     """The nearest of the places around a point that has room around it; the freest one when none has."""
     places = point + _RINGS
     clear = _clearance(room, rects, places)
-    free = np.flatnonzero(clear >= need_m)
+    free = np.flatnonzero(clear >= NEED_M)
     return np.asarray(places[int(free[0]) if len(free) else int(clear.argmax())])
 
 

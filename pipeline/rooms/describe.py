@@ -39,7 +39,7 @@ class Query:
 
 def meant(room: RoomFacts, category: str, colour: str | None, relation: Relation | None) -> tuple[Ids, Ids]:
     """Ids that a query clearly means, and those plus borderline ones."""
-    base = frozenset(t.object_id for t in room.of(category, colour))
+    base = room.ids.get((category, colour), frozenset())
     if relation is None:
         return base, base
     if relation.category not in (None, category):

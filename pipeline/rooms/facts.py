@@ -90,6 +90,15 @@ class RoomFacts:
         """How many objects of each category and colour."""
         return Counter((t.category, t.colour) for t in self.things)
 
+    @cached_property
+    def ids(self) -> dict[tuple[str, str | None], frozenset[int]]:
+        """Object ids per (category, colour), and per (category, None) of any colour."""
+        found: dict[tuple[str, str | None], set[int]] = {}
+        for thing in self.things:
+            for colour in (None, thing.colour):
+                found.setdefault((thing.category, colour), set()).add(thing.object_id)
+        return {key: frozenset(ids) for key, ids in found.items()}
+
     def of(self, category: str, colour: str | None = None) -> list[Thing]:
         """Objects of a category (and colour)."""
         return [t for t in self.things if t.category == category and colour in (None, t.colour)]

@@ -64,8 +64,16 @@ class Renderer:
         return self.owner[self._primitive(hit)], points.astype(np.float32)
 
     def render(self, poses: Floats, matrix: Floats, size: tuple[int, int]) -> Rendering:
-        """All channels of views (V,4,4) at ``size`` (height, width)."""
-        rays = _rays(poses, matrix, size)
+        """All channels of views (V,4,4) at ``size`` (height, width); one view at a time stays in the processor's cache."""
+        views = [self._view(pose[None], matrix, size) for pose in poses]
+        depth, instance, rgb, facing, glass = (np.concatenate(channel) for channel in zip(*views, strict=True))
+        return Rendering(depth, instance, rgb, facing, glass)
+
+    def _view(
+        self, pose: Floats, matrix: Floats, size: tuple[int, int]
+    ) -> tuple[Singles, NDArray[np.int32], Singles, Singles, NDArray[np.bool_]]:
+        """Channels of one view (1,4,4) in the order of ``Rendering``."""
+        rays = _rays(pose, matrix, size)
         hit = self._cast(rays)
         primitive = self._primitive(hit)
         depth: Singles = hit["t_hit"].numpy()
@@ -80,7 +88,7 @@ class Renderer:
         rgb *= self._light_at(points, normals, facing)[..., None]
         glass = self.surface[primitive] == EMISSIVE
         rgb[glass] = self.albedo[primitive[glass]]
-        return Rendering(depth, self.owner[primitive], np.clip(rgb, 0, 1), facing, glass)
+        return depth, self.owner[primitive], np.clip(rgb, 0, 1), facing, glass
 
     def _cast(self, rays: Singles) -> dict[str, o3d.core.Tensor]:
         result: dict[str, o3d.core.Tensor] = self._scene.cast_rays(_tensor(rays), nthreads=1)
@@ -135,11 +143,11 @@ def _rays(poses: Floats, matrix: Floats, size: tuple[int, int]) -> Singles:
     height, width = size
     x = (np.arange(width) - matrix[0, 2]) / matrix[0, 0]
     y = (np.arange(height) - matrix[1, 2]) / matrix[1, 1]
-    local = np.stack([*np.meshgrid(x, y), np.ones((height, width))], axis=-1).reshape(-1, 3)
+    local = np.stack([*np.meshgrid(x, y), np.ones((height, width))], axis=-1).reshape(-1, 3).astype(np.float32)
     rays = np.empty((len(poses), height, width, 6), dtype=np.float32)
     for view, pose in enumerate(poses):
         rays[view, ..., :3] = pose[:3, 3]
-        rays[view, ..., 3:] = (local @ pose[:3, :3].T).reshape(height, width, 3)
+        rays[view, ..., 3:] = (local @ pose[:3, :3].T.astype(np.float32)).reshape(height, width, 3)
     return rays
 
 

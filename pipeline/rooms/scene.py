@@ -18,7 +18,8 @@ from pipeline.rooms.render import BACKGROUND, Renderer, Rendering
 Floats = NDArray[np.float64]
 PATH_FRAMES = 36
 """Frames of the walk from which the views are chosen."""
-PREVIEW_PX = (24, 32)
+PREVIEW_PX = 28
+"""Width of the pictures that choose the views."""
 SEEN_SHARE = 0.004
 """Share of a view's pixels above which an object counts as seen by it."""
 
@@ -68,22 +69,30 @@ def choose_views(
     Items are 0.5 m voxels, objects (as much as eight voxels), and objects seen from one of eight sides (as much as
     two), so that an object's second view is one from elsewhere and not the next frame of the walk.
     """
-    scale = PREVIEW_PX[1] / size[1]
+    scale = PREVIEW_PX / size[1]
     small = matrix.copy()
     small[:2] = matrix[:2] * scale
     small[:2, 2] += (scale - 1) / 2
     rows = max(2, round(size[0] * scale))
-    ids, points = renderer.ids(walk, small, (rows, PREVIEW_PX[1]))
+    ids, points = renderer.ids(walk, small, (rows, PREVIEW_PX))
     voxels = voxel_ids(points, np.ones(ids.shape, dtype=bool), 0.5)
-    items = []
-    for view in range(len(walk)):
-        found, pixels = np.unique(ids[view], return_counts=True)
-        seen = found[(found != BACKGROUND) & (pixels >= max(3, SEEN_SHARE * ids[view].size))].astype(np.int64)
-        towards = [points[view][ids[view] == i].mean(0)[:2] - walk[view, :2, 3] for i in seen]
-        side = np.array([int((np.arctan2(t[1], t[0]) / (2 * np.pi)) % 1.0 * 8) % 8 for t in towards], dtype=np.int64)
-        sides = [100_000 + 10_000 * k + 8 * seen + side for k in range(2)]
-        items.append(np.concatenate([np.unique(voxels[view]), *(seen + 1000 * k for k in range(8)), *sides]))
+    items = [_seen_items(ids[view], points[view], voxels[view], walk[view, :2, 3]) for view in range(len(walk))]
     return choose_frames(len(walk), views, strategy="max_coverage", coverage=items, seed=seed)
+
+
+def _seen_items(
+    ids: NDArray[np.int32], points: NDArray[np.float32], voxels: NDArray[np.int64], eye: Floats
+) -> NDArray[np.int64]:
+    """Items of one preview: voxels, objects eight times over, and (object, octant it is seen from) twice over."""
+    number = (ids - BACKGROUND).ravel()
+    pixels = np.bincount(number)
+    x, y = (np.bincount(number, weights=points[..., k].ravel()) / np.maximum(pixels, 1) - eye[k] for k in (0, 1))
+    seen = np.flatnonzero(pixels >= max(3, SEEN_SHARE * ids.size))
+    seen = seen[seen > 0]
+    octant = np.floor((np.arctan2(y[seen], x[seen]) / (2 * np.pi) % 1.0) * 8).astype(np.int64) % 8
+    copies = 1000 * np.arange(8)[:, None] + seen
+    sides = 100_000 + 10_000 * np.arange(2)[:, None] + 8 * seen + octant
+    return np.concatenate([np.unique(voxels), copies.ravel(), sides.ravel()])
 
 
 def visible_shares(rendering: Rendering) -> list[dict[int, float]]:

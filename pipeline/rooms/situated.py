@@ -202,7 +202,7 @@ def sqa3d(room: RoomFacts, balancer: Balancer, count: int, first_id: int) -> lis
     """``count`` (question, annotation) pairs in the official format, ids counted from ``first_id``."""
     view = view_of(room)
     stands = situations(view, balancer)
-    chosen = [stands[int(i)] for i in balancer.rng.permutation(len(stands))[: 2 * count]]
+    chosen = [stands[int(i)] for i in balancer.rng.permutation(len(stands))[: count + 3]]
     around = [surroundings(view, s) for s in chosen]
     pools = {
         family: [(key, (s, text, answer)) for s in around for key, text, answer in maker(s, balancer)]

@@ -169,7 +169,7 @@ def read_depth(path: Path, size: tuple[int, int] | None = None) -> NDArray[np.fl
     image = _open_image(path)
     if image.ndim != 2 or (size is not None and image.shape != size):
         raise FrameError(f"depth frame {path} has shape {image.shape}", allowed=f"{size or '(H, W)'}, one channel")
-    return image.astype(np.float32) / DEPTH_UNIT_PER_M
+    return image.astype(np.float32) / np.float32(DEPTH_UNIT_PER_M)
 
 
 def read_pose(path: Path) -> NDArray[np.float64]:

@@ -74,7 +74,7 @@ def _load(interface: Interface, kind: str, path: Path) -> ModuleType:
     return module
 
 
-def member_class(interface: Interface, kind: str, *, where: str | None = None) -> type:
+def member_class(interface: Interface, kind: str, *, where: str | None = None) -> type[Any]:
     """The member class of a kind; UnknownNameError with a suggestion when there is none."""
     files = member_files(interface)
     if kind not in files:

@@ -26,7 +26,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--weights", type=Path, metavar="MANIFEST", help="backbone that was pretrained here")
     parser.add_argument("--features", type=Path, nargs="*", default=[], metavar="MANIFEST", help="teacher features, all shards")
     parser.add_argument("--out", type=Path, required=True, metavar="MANIFEST", help="manifest.json of the run")
-    parser.add_argument("--cache-mb", type=int, default=1024, metavar="MB", help="memory for prepared scenes (default 1024)")
+    parser.add_argument("--cache-mb", type=int, default=512, metavar="MB", help="memory for prepared scenes (default 512)")
 
 
 def run(args: argparse.Namespace) -> None:

@@ -65,7 +65,8 @@ class SpatialMLLM(nn.Module):
             _check_layer(layer, loaded.num_layers)
             with _own_generator(seed, "alignment", layer):
                 self.alignment[str(layer)] = AlignmentHead(width, teacher_dim or 0, recipe.projector_multiple)
-        self.world = WorldPositions(width) if recipe.world_positions else None
+        scale = recipe.world_position_scale
+        self.world = WorldPositions(width, scale=scale) if recipe.world_positions else None
         self.sparse_attention = enable(loaded, "cpu")
 
     def place(self, device: str) -> SpatialMLLM:
@@ -95,7 +96,8 @@ class SpatialMLLM(nn.Module):
 
     def box_features(self, scenes: SceneBatch, visual: torch.Tensor) -> torch.Tensor:
         """Visual tokens (S,M,C) pooled over each box's cells -> float32 (S,N,C); the learned embedding for unseen boxes."""
-        pooled = torch.bmm(scenes.pooling, visual.float())
+        with torch.autocast(visual.device.type, enabled=False):
+            pooled = torch.bmm(scenes.pooling, visual.float())
         return torch.where(scenes.box_seen[..., None], pooled, self.grounding.unseen)
 
     def object_features(self, scenes: SceneBatch, visual: torch.Tensor, visual_states: torch.Tensor) -> torch.Tensor:

@@ -42,11 +42,11 @@ def axis_table(count: int, width: int) -> torch.Tensor:
 class WorldPositions:
     """Encodings of voxel numbers at one width, by table lookup (the numbers are few, the sines are not free)."""
 
-    def __init__(self, width: int, device: str | torch.device = "cpu"):
+    def __init__(self, width: int, *, scale: float = 1.0):
         if width < 3:
             raise ValueError(f"world positions need a width of at least 3, got {width}")
         self.width = width
-        self.tables = [axis_table(count, width).to(device) for count in VOXELS]
+        self.tables = [axis_table(count, width) * scale for count in VOXELS]
 
     def __call__(self, numbers: torch.Tensor) -> torch.Tensor:
         """Voxel numbers int64 (..., 3) -> float32 (..., width): x, y, z parts, then 0 for the width % 3 last channels."""

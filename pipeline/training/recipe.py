@@ -40,6 +40,9 @@ class Recipe(Options):
     world_positions: bool = Field(
         True, description="Add avg-discrete-sin3d encodings of world coordinates to visual tokens (Video-3D-LLM, 3DRS: yes)."
     )
+    world_position_scale: float = Field(
+        1.0, gt=0, le=100, description="Factor of these encodings (paper: 1, that is entries of size 1 beside the tokens' own)."
+    )
     temperature: float = Field(0.07, gt=0, le=10, description="Temperature of the grounding InfoNCE (paper: 0.07).")
     object_min_fraction: float = Field(
         REFERENCE_OBJECT_FRACTION,

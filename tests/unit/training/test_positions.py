@@ -44,3 +44,8 @@ def test_table_alternates_sine_and_cosine() -> None:
 def test_too_narrow_is_refused() -> None:
     with pytest.raises(ValueError, match="at least 3"):
         WorldPositions(2)
+
+
+def test_scale_multiplies_the_encoding() -> None:
+    numbers = torch.tensor([[10, 20, 30]])
+    torch.testing.assert_close(WorldPositions(12, scale=0.25)(numbers), 0.25 * WorldPositions(12)(numbers))

@@ -15,6 +15,15 @@ from pipeline.features.spec import rebuild
 from pipeline.provenance import digest, write_atomic
 
 
+def fsync(path: Path) -> None:
+    """Flush a file or a folder to disk."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
 @dataclass(frozen=True, slots=True)
 class SceneEntry:
     """A finished scene: its frames in order, one checksum per view, whether it has confidences, its bytes on disk."""

@@ -31,7 +31,7 @@ from pipeline.errors import StoreError
 from pipeline.features import numbers
 from pipeline.features.cache import SceneCache
 from pipeline.features.checks import check_features, damaged, same_frames, view_checksum
-from pipeline.features.journal import Journal, SceneEntry
+from pipeline.features.journal import Journal, SceneEntry, fsync
 from pipeline.features.lock import WriterLock
 from pipeline.features.manifest import ShardManifest, ViewEntry, ViewManifest, read_store_manifest
 from pipeline.features.spec import StoreSpec, rebuild
@@ -44,14 +44,6 @@ __all__ = ["FeatureReader", "FeatureWriter", "StoreSpec"]
 _TOKENS, _CONFIDENCE = "tokens", "confidence"
 # What zarr raises for damaged metadata, missing files, cut or changed shards (its own checksum of the shard index included).
 _DAMAGE = (BaseZarrError, OSError, ValueError, KeyError, IndexError, TypeError, RuntimeError)
-
-
-def _fsync(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 class _SceneArrays:
@@ -77,10 +69,10 @@ class _SceneArrays:
         folder = self.path / kind / scene_id
         for inner, _, files in os.walk(folder):
             for name in files:
-                _fsync(Path(inner, name))
-            _fsync(Path(inner))
+                fsync(Path(inner, name))
+            fsync(Path(inner))
         for parent in (folder.parent, self.path):
-            _fsync(parent)
+            fsync(parent)
 
     def read(self, kind: str, scene_id: str, views: slice) -> NDArray[Any]:
         """Views of a scene as stored. StoreError when the bytes cannot be read at all."""
@@ -103,7 +95,7 @@ class _SceneArrays:
 class FeatureWriter:
     """Writes one shard. Opening takes the lock and decides: another spec -> start over, same spec -> keep finished scenes.
 
-    Use as a context manager; ``finish`` writes the manifest. Leaving without ``finish`` keeps what is done for a resume.
+    A context manager; ``finish`` writes the manifest. Leaving without ``finish`` keeps what is done for a resume.
     """
 
     def __init__(self, folder: Path, spec: StoreSpec):
@@ -116,7 +108,7 @@ class FeatureWriter:
         try:
             self._done = self._recover()
         except BaseException:
-            self._lock.release()
+            self.close()
             raise
 
     def _recover(self) -> dict[str, SceneEntry]:

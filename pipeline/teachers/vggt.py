@@ -25,14 +25,14 @@ if TYPE_CHECKING:
 
 
 class PretrainOptions(Options):
-    """How the small network is made. The defaults take about 110 CPU-seconds on one thread."""
+    """How the small network is made. The defaults take about two CPU-minutes on one thread."""
 
     dataset: str = Field(description="Dataset (config key) whose scenes it learns from; share none with the study.")
-    masked_steps: int = Field(300, ge=0, description="Steps of masked-image pretraining of the patch encoder.")
+    masked_steps: int = Field(200, ge=0, description="Steps of masked-image pretraining of the patch encoder.")
     masked_images: int = Field(32, ge=1, description="Images per masked step.")
     masked_share: float = Field(0.75, gt=0, lt=1, description="Share of patches that are hidden.")
     masked_learning_rate: float = Field(1.5e-3, gt=0, description="Peak learning rate of the masked stage.")
-    steps: int = Field(600, ge=1, description="Steps on depth, points and cameras.")
+    steps: int = Field(520, ge=1, description="Steps on depth, points and cameras.")
     images: int = Field(12, ge=2, description="Images per step, as scenes of 2 to 6 views.")
     learning_rate: float = Field(1e-3, gt=0, description="Peak learning rate of the geometry stage.")
     seed: int = Field(0, ge=0, description="Seed of weights and batches.")

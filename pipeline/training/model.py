@@ -24,6 +24,7 @@ from pipeline.training.attention import block_layout, enable
 from pipeline.training.data import SceneBatch, TrainingGroup
 from pipeline.training.packing import PackedText, block_mask, block_positions
 from pipeline.training.positions import WorldPositions
+from pipeline.training.pruning import last_feed_forward, only_rows
 from pipeline.training.recipe import Recipe
 
 
@@ -68,6 +69,8 @@ class SpatialMLLM(nn.Module):
         scale = recipe.world_position_scale
         self.world = WorldPositions(width, scale=scale) if recipe.world_positions else None
         self.sparse_attention = enable(loaded, "cpu")
+        # Hooks are gone when checkpointed layers are computed again, so these two exclude each other.
+        self.last_feed_forward = None if recipe.gradient_checkpointing else last_feed_forward(loaded)
 
     def place(self, device: str) -> SpatialMLLM:
         """Move everything to ``device``."""
@@ -142,25 +145,13 @@ class SpatialMLLM(nn.Module):
     def _group_losses(self, group: TrainingGroup) -> tuple[torch.Tensor, torch.Tensor | None]:
         """Per-question losses (Q,) and the alignment loss of scenes of one shape."""
         scenes, text = group.scenes, group.text
-        device = scenes.pixels.device
-        with self.autocast(device.type):
+        with self.autocast(scenes.pixels.device.type):
             seen = self.see(scenes)
-            questions = self.loaded.embed(text.ids)
-            coords = text.scene[text.coord_question]
-            if len(coords):
-                features = self.coord_features(scenes, seen.visual)
-                questions = self.mark_coords(questions, text.coord_rows, features, coords, group.coord_box)
+            states = self._states(group, seen)
             length = seen.embeds.shape[1]
-            layers = sorted({-1, *(int(layer) for layer in self.alignment)})
-            states = self.loaded.language(
-                torch.cat([seen.embeds, questions], dim=1),
-                block_positions(torch.from_numpy(seen.prefix.positions).to(device), seen.prefix.next_position, text.offset),
-                self._mask(length, text),
-                layers=layers,
-            )
             answered = states[-1][:, length:].flatten(0, 1)
             logits = self.loaded.logits(answered[text.target_rows])
-        where = torch.from_numpy(seen.prefix.visual_index).to(device)
+        where = torch.from_numpy(seen.prefix.visual_index).to(logits.device)
         token_losses = cross_entropy(logits.float(), text.target_ids, reduction="none")
         losses = mean_per_question(token_losses, text.target_question, len(text.scene))
         if len(text.ground_rows):
@@ -170,6 +161,24 @@ class SpatialMLLM(nn.Module):
             choices = self.grounding(objects, scenes.box_present, queries, scene)
             losses = losses.index_add(0, text.ground_question, grounding_loss(choices, group.positives))
         return losses, self._alignment(scenes, states, where)
+
+    def _states(self, group: TrainingGroup, seen: Seen) -> dict[int, torch.Tensor]:
+        """Hidden states (S,T,C) per layer of packed rows; meaningful where losses read them."""
+        scenes, text, prefix = group.scenes, group.text, seen.prefix
+        questions = self.loaded.embed(text.ids)
+        if len(text.coord_rows):
+            features = self.coord_features(scenes, seen.visual)
+            pointing = text.scene[text.coord_question]
+            questions = self.mark_coords(questions, text.coord_rows, features, pointing, group.coord_box)
+        positions = torch.from_numpy(prefix.positions).to(questions.device)
+        length = seen.embeds.shape[1]
+        with only_rows(self.last_feed_forward, read_rows(prefix, text)):
+            return self.loaded.language(
+                torch.cat([seen.embeds, questions], dim=1),
+                block_positions(positions, prefix.next_position, text.offset),
+                self._mask(length, text),
+                layers=sorted({-1, *(int(layer) for layer in self.alignment)}),
+            )
 
     def _mask(self, prefix_length: int, text: PackedText) -> Any:
         """Which tokens see which: the layout of blocks where the attention understands it, else the dense mask."""
@@ -186,6 +195,17 @@ class SpatialMLLM(nn.Module):
             for layer, head in self.alignment.items()
         ]
         return torch.stack(losses).mean()
+
+
+def read_rows(prefix: Prefix, text: PackedText) -> torch.Tensor:
+    """Flat rows of (S,T) whose last states are read: visual tokens, positions that predict answers, grounding queries."""
+    scenes, length = text.ids.shape
+    total = len(prefix.input_ids) + length
+    starts = torch.arange(scenes, device=text.ids.device)[:, None] * total
+    visual = (starts + torch.from_numpy(prefix.visual_index).to(text.ids.device)).flatten()
+    read = torch.cat([text.target_rows, text.ground_rows])
+    row, place = torch.div(read, length, rounding_mode="floor"), read % length
+    return torch.cat([visual, row * total + len(prefix.input_ids) + place])
 
 
 class _own_generator:

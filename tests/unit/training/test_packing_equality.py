@@ -25,6 +25,7 @@ def test_packed_equals_separate(kind: str, sparse: bool, world_positions: bool) 
     recipe = Recipe(world_positions=world_positions, layers=(-1, 2), vision_learning_rate=1e-4)
     model = SpatialMLLM(loaded, recipe, teacher_dim=8, seed=0)
     assert model.sparse_attention, "the tiny models must run with the attention that skips masked pairs"
+    assert model.last_feed_forward, "the tiny models must skip rows that nothing reads"
     model.sparse_attention = sparse
     rooms = [scene(f"room{i}", seed=i, objects=3 + i) for i in range(2)]
     entries = [entry(room, loaded, recipe, teacher_dim=8, seed=i) for i, room in enumerate(rooms)]
@@ -37,7 +38,7 @@ def test_packed_equals_separate(kind: str, sparse: bool, world_positions: bool) 
     assert packed.alignment is not None
 
     model.zero_grad(set_to_none=True)
-    model.sparse_attention = False
+    model.sparse_attention, model.last_feed_forward = False, None
     separate = [
         model(group([(room, e, [question])], loaded), questions=1, scenes=1)
         for room, e, questions in zip(rooms, entries, asked, strict=True)

@@ -93,7 +93,7 @@ def test_damaged_checkpoint_is_not_used(tmp_path: Path, capsys: pytest.CaptureFi
 
 
 def test_losses_fall_on_a_handful_of_questions(tmp_path: Path) -> None:
-    recipe = Recipe(steps=25, scenes_per_step=4, questions_per_scene=6, learning_rate=3e-3)
+    recipe = Recipe(steps=18, scenes_per_step=4, questions_per_scene=6, learning_rate=3e-3)
     final = trainer(tmp_path, recipe, MemoryFeatures()).run()
     first = lines(tmp_path)[0]
     for name in ("scanqa", "sqa3d", "scan2cap", "alignment"):

@@ -100,37 +100,6 @@ def pack(scenes: Sequence[Sequence[Question]], *, pad_id: int = 0) -> PackedText
             scene_of.append(s)
             start = end
 
-    return PackedText(*(getattr(self, name).to(device) for name in self.__slots__))
-
-
-def pack(scenes: Sequence[Sequence[Question]], *, pad_id: int = 0) -> PackedText:
-    """Lay the questions of each scene one after another and pad the rows to one length."""
-    length = max(sum(len(q.ids) for q in questions) for questions in scenes)
-    ids = np.full((len(scenes), length), pad_id, dtype=np.int64)
-    block = np.full((len(scenes), length), PADDING, dtype=np.int64)
-    offset = np.zeros((len(scenes), length), dtype=np.int64)
-    rows: dict[str, list[NDArray[np.int64]]] = {name: [] for name in ("target", "ids", "question", "ground", "coord")}
-    numbers: dict[str, list[int]] = {"ground": [], "coord": []}
-    scene_of: list[int] = []
-    for s, questions in enumerate(scenes):
-        start = 0
-        for b, question in enumerate(questions):
-            number, end = len(scene_of), start + len(question.ids)
-            ids[s, start:end], block[s, start:end], offset[s, start:end] = question.ids, b, np.arange(end - start)
-            first = s * length + start
-            rows["target"].append(first + question.first + np.arange(len(question.targets)))
-            rows["ids"].append(question.targets)
-            rows["question"].append(np.full(len(question.targets), number, dtype=np.int64))
-            for name, place in (("ground", question.ground), ("coord", question.coord)):
-                if place >= 0:
-                    rows[name].append(np.array([first + place], dtype=np.int64))
-                    numbers[name].append(number)
-            scene_of.append(s)
-            start = end
-
-    def joined(name: str) -> torch.Tensor:
-        return torch.from_numpy(np.concatenate([*rows[name], np.empty(0, dtype=np.int64)]))
-
     return PackedText(
         ids=torch.from_numpy(ids),
         block=torch.from_numpy(block),

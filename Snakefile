@@ -2,6 +2,7 @@
 
     snakemake --cores all                                                     the whole study
     snakemake --cores all results/tables/summary.parquet                      the table alone
+    snakemake --cores all features                                            stage one: all teacher features, no training
     snakemake --profile slurm                                                 the same on a Slurm cluster
     snakemake --cores all results/tables/cells/{dataset}/{backbone}.parquet   one dataset x backbone cell
 
@@ -27,6 +28,7 @@ include: "workflow/rules/report.smk"
 
 localrules:
     all,
+    features,
 
 
 rule all:
@@ -35,6 +37,11 @@ rule all:
         summary=paths.SUMMARY,
         cells=specs.cells(),
         report=paths.REPORT,
+
+
+rule features:
+    input:
+        features=features_of_study(),
 
 
 onstart:

@@ -17,6 +17,7 @@ class InternVL(TransformersMember):
     code: ClassVar[tuple[str, ...]] = (
         "mllm.internvl",
         "mllm.loaded",
+        "mllm.initial",
         "mllm.models",
         "mllm.chat",
         "mllm.images",

@@ -17,6 +17,7 @@ class LlavaOnevision(TransformersMember):
     code: ClassVar[tuple[str, ...]] = (
         "mllm.llava_onevision",
         "mllm.loaded",
+        "mllm.initial",
         "mllm.models",
         "mllm.chat",
         "mllm.images",

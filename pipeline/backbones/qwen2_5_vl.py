@@ -29,6 +29,7 @@ class Qwen25VL(TransformersMember):
     code: ClassVar[tuple[str, ...]] = (
         "mllm.qwen2_5_vl",
         "mllm.loaded",
+        "mllm.initial",
         "mllm.models",
         "mllm.chat",
         "mllm.images",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import torch
 from transformers import (
@@ -17,6 +17,7 @@ from pipeline.backbones.base import Prefix
 from pipeline.grid import TokenGrid
 from pipeline.mllm import images
 from pipeline.mllm.chat import INTERNVL
+from pipeline.mllm.initial import start_attention, start_positions
 from pipeline.mllm.loaded import TransformersBackbone, tiny_text_config
 from pipeline.mllm.tokenizer import token_id
 
@@ -41,8 +42,8 @@ class InternVLBackbone(TransformersBackbone):
             "num_hidden_layers": 2,
             "num_attention_heads": 3,
             "attention_bias": True,
-            "image_size": [16 * side, 16 * side],
-            "patch_size": [8, 8],
+            "image_size": [24 * side, 24 * side],
+            "patch_size": [12, 12],
             "layer_scale_init_value": 1.0,
             "initializer_range": 0.05,
         }
@@ -54,6 +55,13 @@ class InternVLBackbone(TransformersBackbone):
             downsample_ratio=0.5,
             tie_word_embeddings=True,
         )
+
+    @classmethod
+    def start_tiny(cls, model: PreTrainedModel) -> None:
+        tower: Any = model.model.vision_tower
+        rows, cols = (size // patch for size, patch in zip(tower.config.image_size, tower.config.patch_size, strict=True))
+        start_positions(tower.embeddings.position_embeddings, rows, cols)
+        start_attention(layer.attention for layer in tower.encoder.layer)
 
     @classmethod
     def default_tokens(cls, config: PreTrainedConfig) -> tuple[int, int]:

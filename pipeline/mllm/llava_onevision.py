@@ -8,7 +8,7 @@ seen window.
 from __future__ import annotations
 
 import math
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import torch
 from transformers import (
@@ -23,6 +23,7 @@ from pipeline.backbones.base import Prefix
 from pipeline.grid import TokenGrid
 from pipeline.mllm import images
 from pipeline.mllm.chat import LLAVA_ONEVISION
+from pipeline.mllm.initial import start_attention, start_positions
 from pipeline.mllm.loaded import TransformersBackbone, tiny_text_config
 from pipeline.mllm.tokenizer import token_id
 
@@ -47,8 +48,8 @@ class LlavaOnevisionBackbone(TransformersBackbone):
             "intermediate_size": 192,
             "num_hidden_layers": 2,
             "num_attention_heads": 3,
-            "image_size": 16 * side,
-            "patch_size": 8,
+            "image_size": 24 * side,
+            "patch_size": 12,
             "vision_use_head": False,
         }
         return LlavaOnevisionConfig(
@@ -56,9 +57,16 @@ class LlavaOnevisionBackbone(TransformersBackbone):
             vision_config=vision,
             image_token_index=token_id(tokenizer, "<image>"),
             video_token_index=token_id(tokenizer, "<video>"),
-            image_grid_pinpoints=[[16 * side, 16 * side]],
+            image_grid_pinpoints=[[24 * side, 24 * side]],
             tie_word_embeddings=True,
         )
+
+    @classmethod
+    def start_tiny(cls, model: PreTrainedModel) -> None:
+        tower: Any = model.model.vision_tower
+        side = tower.config.image_size // tower.config.patch_size
+        start_positions(tower.embeddings.position_embedding.weight, side, side)
+        start_attention(layer.self_attn for layer in tower.encoder.layers)
 
     @classmethod
     def default_tokens(cls, config: PreTrainedConfig) -> tuple[int, int]:

@@ -52,6 +52,11 @@ class TransformersBackbone(LoadedBackbone):
         """The family's real configuration class at tiny size for this tokenizer."""
 
     @classmethod
+    def start_tiny(cls, model: PreTrainedModel) -> None:  # noqa: ARG003
+        """Better starting values than the class's own, in place (default: none)."""
+        return
+
+    @classmethod
     @abstractmethod
     def default_tokens(cls, config: PreTrainedConfig) -> tuple[int, int]:
         """Rows and columns of visual tokens per view when nothing is asked for."""

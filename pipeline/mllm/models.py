@@ -29,6 +29,7 @@ def build_model(
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         model = family.model_class._from_config(config, attn_implementation="sdpa", dtype=torch.float32)
+        family.start_tiny(model)
     cast(torch.nn.Module, model).to(device)
     return family(model, tokenizer, tokens)
 

@@ -1,9 +1,11 @@
-"""The 2D pretraining loop: packed questions of single views plus plain sentences, cross-entropy on answers only."""
+"""The 2D pretraining loop in two stages: cells learn words (cells.py), then packed questions of single views are answered.
+
+The second stage is cross-entropy on answers only, plus plain sentences without any view and, with a small weight, the words.
+"""
 
 from __future__ import annotations
 
 import json
-import time
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +18,7 @@ from pipeline.errors import TrainingError
 from pipeline.mllm.assemble import causal_mask, prefix_embeds
 from pipeline.mllm.loaded import TransformersBackbone
 from pipeline.mllm.member import PretrainOptions
+from pipeline.mllm.pretrain2d.cells import CellWords
 from pipeline.mllm.pretrain2d.views import Draw, ViewImages, ViewQuestion, ViewSampler
 from pipeline.progress import Progress
 from pipeline.prompts import user_text
@@ -25,6 +28,8 @@ from pipeline.training.checkpoint import Checkpoints
 from pipeline.training.optimizer import schedule_factor
 from pipeline.training.packing import Question, block_mask, block_positions, make_question, pack
 
+Losses = dict[str, tuple[float, torch.Tensor]]
+"""Name -> (weight, loss)."""
 GRADIENT_NORM = 1.0
 LANGUAGE_WEIGHT = 0.25
 """Weight of the plain sentences' loss beside the questions'."""
@@ -45,19 +50,23 @@ class Pretrainer:
         loaded: TransformersBackbone,
         sampler: ViewSampler,
         images: ViewImages,
+        words: CellWords,
         sentences: list[str],
         options: PretrainOptions,
         folder: Path,
         digest: str,
         device: str,
     ):
-        self.loaded, self.sampler, self.images, self.options = loaded, sampler, images, options
+        self.loaded, self.sampler, self.images, self.words, self.options = loaded, sampler, images, words, options
         self.device = device
         self.checkpoints = Checkpoints(folder, digest)
         self.optimizer = _optimizer(loaded, options)
         self._sentences = [ids for text in sentences if (ids := loaded.answer_ids(text))]
         self._questions: dict[tuple[str, str], Question] = {}
+        self.word_sampler = sampler.with_views_per_step(options.word_views_per_step)
         self.curve: list[dict[str, float]] = []
+        self.word_steps = options.word_steps if words else 0
+        self.steps = self.word_steps + options.steps
 
     def run(self) -> list[dict[str, float]]:
         """Train from the newest checkpoint or the start; the loss curve (about 50 points)."""
@@ -66,47 +75,66 @@ class Pretrainer:
         start = self.checkpoints.restore(latest, self.loaded.model, self.optimizer) if latest else 0
         self.curve = _read_curve(latest) if latest else []
         self.loaded.model.train()
-        every = max(1, options.steps // 50)
+        every = max(1, self.steps // 50)
         gathered: list[dict[str, float]] = []
-        with Progress("pretrain", options.steps, "steps") as progress:
+        with Progress("pretrain", self.steps, "steps") as progress:
             progress.step(start)
-            for step in range(start, options.steps):
+            for step in range(start, self.steps):
                 losses = self.step(step)
                 gathered.append(losses)
-                if (step + 1) % every == 0 or step + 1 == options.steps:
+                if (step + 1) % every == 0 or step + 1 in (self.word_steps, self.steps):
                     self.curve.append({"step": step + 1, **_means(gathered)})
                     gathered = []
-                if (step + 1) % options.checkpoint_steps == 0 and step + 1 < options.steps:
+                if (step + 1) % options.checkpoint_steps == 0 and step + 1 < self.steps:
                     self._checkpoint(step + 1)
-                progress.step(1, f"loss {losses['answers']:.3f}")
+                progress.step(1, ", ".join(f"{name} {value:.3f}" for name, value in losses.items()))
         return self.curve
 
     def step(self, step: int) -> dict[str, float]:
-        """One optimiser step; TrainingError when the loss is not finite."""
-        options = self.options
-        factor = schedule_factor(step, options.steps, options.warmup)
+        """One optimiser step of either stage, by number; TrainingError when the loss is not finite."""
+        options, later = self.options, step - self.word_steps
+        if later < 0:
+            rate = options.word_learning_rate * schedule_factor(step, self.word_steps, options.warmup)
+            losses = self.word_losses(self.word_sampler.draw(step))
+        else:
+            rate = options.learning_rate * schedule_factor(later, options.steps, options.warmup)
+            losses = self.answer_losses(self.sampler.draw(later)) | self.language_losses(later)
         for group in self.optimizer.param_groups:
-            group["lr"] = options.learning_rate * factor
-        answers = self.answer_loss(self.sampler.draw(step))
-        language = self.language_loss(step)
-        total = answers if language is None else answers + LANGUAGE_WEIGHT * language
+            group["lr"] = rate
+        total = torch.stack([weight * loss for weight, loss in losses.values()]).sum()
         if not torch.isfinite(total):
             raise TrainingError(f"2D pretraining lost: loss is {total.item()} at step {step + 1}", mend="lower learning_rate")
         self.optimizer.zero_grad(set_to_none=True)
         total.backward()
         torch.nn.utils.clip_grad_norm_(self.loaded.model.parameters(), GRADIENT_NORM)
         self.optimizer.step()
-        return {"answers": answers.item()} | ({} if language is None else {"language": language.item()})
+        return {name: loss.item() for name, (_, loss) in losses.items()}
 
-    def answer_loss(self, draw: Draw) -> torch.Tensor:
-        """Mean over questions of the mean cross-entropy of their answer tokens."""
-        loaded, device = self.loaded, self.device
+    def visual(self, draw: Draw) -> torch.Tensor:
+        """Visual tokens (n,N,C) of the drawn views, each a scene of one view."""
         rgb = self.images.stack(draw.views)
         rgb = np.stack([image[:, ::-1] if mirror else image for image, mirror in zip(rgb, draw.mirrored, strict=True)])
-        height, width = rgb.shape[1:3]
-        pixels = loaded.preprocess(rgb).to(device)[:, None]
-        prefix = loaded.prefix(1, height, width)
-        head = prefix_embeds(loaded, prefix, loaded.encode_views(pixels, height, width))
+        pixels = self.loaded.preprocess(rgb).to(self.device)[:, None]
+        return self.loaded.encode_views(pixels, *rgb.shape[1:3])
+
+    def word_losses(self, draw: Draw, visual: torch.Tensor | None = None) -> Losses:
+        """How well visual tokens name what their cells show."""
+        visual = self.visual(draw) if visual is None else visual
+        return {"words": (1.0, self.words.loss(visual, self.words.targets(draw.views, draw.mirrored)))}
+
+    def answer_losses(self, draw: Draw) -> Losses:
+        """Mean over questions of the mean cross-entropy of their answer tokens, and the words beside it."""
+        visual = self.visual(draw)
+        losses = {"answers": (1.0, self.answer_loss(draw, visual))}
+        if self.words and self.options.word_weight:
+            losses["words"] = (self.options.word_weight, self.word_losses(draw, visual)["words"][1])
+        return losses
+
+    def answer_loss(self, draw: Draw, visual: torch.Tensor) -> torch.Tensor:
+        """Mean over questions of the mean cross-entropy of their answer tokens."""
+        loaded, device = self.loaded, self.device
+        prefix = loaded.prefix(1, *loaded.image_size)
+        head = prefix_embeds(loaded, prefix, visual)
         text = pack([[self._question(q, a) for q, a in asked] for asked in draw.questions]).to(device)
         hidden = loaded.language(
             torch.cat([head, loaded.embed(text.ids)], dim=1),
@@ -117,11 +145,11 @@ class Pretrainer:
         losses = cross_entropy(logits, text.target_ids, reduction="none")
         return mean_per_question(losses, text.target_question, len(text.scene)).mean()
 
-    def language_loss(self, step: int) -> torch.Tensor | None:
-        """Mean cross-entropy per token of some sentences without any view; None when none are asked for."""
+    def language_losses(self, step: int) -> Losses:
+        """Mean cross-entropy per token of some sentences without any view."""
         count = min(self.options.texts_per_step, len(self._sentences))
         if not count:
-            return None
+            return {}
         random = np.random.default_rng(seed_for("sentences", self.options.seed, step))
         chosen = [self._sentences[int(i)] for i in random.integers(len(self._sentences), size=count)]
         length = max(len(ids) for ids in chosen)
@@ -136,7 +164,8 @@ class Pretrainer:
         mask = causal_mask(length, rows.device).expand(count, -1, -1, -1)
         hidden = self.loaded.language(self.loaded.embed(rows), positions, mask)[-1][:, :-1]
         kept = targets[:, 1:] >= 0
-        return cross_entropy(self.loaded.logits(hidden[kept]).float(), targets[:, 1:][kept])
+        loss = cross_entropy(self.loaded.logits(hidden[kept]).float(), targets[:, 1:][kept])
+        return {"language": (LANGUAGE_WEIGHT, loss)}
 
     def _question(self, question: ViewQuestion, answer: str) -> Question:
         key = (prompt(question), answer)
@@ -169,12 +198,3 @@ def _read_curve(checkpoint: Path) -> list[dict[str, float]]:
 
 def _means(losses: list[dict[str, float]]) -> dict[str, float]:
     return {key: round(float(np.mean([entry[key] for entry in losses])), 5) for key in losses[0]}
-
-
-def seconds_per_step(trainer: Pretrainer, steps: int = 3) -> float:
-    """Wall seconds of a step, measured on the next ``steps`` steps (for the bench of a person who adapts sizes)."""
-    trainer.step(0)
-    start = time.perf_counter()
-    for step in range(1, steps + 1):
-        trainer.step(step)
-    return (time.perf_counter() - start) / steps

@@ -10,6 +10,7 @@ from pipeline.errors import ConfigError
 from pipeline.index import SceneIndex
 from pipeline.mllm.loaded import TransformersBackbone
 from pipeline.mllm.member import TransformersMember
+from pipeline.mllm.pretrain2d.cells import CellWords
 from pipeline.mllm.pretrain2d.loop import Pretrainer
 from pipeline.mllm.pretrain2d.scores import held_out_scores
 from pipeline.mllm.pretrain2d.texts import dataset_texts, sentences, tokenizer_corpus
@@ -32,7 +33,8 @@ def pretrain(member: TransformersMember, index: SceneIndex, folder: Path, *, dig
     sampler = ViewSampler(
         views, views_per_step=options.views_per_step, questions_per_view=options.questions_per_view, seed=options.seed
     )
-    trainer = Pretrainer(loaded, sampler, images, sentences(texts), options, folder, digest, device)
+    words = CellWords(index, views, loaded)
+    trainer = Pretrainer(loaded, sampler, images, words, sentences(texts), options, folder, digest, device)
     curve = trainer.run()
     figures = {
         "loss": curve,

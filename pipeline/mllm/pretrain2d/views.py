@@ -125,6 +125,10 @@ class ViewSampler:
         self._sided = [any(w in q.question.lower() for w in _SIDED for q in view.questions) for view in self._views]
         self._pass: tuple[int, NDArray[np.int64]] = (-1, np.empty(0, dtype=np.int64))
 
+    def with_views_per_step(self, count: int) -> ViewSampler:
+        """Draws of another size from the same views."""
+        return ViewSampler(self._views, views_per_step=count, questions_per_view=self._questions, seed=self._seed)
+
     def _order(self, number: int) -> NDArray[np.int64]:
         if self._pass[0] != number:
             random = np.random.default_rng(seed_for("view pass", self._seed, number))

@@ -58,6 +58,7 @@ class InternVLBackbone(TransformersBackbone):
 
     @classmethod
     def start_tiny(cls, model: PreTrainedModel) -> None:
+        super().start_tiny(model)
         tower: Any = model.model.vision_tower
         rows, cols = (size // patch for size, patch in zip(tower.config.image_size, tower.config.patch_size, strict=True))
         start_positions(tower.embeddings.position_embeddings, rows, cols)

@@ -63,6 +63,7 @@ class LlavaOnevisionBackbone(TransformersBackbone):
 
     @classmethod
     def start_tiny(cls, model: PreTrainedModel) -> None:
+        super().start_tiny(model)
         tower: Any = model.model.vision_tower
         side = tower.config.image_size // tower.config.patch_size
         start_positions(tower.embeddings.position_embedding.weight, side, side)

@@ -10,7 +10,7 @@ from __future__ import annotations
 from abc import abstractmethod
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any, ClassVar, Final
+from typing import Any, ClassVar, Final, cast
 
 import numpy as np
 import torch
@@ -20,6 +20,7 @@ from transformers import PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerB
 from pipeline.backbones.base import LoadedBackbone, Prefix
 from pipeline.mllm import images
 from pipeline.mllm.chat import ChatFormat
+from pipeline.mllm.initial import start_embeddings
 from pipeline.mllm.tokenizer import token_id
 
 TINY_POSITIONS: Final = 4096
@@ -52,9 +53,9 @@ class TransformersBackbone(LoadedBackbone):
         """The family's real configuration class at tiny size for this tokenizer."""
 
     @classmethod
-    def start_tiny(cls, model: PreTrainedModel) -> None:  # noqa: ARG003
-        """Better starting values than the class's own, in place (default: none)."""
-        return
+    def start_tiny(cls, model: PreTrainedModel) -> None:
+        """Better starting values of a tiny model than the class's own, in place."""
+        start_embeddings(cast(torch.Tensor, model.get_input_embeddings().weight))
 
     @classmethod
     @abstractmethod

@@ -23,8 +23,12 @@ from pipeline.mllm.pretrain2d.views import View
 from pipeline.scene import SceneObject
 
 TEMPERATURE = 0.07
-NOTHING_WEIGHT = 0.1
-"""Weight of a cell's uncovered share, whose word is the padding token ("nothing")."""
+TOKEN_NORM = 2.0
+"""Length of visual tokens that the language model learns to read; word embeddings start with 1.7."""
+BACKGROUND_WEIGHT = 0.1
+"""Weight of a cell's share that no object covers."""
+BACKGROUND = "wall"
+"""Word of what no object covers: walls, floor and ceiling."""
 MARGIN_M = 0.02
 """Boxes grow by this much on every side, so that noisy depth on an object's surface still counts as the object."""
 _ATTRIBUTES = ("color",)
@@ -40,13 +44,11 @@ class CellWords:
         self._index, self._loaded = index, loaded
         scenes = list(dict.fromkeys(view.scene_id for view in views))
         objects = [o for scene in scenes for o in index.records[scene].objects]
-        words = sorted({word for o in objects for word in _words(o)})
+        words = sorted({word for o in objects for word in _words(o)} | ({BACKGROUND} if objects else set()))
         tokens = {word: _token_ids(loaded, word) for word in words}
-        nothing = int(loaded.tokenizer.pad_token_id)
-        ids = sorted({nothing, *(t for found in tokens.values() for t in found)})
+        ids = sorted({t for found in tokens.values() for t in found})
         place = {token: column for column, token in enumerate(ids)}
         self._ids = torch.tensor(ids)
-        self._nothing = place[nothing]
         self._columns = {word: [place[t] for t in found] for word, found in tokens.items()}
         self._targets: dict[str, NDArray[np.float16]] = {}
 
@@ -86,17 +88,28 @@ class CellWords:
             for columns in words:
                 for column in columns:
                     target[..., column] += share / (len(words) * len(columns))
-        target[..., self._nothing] += NOTHING_WEIGHT * np.clip(1.0 - coverage.sum(0), 0.0, None) + 1e-3
+        background = self._columns[BACKGROUND]
+        rest = BACKGROUND_WEIGHT * np.clip(1.0 - coverage.sum(0), 0.0, None) + 1e-3
+        target[..., background] += rest[..., None] / len(background)
         return (target / target.sum(-1, keepdims=True)).astype(np.float16)
 
     def loss(self, visual: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
         """Cross-entropy of the words that visual tokens (n, cells, C) are nearest to against ``targets``; a scalar.
 
-        A token's distribution is the softmax of its cosines with the word embeddings over a temperature.
+        A token's distribution is the softmax of its cosines with the word embeddings over a temperature; its norm is drawn
+        to TOKEN_NORM. Words are fixed here: vision learns the language model's words, not the other way round.
         """
-        words = normalize(self._loaded.embed(self._ids.to(visual.device)).float(), dim=-1)
-        cosines = normalize(visual.float(), dim=-1) @ words.T
-        return -(targets.to(visual.device) * (cosines / TEMPERATURE).log_softmax(-1)).sum(-1).mean()
+        cosines = normalize(visual.float(), dim=-1) @ self._words(visual.device).detach().T
+        named = -(targets.to(visual.device) * (cosines / TEMPERATURE).log_softmax(-1)).sum(-1).mean()
+        return named + (visual.float().norm(dim=-1) / TOKEN_NORM - 1).square().mean()
+
+    def true_tokens(self, targets: torch.Tensor, device: str) -> torch.Tensor:
+        """Stand-ins (n, cells, C) for visual tokens: the mean embedding of each cell's words, of norm TOKEN_NORM."""
+        return TOKEN_NORM * normalize(targets.to(device) @ self._words(torch.device(device)), dim=-1)
+
+    def _words(self, device: torch.device) -> torch.Tensor:
+        """Unit embeddings (words, C)."""
+        return normalize(self._loaded.embed(self._ids.to(device)).float(), dim=-1)
 
 
 def _words(thing: SceneObject) -> list[str]:

@@ -1,13 +1,20 @@
-"""The 2D pretraining loop in two stages: cells learn words (cells.py), then packed questions of single views are answered.
+"""The 2D pretraining loop in three stages, in the order in which released MLLMs are made.
 
-The second stage is cross-entropy on answers only, plus plain sentences without any view and, with a small weight, the words.
+1. Language: questions about views whose cells are given as true words (cells.py), and plain sentences. The language
+   model learns to answer and to look things up; no pixels yet.
+2. Vision: the tower and the projector learn to say each cell in the language model's words, which stay as they are.
+3. Both: questions about real views, the tower with a small learning rate.
+
+Stages 1 and 2 need annotated objects; a dataset without them goes straight to stage 3, at full rate for all. Losses are
+cross-entropy on answer tokens only.
 """
 
 from __future__ import annotations
 
 import json
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -33,6 +40,16 @@ Losses = dict[str, tuple[float, torch.Tensor]]
 GRADIENT_NORM = 1.0
 LANGUAGE_WEIGHT = 0.25
 """Weight of the plain sentences' loss beside the questions'."""
+
+
+@dataclass(frozen=True, slots=True)
+class Stage:
+    """``steps`` of a stage; peak learning rates of the vision tower and of everything else."""
+
+    name: Literal["reading", "word", "answer"]
+    steps: int
+    rate: float
+    vision_rate: float
 
 
 def prompt(question: ViewQuestion) -> str:
@@ -65,8 +82,8 @@ class Pretrainer:
         self._questions: dict[tuple[str, str], Question] = {}
         self.word_sampler = sampler.with_views_per_step(options.word_views_per_step)
         self.curve: list[dict[str, float]] = []
-        self.word_steps = options.word_steps if words else 0
-        self.steps = self.word_steps + options.steps
+        self.stages = _stages(options, bool(words))
+        self.steps = sum(stage.steps for stage in self.stages)
 
     def run(self) -> list[dict[str, float]]:
         """Train from the newest checkpoint or the start; the loss curve (about 50 points)."""
@@ -82,7 +99,7 @@ class Pretrainer:
             for step in range(start, self.steps):
                 losses = self.step(step)
                 gathered.append(losses)
-                if (step + 1) % every == 0 or step + 1 in (self.word_steps, self.steps):
+                if (step + 1) % every == 0 or self._stage(step + 1)[1] == 0:
                     self.curve.append({"step": step + 1, **_means(gathered)})
                     gathered = []
                 if (step + 1) % options.checkpoint_steps == 0 and step + 1 < self.steps:
@@ -91,16 +108,12 @@ class Pretrainer:
         return self.curve
 
     def step(self, step: int) -> dict[str, float]:
-        """One optimiser step of either stage, by number; TrainingError when the loss is not finite."""
-        options, later = self.options, step - self.word_steps
-        if later < 0:
-            rate = options.word_learning_rate * schedule_factor(step, self.word_steps, options.warmup)
-            losses = self.word_losses(self.word_sampler.draw(step))
-        else:
-            rate = options.learning_rate * schedule_factor(later, options.steps, options.warmup)
-            losses = self.answer_losses(self.sampler.draw(later)) | self.language_losses(later)
+        """One optimiser step, numbered over all stages; TrainingError when the loss is not finite."""
+        stage, number = self._stage(step)
+        factor = schedule_factor(number, stage.steps, self.options.warmup)
         for group in self.optimizer.param_groups:
-            group["lr"] = rate
+            group["lr"] = factor * (stage.vision_rate if group["vision"] else stage.rate)
+        losses = getattr(self, f"{stage.name}_losses")(number)
         total = torch.stack([weight * loss for weight, loss in losses.values()]).sum()
         if not torch.isfinite(total):
             raise TrainingError(f"2D pretraining lost: loss is {total.item()} at step {step + 1}", mend="lower learning_rate")
@@ -110,25 +123,41 @@ class Pretrainer:
         self.optimizer.step()
         return {name: loss.item() for name, (_, loss) in losses.items()}
 
+    def _stage(self, step: int) -> tuple[Stage, int]:
+        """The stage of a 0-based step and the step's number in it; past the end (last stage, 0)."""
+        for stage in self.stages:
+            if step < stage.steps:
+                return stage, step
+            step -= stage.steps
+        return self.stages[-1], 0
+
+    def reading_losses(self, step: int) -> Losses:
+        """Stage 1: answers behind true words, and plain language."""
+        draw = self.sampler.draw(step)
+        true = self.words.true_tokens(self.words.targets(draw.views, draw.mirrored), self.device)
+        return {"reading": (1.0, self.answer_loss(draw, true))} | self.language_losses(step)
+
+    def word_losses(self, step: int) -> Losses:
+        """Stage 2: how well visual tokens name what their cells show."""
+        draw = self.word_sampler.draw(step)
+        return {"words": (1.0, self.words.loss(self.visual(draw), self.words.targets(draw.views, draw.mirrored)))}
+
+    def answer_losses(self, step: int) -> Losses:
+        """Stage 3: answers about real views, plain language, and the words with a small weight."""
+        draw = self.sampler.draw(step)
+        visual = self.visual(draw)
+        losses = {"answers": (1.0, self.answer_loss(draw, visual))} | self.language_losses(step)
+        if self.words and self.options.word_weight:
+            named = self.words.loss(visual, self.words.targets(draw.views, draw.mirrored))
+            losses["words"] = (self.options.word_weight, named)
+        return losses
+
     def visual(self, draw: Draw) -> torch.Tensor:
         """Visual tokens (n,N,C) of the drawn views, each a scene of one view."""
         rgb = self.images.stack(draw.views)
         rgb = np.stack([image[:, ::-1] if mirror else image for image, mirror in zip(rgb, draw.mirrored, strict=True)])
         pixels = self.loaded.preprocess(rgb).to(self.device)[:, None]
         return self.loaded.encode_views(pixels, *rgb.shape[1:3])
-
-    def word_losses(self, draw: Draw, visual: torch.Tensor | None = None) -> Losses:
-        """How well visual tokens name what their cells show."""
-        visual = self.visual(draw) if visual is None else visual
-        return {"words": (1.0, self.words.loss(visual, self.words.targets(draw.views, draw.mirrored)))}
-
-    def answer_losses(self, draw: Draw) -> Losses:
-        """Mean over questions of the mean cross-entropy of their answer tokens, and the words beside it."""
-        visual = self.visual(draw)
-        losses = {"answers": (1.0, self.answer_loss(draw, visual))}
-        if self.words and self.options.word_weight:
-            losses["words"] = (self.options.word_weight, self.word_losses(draw, visual)["words"][1])
-        return losses
 
     def answer_loss(self, draw: Draw, visual: torch.Tensor) -> torch.Tensor:
         """Mean over questions of the mean cross-entropy of their answer tokens."""
@@ -181,13 +210,27 @@ class Pretrainer:
             (latest / "curve.json").write_text(json.dumps(self.curve), encoding="utf-8")
 
 
-def _optimizer(loaded: TransformersBackbone, options: PretrainOptions) -> torch.optim.AdamW:
-    """AdamW; weight decay on matrices only."""
-    parameters = [p for p in loaded.model.parameters() if p.requires_grad]
-    groups: list[dict[str, Any]] = [
-        {"params": [p for p in parameters if p.ndim > 1], "weight_decay": options.weight_decay},
-        {"params": [p for p in parameters if p.ndim <= 1], "weight_decay": 0.0},
+def _stages(options: PretrainOptions, words: bool) -> list[Stage]:
+    """The stages of a run; without annotated objects only the last one, with the vision tower at full rate."""
+    if not words:
+        return [Stage("answer", options.steps, options.learning_rate, options.learning_rate)]
+    stages = [
+        Stage("reading", options.reading_steps, options.reading_learning_rate, 0.0),
+        Stage("word", options.word_steps, options.word_learning_rate, options.word_learning_rate),
+        Stage("answer", options.steps, options.learning_rate, options.vision_rate * options.learning_rate),
     ]
+    return [stage for stage in stages if stage.steps]
+
+
+def _optimizer(loaded: TransformersBackbone, options: PretrainOptions) -> torch.optim.AdamW:
+    """AdamW over vision tower and the rest; weight decay on matrices only."""
+    vision = {id(p) for p in loaded.vision_parameters()}
+    parameters = [p for p in loaded.model.parameters() if p.requires_grad]
+    groups: list[dict[str, Any]] = []
+    for tower in (False, True):
+        own = [p for p in parameters if (id(p) in vision) == tower]
+        groups.append({"params": [p for p in own if p.ndim > 1], "weight_decay": options.weight_decay, "vision": tower})
+        groups.append({"params": [p for p in own if p.ndim <= 1], "weight_decay": 0.0, "vision": tower})
     return torch.optim.AdamW(groups, lr=options.learning_rate, betas=(0.9, 0.98), fused=True)
 
 

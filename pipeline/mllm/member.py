@@ -23,17 +23,20 @@ class PretrainOptions(Options):
     dataset: str = Field("rooms", description="Dataset (config key) whose training views it learns from.")
     vocabulary: int = Field(1000, ge=300, le=32_000, description="Tokens of the tokenizer trained on the dataset's texts.")
     reading_steps: int = Field(
-        700, ge=0, description="Steps of stage 1, language: questions behind cells that are given as true words."
+        900, ge=0, description="Steps of stage 1, language: questions behind cells that are given as true words."
     )
     reading_learning_rate: float = Field(3e-3, gt=0, le=0.1, description="Peak learning rate of stage 1 (AdamW).")
-    word_steps: int = Field(400, ge=0, description="Steps of stage 2, vision: cells are drawn to the words of what they show.")
-    word_views_per_step: int = Field(32, ge=1, le=4096, description="Single views in a step of stage 2.")
+    word_steps: int = Field(700, ge=0, description="Steps of stage 2, vision: cells are drawn to the words of what they show.")
+    word_views_per_step: int = Field(16, ge=1, le=4096, description="Single views in a step of stage 2.")
     word_learning_rate: float = Field(3e-3, gt=0, le=0.1, description="Peak learning rate of stage 2.")
-    steps: int = Field(250, ge=1, description="Steps of stage 3, both: questions about views.")
+    steps: int = Field(300, ge=1, description="Steps of stage 3, both: questions about views.")
     learning_rate: float = Field(2e-3, gt=0, le=0.1, description="Peak learning rate of stage 3.")
-    vision_rate: float = Field(0.1, ge=0, le=1, description="Vision tower's share of the learning rate in stage 3.")
+    vision_rate: float = Field(
+        0.1, ge=0, le=1, description="Vision tower's share of the learning rate in stage 3 (after stage 2)."
+    )
     word_weight: float = Field(0.3, ge=0, description="Weight of the cells' words beside the questions in stage 3.")
     views_per_step: int = Field(6, ge=1, le=4096, description="Single views in a step of stages 1 and 3.")
+    pointing_per_view: int = Field(4, ge=0, le=64, description="Pointing questions per view (the red chair: which cells?).")
     questions_per_view: int = Field(6, ge=1, le=64, description="Questions packed behind one view.")
     texts_per_step: int = Field(3, ge=0, le=1024, description="Sentences without any view in a step (plain language).")
     warmup: float = Field(0.05, ge=0, le=0.5, description="Share of a stage with rising learning rate; cosine after it.")

@@ -51,6 +51,7 @@ class CellWords:
         self._ids = torch.tensor(ids)
         self._columns = {word: [place[t] for t in found] for word, found in tokens.items()}
         self._targets: dict[str, NDArray[np.float16]] = {}
+        self._coverage: dict[str, NDArray[np.float16]] = {}
 
     def __bool__(self) -> bool:
         return bool(self._columns)
@@ -74,8 +75,18 @@ class CellWords:
             points, valid = unproject(scene.depth_m, record.depth_intrinsics, record.world_from_camera)
             boxes = np.array([o.box for o in record.objects], dtype=np.float64).reshape(-1, 6)
             boxes[:, 3:] += 2 * MARGIN_M
-            self._targets[scene_id] = self._distribution(record.objects, box_coverage(points, valid, boxes, grid), grid)
+            coverage = box_coverage(points, valid, boxes, grid)
+            self._coverage[scene_id] = coverage.astype(np.float16)
+            self._targets[scene_id] = self._distribution(record.objects, coverage, grid)
         return self._targets[scene_id]
+
+    def coverage(self, view: View, mirror: bool) -> tuple[list[tuple[str, str]], NDArray[np.float32]]:
+        """(category, colour) of a scene's objects and the share (N,cells) of a view's cells that each covers."""
+        self._scene(view.scene_id)
+        record = self._index.records[view.scene_id]
+        share = self._coverage[view.scene_id][:, record.frame_ids.index(view.frame_id)].astype(np.float32)
+        share = share[:, :, ::-1] if mirror else share
+        return [(o.category, o.attributes.get("color", "")) for o in record.objects], share.reshape(len(share), -1)
 
     def _distribution(
         self, objects: Sequence[SceneObject], coverage: NDArray[np.float32], grid: TokenGrid

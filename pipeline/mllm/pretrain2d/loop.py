@@ -26,6 +26,7 @@ from pipeline.mllm.assemble import causal_mask, prefix_embeds
 from pipeline.mllm.loaded import TransformersBackbone
 from pipeline.mllm.member import PretrainOptions
 from pipeline.mllm.pretrain2d.cells import CellWords
+from pipeline.mllm.pretrain2d.pointing import Pointing
 from pipeline.mllm.pretrain2d.views import Draw, ViewImages, ViewQuestion, ViewSampler
 from pipeline.progress import Progress
 from pipeline.prompts import user_text
@@ -77,7 +78,10 @@ class Pretrainer:
         self.loaded, self.sampler, self.images, self.words, self.options = loaded, sampler, images, words, options
         self.device = device
         self.checkpoints = Checkpoints(folder, digest)
-        self.optimizer = _optimizer(loaded, options)
+        self.pointing = Pointing(words, loaded, per_view=options.pointing_per_view if words else 0, seed=options.seed)
+        self.pointing.head.to(device)
+        self.trained = torch.nn.ModuleDict({"model": loaded.model, "pointing": self.pointing.head})
+        self.optimizer = _optimizer(loaded, self.pointing.head, options)
         self._sentences = [ids for text in sentences if (ids := loaded.answer_ids(text))]
         self._questions: dict[tuple[str, str], Question] = {}
         self.word_sampler = sampler.with_views_per_step(options.word_views_per_step)
@@ -89,7 +93,7 @@ class Pretrainer:
         """Train from the newest checkpoint or the start; the loss curve (about 50 points)."""
         options = self.options
         latest = self.checkpoints.latest()
-        start = self.checkpoints.restore(latest, self.loaded.model, self.optimizer) if latest else 0
+        start = self.checkpoints.restore(latest, self.trained, self.optimizer) if latest else 0
         self.curve = _read_curve(latest) if latest else []
         self.loaded.model.train()
         every = max(1, self.steps // 50)
@@ -119,7 +123,7 @@ class Pretrainer:
             raise TrainingError(f"2D pretraining lost: loss is {total.item()} at step {step + 1}", mend="lower learning_rate")
         self.optimizer.zero_grad(set_to_none=True)
         total.backward()
-        torch.nn.utils.clip_grad_norm_(self.loaded.model.parameters(), GRADIENT_NORM)
+        torch.nn.utils.clip_grad_norm_(self.trained.parameters(), GRADIENT_NORM)
         self.optimizer.step()
         return {name: loss.item() for name, (_, loss) in losses.items()}
 
@@ -135,7 +139,8 @@ class Pretrainer:
         """Stage 1: answers behind true words, and plain language."""
         draw = self.sampler.draw(step)
         true = self.words.true_tokens(self.words.targets(draw.views, draw.mirrored), self.device)
-        return {"reading": (1.0, self.answer_loss(draw, true))} | self.language_losses(step)
+        answers, pointing = self.answer_loss(draw, true, step)
+        return {"reading": (1.0, answers)} | pointing | self.language_losses(step)
 
     def word_losses(self, step: int) -> Losses:
         """Stage 2: how well visual tokens name what their cells show."""
@@ -146,7 +151,8 @@ class Pretrainer:
         """Stage 3: answers about real views, plain language, and the words with a small weight."""
         draw = self.sampler.draw(step)
         visual = self.visual(draw)
-        losses = {"answers": (1.0, self.answer_loss(draw, visual))} | self.language_losses(step)
+        answers, pointing = self.answer_loss(draw, visual, step)
+        losses = {"answers": (1.0, answers)} | pointing | self.language_losses(step)
         if self.words and self.options.word_weight:
             named = self.words.loss(visual, self.words.targets(draw.views, draw.mirrored))
             losses["words"] = (self.options.word_weight, named)
@@ -159,20 +165,27 @@ class Pretrainer:
         pixels = self.loaded.preprocess(rgb).to(self.device)[:, None]
         return self.loaded.encode_views(pixels, *rgb.shape[1:3])
 
-    def answer_loss(self, draw: Draw, visual: torch.Tensor) -> torch.Tensor:
-        """Mean over questions of the mean cross-entropy of their answer tokens."""
+    def answer_loss(self, draw: Draw, visual: torch.Tensor, step: int) -> tuple[torch.Tensor, Losses]:
+        """Mean over questions of the mean cross-entropy of their answer tokens, and the loss of the pointing questions."""
         loaded, device = self.loaded, self.device
         prefix = loaded.prefix(1, *loaded.image_size)
         head = prefix_embeds(loaded, prefix, visual)
-        text = pack([[self._question(q, a) for q, a in asked] for asked in draw.questions]).to(device)
+        pointed = self.pointing.draw(draw, step)
+        answered = [[self._question(q, a) for q, a in asked] for asked in draw.questions]
+        both = [[*own, *(p.question for p in more)] for own, more in zip(answered, pointed, strict=True)]
+        text = pack(both).to(device)
         hidden = loaded.language(
             torch.cat([head, loaded.embed(text.ids)], dim=1),
             block_positions(torch.from_numpy(prefix.positions).to(device), prefix.next_position, text.offset),
             block_mask(head.shape[1], text.block),
-        )[-1][:, head.shape[1] :]
-        logits = loaded.logits(hidden.flatten(0, 1)[text.target_rows]).float()
-        losses = cross_entropy(logits, text.target_ids, reduction="none")
-        return mean_per_question(losses, text.target_question, len(text.scene)).mean()
+        )[-1]
+        after = hidden[:, head.shape[1] :].flatten(0, 1)
+        losses = cross_entropy(loaded.logits(after[text.target_rows]).float(), text.target_ids, reduction="none")
+        answers = mean_per_question(losses, text.target_question, len(text.scene)).sum() / sum(map(len, answered))
+        if not len(text.ground_rows):
+            return answers, {}
+        states = hidden[:, torch.from_numpy(prefix.visual_index).to(device)]
+        return answers, {"pointing": (1.0, self.pointing.loss(pointed, visual, states, after[text.ground_rows]))}
 
     def language_losses(self, step: int) -> Losses:
         """Mean cross-entropy per token of some sentences without any view."""
@@ -204,7 +217,7 @@ class Pretrainer:
         return self._questions[key]
 
     def _checkpoint(self, step: int) -> None:
-        self.checkpoints.save(step, self.loaded.model, self.optimizer)
+        self.checkpoints.save(step, self.trained, self.optimizer)
         latest = self.checkpoints.latest()
         if latest is not None:
             (latest / "curve.json").write_text(json.dumps(self.curve), encoding="utf-8")
@@ -214,18 +227,19 @@ def _stages(options: PretrainOptions, words: bool) -> list[Stage]:
     """The stages of a run; without annotated objects only the last one, with the vision tower at full rate."""
     if not words:
         return [Stage("answer", options.steps, options.learning_rate, options.learning_rate)]
+    tower = options.learning_rate * (options.vision_rate if options.word_steps else 1.0)
     stages = [
         Stage("reading", options.reading_steps, options.reading_learning_rate, 0.0),
         Stage("word", options.word_steps, options.word_learning_rate, options.word_learning_rate),
-        Stage("answer", options.steps, options.learning_rate, options.vision_rate * options.learning_rate),
+        Stage("answer", options.steps, options.learning_rate, tower),
     ]
     return [stage for stage in stages if stage.steps]
 
 
-def _optimizer(loaded: TransformersBackbone, options: PretrainOptions) -> torch.optim.AdamW:
+def _optimizer(loaded: TransformersBackbone, head: torch.nn.Module, options: PretrainOptions) -> torch.optim.AdamW:
     """AdamW over vision tower and the rest; weight decay on matrices only."""
     vision = {id(p) for p in loaded.vision_parameters()}
-    parameters = [p for p in loaded.model.parameters() if p.requires_grad]
+    parameters = [p for p in loaded.model.parameters() if p.requires_grad] + list(head.parameters())
     groups: list[dict[str, Any]] = []
     for tower in (False, True):
         own = [p for p in parameters if (id(p) in vision) == tower]

@@ -82,6 +82,8 @@ class CellWords:
 
     def coverage(self, view: View, mirror: bool) -> tuple[list[tuple[str, str]], NDArray[np.float32]]:
         """(category, colour) of a scene's objects and the share (N,cells) of a view's cells that each covers."""
+        if not self:
+            return [], np.zeros((0, 0), dtype=np.float32)
         self._scene(view.scene_id)
         record = self._index.records[view.scene_id]
         share = self._coverage[view.scene_id][:, record.frame_ids.index(view.frame_id)].astype(np.float32)

@@ -103,13 +103,13 @@ def test_each_stage_changes_only_what_it_should(trainer: loop.Pretrainer) -> Non
 
     assert [s.name for s in trainer.stages] == ["reading", "word", "answer"]
     before = snapshot()
-    assert set(trainer.step(0)) == {"reading", "language"}
+    assert set(trainer.step(0)) == {"reading", "language", "pointing"}
     assert changed(before) == {"language_model", "image_newline"}
     before = snapshot()
     assert set(trainer.step(3)) == {"words"}
     assert changed(before) - {"image_newline"} == {"vision_tower", "multi_modal_projector"}
     before = snapshot()
-    assert set(trainer.step(6)) == {"answers", "words", "language"}
+    assert set(trainer.step(6)) == {"answers", "words", "language", "pointing"}
     assert changed(before) == {"language_model", "image_newline", "vision_tower", "multi_modal_projector"}
     rates = {g["vision"]: g["lr"] for g in trainer.optimizer.param_groups}
     assert rates[True] == pytest.approx(0.1 * rates[False])

@@ -19,7 +19,17 @@ from pipeline.provenance import canonical_json, code_digest, package_file
 _CODE: dict[str, tuple[str, ...]] = {
     "prepare": ("steps.prepare", "index", "frames"),
     "pretrain_teacher": ("steps.pretrain_teacher", "index", "grid"),
-    "pretrain_backbone": ("steps.pretrain_backbone", "mllm.pretrain2d", "prompts", "grid"),
+    "pretrain_backbone": (
+        "steps.pretrain_backbone",
+        "mllm.pretrain2d",
+        "alignment.head",
+        "alignment.losses",
+        "training.packing",
+        "training.optimizer",
+        "geometry",
+        "prompts",
+        "grid",
+    ),
     "extract": ("steps.extract", "features", "grid", "geometry", "index"),
     "train": ("steps.train", "alignment", "training", "prompts", "grid", "geometry", "index"),
     "predict": (

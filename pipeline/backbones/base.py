@@ -44,7 +44,7 @@ class Prefix:
     ``input_ids`` int64 (P,); ``visual_index`` int64 (V*N,): positions of visual tokens in view, row, column order;
     ``positions`` int64 (A,P): position ids (A = 1 for 1-D, 3 for M-RoPE t,h,w); ``next_position``: where text goes on.
     Newline/separator tokens that the family inserts are in ``input_ids`` and not in ``visual_index``; if such a token has
-    a learned embedding outside the table, ``extra_index``/``extra_name`` say where it goes (LLaVA's ``image_newline``).
+    a learned embedding outside the table, ``extra_index`` says where it goes (LLaVA's ``image_newline``).
     """
 
     input_ids: NDArray[np.int64]

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, ClassVar
 
 from pipeline.mllm.chat import INTERNVL, ChatFormat
-from pipeline.mllm.member import TransformersMember
+from pipeline.mllm.member import FAMILY_CODE, TransformersMember
 
 if TYPE_CHECKING:
     from pipeline.mllm.loaded import TransformersBackbone
@@ -14,17 +14,7 @@ if TYPE_CHECKING:
 class InternVL(TransformersMember):
     """InternVL."""
 
-    code: ClassVar[tuple[str, ...]] = (
-        "mllm.internvl",
-        "mllm.loaded",
-        "mllm.initial",
-        "mllm.models",
-        "mllm.chat",
-        "mllm.images",
-        "mllm.tokenizer",
-        "mllm.member",
-        "mllm.assemble",
-    )
+    code: ClassVar[tuple[str, ...]] = ("mllm.internvl", *FAMILY_CODE)
     chat: ClassVar[ChatFormat] = INTERNVL
 
     def family(self) -> type[TransformersBackbone]:

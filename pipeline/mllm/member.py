@@ -17,6 +17,19 @@ if TYPE_CHECKING:
     from pipeline.mllm.loaded import TransformersBackbone
 
 
+FAMILY_CODE = (
+    "mllm.loaded",
+    "mllm.initial",
+    "mllm.models",
+    "mllm.chat",
+    "mllm.images",
+    "mllm.tokenizer",
+    "mllm.member",
+    "mllm.assemble",
+)
+"""Package modules that every family's results depend on, besides its own."""
+
+
 class PretrainOptions(Options):
     """2D pretraining of a backbone that is built here: questions about single views, no 3D facts."""
 

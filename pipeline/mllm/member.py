@@ -35,23 +35,26 @@ class PretrainOptions(Options):
 
     dataset: str = Field("rooms", description="Dataset (config key) whose training views it learns from.")
     vocabulary: int = Field(1000, ge=300, le=32_000, description="Tokens of the tokenizer trained on the dataset's texts.")
+    referring_steps: int = Field(70, ge=0, description="Steps of stage 1, language: what a description is about.")
+    referring_per_step: int = Field(64, ge=1, le=4096, description="Descriptions in a step of stage 1.")
+    referring_learning_rate: float = Field(1e-3, gt=0, le=0.1, description="Peak learning rate of stage 1 (AdamW).")
     reading_steps: int = Field(
-        900, ge=0, description="Steps of stage 1, language: questions behind cells that are given as true words."
+        300, ge=0, description="Steps of stage 2, reading: questions behind cells that are given as true words."
     )
-    reading_learning_rate: float = Field(3e-3, gt=0, le=0.1, description="Peak learning rate of stage 1 (AdamW).")
-    word_steps: int = Field(700, ge=0, description="Steps of stage 2, vision: cells are drawn to the words of what they show.")
-    word_views_per_step: int = Field(16, ge=1, le=4096, description="Single views in a step of stage 2.")
-    word_learning_rate: float = Field(3e-3, gt=0, le=0.1, description="Peak learning rate of stage 2.")
-    steps: int = Field(300, ge=1, description="Steps of stage 3, both: questions about views.")
-    learning_rate: float = Field(2e-3, gt=0, le=0.1, description="Peak learning rate of stage 3.")
+    reading_learning_rate: float = Field(2e-3, gt=0, le=0.1, description="Peak learning rate of stage 2.")
+    word_steps: int = Field(1200, ge=0, description="Steps of stage 3, vision: cells are drawn to the words of what they show.")
+    word_views_per_step: int = Field(16, ge=1, le=4096, description="Single views in a step of stage 3.")
+    word_learning_rate: float = Field(3e-3, gt=0, le=0.1, description="Peak learning rate of stage 3.")
+    steps: int = Field(150, ge=1, description="Steps of stage 4, all: questions about views.")
+    learning_rate: float = Field(1.5e-3, gt=0, le=0.1, description="Peak learning rate of stage 4.")
     vision_rate: float = Field(
-        0.1, ge=0, le=1, description="Vision tower's share of the learning rate in stage 3 (after stage 2)."
+        0.1, ge=0, le=1, description="Vision tower's share of the learning rate in stage 4 (after stage 3)."
     )
-    word_weight: float = Field(0.3, ge=0, description="Weight of the cells' words beside the questions in stage 3.")
-    views_per_step: int = Field(6, ge=1, le=4096, description="Single views in a step of stages 1 and 3.")
+    word_weight: float = Field(0.3, ge=0, description="Weight of the cells' words beside the questions in stage 4.")
+    views_per_step: int = Field(12, ge=1, le=4096, description="Single views in a step of stages 2 and 4.")
     pointing_per_view: int = Field(4, ge=0, le=64, description="Pointing questions per view (the red chair: which cells?).")
     questions_per_view: int = Field(6, ge=1, le=64, description="Questions packed behind one view.")
-    texts_per_step: int = Field(3, ge=0, le=1024, description="Sentences without any view in a step (plain language).")
+    texts_per_step: int = Field(12, ge=0, le=1024, description="Sentences without any view in a step of stages 2 and 4.")
     warmup: float = Field(0.05, ge=0, le=0.5, description="Share of a stage with rising learning rate; cosine after it.")
     weight_decay: float = Field(0.02, ge=0, le=1, description="AdamW's weight decay (matrices only).")
     held_out: float = Field(0.05, gt=0, lt=0.5, description="Last share of the scenes, kept for the reported accuracy.")

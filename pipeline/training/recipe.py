@@ -74,7 +74,7 @@ class Recipe(Options):
     epochs: float | None = Field(
         None, gt=0, description="Passes over the training samples instead of `steps` (paper: 1); needs `steps: null`."
     )
-    learning_rate: float = Field(1e-3, gt=0, lt=1, description="Peak rate of LLM and visual projector (paper: 1e-5).")
+    learning_rate: float = Field(2e-3, gt=0, lt=1, description="Peak rate of LLM and visual projector (paper: 1e-5).")
     vision_learning_rate: float = Field(
         0.0, ge=0, lt=1, description="Peak rate of the vision tower (paper: 2e-6); 0 freezes it."
     )

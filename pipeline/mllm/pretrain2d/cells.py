@@ -117,8 +117,16 @@ class CellWords:
         return named + (visual.float().norm(dim=-1) / TOKEN_NORM - 1).square().mean()
 
     def true_tokens(self, targets: torch.Tensor, device: str) -> torch.Tensor:
-        """Stand-ins (n, cells, C) for visual tokens: the mean embedding of each cell's words, of norm TOKEN_NORM."""
+        """Stand-ins (..., C) for visual tokens: the mean embedding of each cell's words (..., words), of norm TOKEN_NORM."""
         return TOKEN_NORM * normalize(targets.to(device) @ self._words(torch.device(device)), dim=-1)
+
+    def name_tokens(self, names: Sequence[tuple[str, ...]], device: str) -> torch.Tensor:
+        """Stand-ins (n, C) for visual tokens that show nothing but one thing each, called by these words."""
+        targets = torch.zeros(len(names), len(self._ids))
+        for row, name in zip(targets, names, strict=True):
+            for columns in (self._columns[word] for word in name if word in self._columns):
+                row[columns] = 1.0 / len(columns)
+        return self.true_tokens(targets, device)
 
     def _words(self, device: torch.device) -> torch.Tensor:
         """Unit embeddings (words, C)."""

@@ -1,12 +1,13 @@
-"""The 2D pretraining loop in three stages, in the order in which released MLLMs are made.
+"""The 2D pretraining loop in four stages, in the order in which released MLLMs are made.
 
-1. Language: questions about views whose cells are given as true words (cells.py), and plain sentences. The language
+1. Language: what a description is about (referring.py); no views at all.
+2. Reading: questions and pointing behind cells that are given as true words (cells.py), and plain sentences. The language
    model learns to answer and to look things up; no pixels yet.
-2. Vision: the tower and the projector learn to say each cell in the language model's words, which stay as they are.
-3. Both: questions about real views, the tower with a small learning rate.
+3. Vision: the tower and the projector learn to say each cell in the language model's words, which stay as they are.
+4. All: questions about real views, the tower with a small learning rate.
 
-Stages 1 and 2 need annotated objects; a dataset without them goes straight to stage 3, at full rate for all. Losses are
-cross-entropy on answer tokens only.
+The first three need annotated objects; a dataset without them goes straight to stage 4, at full rate for all. Answers are
+learned by cross-entropy on their tokens, references by InfoNCE.
 """
 
 from __future__ import annotations
@@ -27,6 +28,7 @@ from pipeline.mllm.loaded import TransformersBackbone
 from pipeline.mllm.member import PretrainOptions
 from pipeline.mllm.pretrain2d.cells import CellWords
 from pipeline.mllm.pretrain2d.pointing import Pointing
+from pipeline.mllm.pretrain2d.referring import Referring
 from pipeline.mllm.pretrain2d.views import Draw, ViewImages, ViewQuestion, ViewSampler
 from pipeline.progress import Progress
 from pipeline.prompts import user_text
@@ -47,7 +49,7 @@ LANGUAGE_WEIGHT = 0.25
 class Stage:
     """``steps`` of a stage; peak learning rates of the vision tower and of everything else."""
 
-    name: Literal["reading", "word", "answer"]
+    name: Literal["referring", "reading", "word", "answer"]
     steps: int
     rate: float
     vision_rate: float
@@ -69,6 +71,7 @@ class Pretrainer:
         sampler: ViewSampler,
         images: ViewImages,
         words: CellWords,
+        referring: Referring,
         sentences: list[str],
         options: PretrainOptions,
         folder: Path,
@@ -76,7 +79,7 @@ class Pretrainer:
         device: str,
     ):
         self.loaded, self.sampler, self.images, self.words, self.options = loaded, sampler, images, words, options
-        self.device = device
+        self.device, self.referring = device, referring
         self.checkpoints = Checkpoints(folder, digest)
         self.pointing = Pointing(words, loaded, per_view=options.pointing_per_view if words else 0, seed=options.seed)
         self.pointing.head.to(device)
@@ -86,7 +89,7 @@ class Pretrainer:
         self._questions: dict[tuple[str, str], Question] = {}
         self.word_sampler = sampler.with_views_per_step(options.word_views_per_step)
         self.curve: list[dict[str, float]] = []
-        self.stages = _stages(options, bool(words))
+        self.stages = _stages(options, bool(words), bool(referring))
         self.steps = sum(stage.steps for stage in self.stages)
 
     def run(self) -> list[dict[str, float]]:
@@ -135,20 +138,25 @@ class Pretrainer:
             step -= stage.steps
         return self.stages[-1], 0
 
+    def referring_losses(self, step: int) -> Losses:
+        """Stage 1: what descriptions are about."""
+        described = self.referring.loss(self.referring.draw(step), self.pointing.head, self.device)
+        return {"referring": (1.0, described)}
+
     def reading_losses(self, step: int) -> Losses:
-        """Stage 1: answers behind true words, and plain language."""
+        """Stage 2: answers behind true words, and plain language."""
         draw = self.sampler.draw(step)
         true = self.words.true_tokens(self.words.targets(draw.views, draw.mirrored), self.device)
         answers, pointing = self.answer_loss(draw, true, step)
         return {"reading": (1.0, answers)} | pointing | self.language_losses(step)
 
     def word_losses(self, step: int) -> Losses:
-        """Stage 2: how well visual tokens name what their cells show."""
+        """Stage 3: how well visual tokens name what their cells show."""
         draw = self.word_sampler.draw(step)
         return {"words": (1.0, self.words.loss(self.visual(draw), self.words.targets(draw.views, draw.mirrored)))}
 
     def answer_losses(self, step: int) -> Losses:
-        """Stage 3: answers about real views, plain language, and the words with a small weight."""
+        """Stage 4: answers about real views, plain language, and the words with a small weight."""
         draw = self.sampler.draw(step)
         visual = self.visual(draw)
         answers, pointing = self.answer_loss(draw, visual, step)
@@ -223,12 +231,13 @@ class Pretrainer:
             (latest / "curve.json").write_text(json.dumps(self.curve), encoding="utf-8")
 
 
-def _stages(options: PretrainOptions, words: bool) -> list[Stage]:
+def _stages(options: PretrainOptions, words: bool, referring: bool) -> list[Stage]:
     """The stages of a run; without annotated objects only the last one, with the vision tower at full rate."""
     if not words:
         return [Stage("answer", options.steps, options.learning_rate, options.learning_rate)]
     tower = options.learning_rate * (options.vision_rate if options.word_steps else 1.0)
     stages = [
+        Stage("referring", options.referring_steps if referring else 0, options.referring_learning_rate, 0.0),
         Stage("reading", options.reading_steps, options.reading_learning_rate, 0.0),
         Stage("word", options.word_steps, options.word_learning_rate, options.word_learning_rate),
         Stage("answer", options.steps, options.learning_rate, tower),
@@ -254,4 +263,4 @@ def _read_curve(checkpoint: Path) -> list[dict[str, float]]:
 
 
 def _means(losses: list[dict[str, float]]) -> dict[str, float]:
-    return {key: round(float(np.mean([entry[key] for entry in losses])), 5) for key in losses[0]}
+    return {key: round(float(np.mean([entry[key] for entry in losses if key in entry])), 5) for key in losses[0]}

@@ -16,15 +16,12 @@ from numpy.typing import NDArray
 
 from pipeline.alignment.head import GroundingHead
 from pipeline.alignment.losses import grounding_loss
-from pipeline.backbones.base import GROUND_TOKEN
 from pipeline.mllm.loaded import TransformersBackbone
 from pipeline.mllm.pretrain2d.cells import CellWords
+from pipeline.mllm.pretrain2d.referring import GroundQuestions
 from pipeline.mllm.pretrain2d.views import Draw
-from pipeline.mllm.tokenizer import token_id
-from pipeline.prompts import user_text
 from pipeline.provenance import seed_for
-from pipeline.scene import Sample
-from pipeline.training.packing import Question, make_question
+from pipeline.training.packing import Question
 
 SHOWN = 0.15
 """A cell shows an object that covers at least this share of it, and does not below ABSENT; cells between are left out."""
@@ -47,7 +44,7 @@ class Pointing:
 
     def __init__(self, words: CellWords, loaded: TransformersBackbone, *, per_view: int, seed: int):
         self._words, self._loaded, self._per_view, self._seed = words, loaded, per_view, seed
-        self._questions: dict[str, Question] = {}
+        self._question = GroundQuestions(loaded)
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed_for("pointing head", seed))
             self.head = GroundingHead(loaded.hidden_size)
@@ -74,14 +71,6 @@ class Pointing:
         covered = coverage[fits].max(0, initial=0.0)
         shown = covered >= SHOWN
         return Pointed(self._question(text), shown, shown | (covered < ABSENT))
-
-    def _question(self, text: str) -> Question:
-        if text not in self._questions:
-            loaded = self._loaded
-            asked = loaded.question_ids(user_text(Sample("", "", "", "grounding", text=text)))
-            ground = token_id(loaded.tokenizer, GROUND_TOKEN)
-            self._questions[text] = make_question(asked, loaded.answer_ids(GROUND_TOKEN), ground_id=ground, coord_id=-1)
-        return self._questions[text]
 
     def loss(
         self, asked: list[list[Pointed]], visual: torch.Tensor, states: torch.Tensor, queries: torch.Tensor

@@ -12,6 +12,7 @@ from pipeline.mllm.loaded import TransformersBackbone
 from pipeline.mllm.member import TransformersMember
 from pipeline.mllm.pretrain2d.cells import CellWords
 from pipeline.mllm.pretrain2d.loop import Pretrainer
+from pipeline.mllm.pretrain2d.referring import Referring
 from pipeline.mllm.pretrain2d.scores import held_out_scores
 from pipeline.mllm.pretrain2d.texts import dataset_texts, sentences, tokenizer_corpus
 from pipeline.mllm.pretrain2d.views import ViewImages, ViewSampler, hold_out, read_views
@@ -34,7 +35,9 @@ def pretrain(member: TransformersMember, index: SceneIndex, folder: Path, *, dig
         views, views_per_step=options.views_per_step, questions_per_view=options.questions_per_view, seed=options.seed
     )
     words = CellWords(index, views, loaded)
-    trainer = Pretrainer(loaded, sampler, images, words, sentences(texts), options, folder, digest, device)
+    scenes = list(dict.fromkeys(view.scene_id for view in views))
+    referring = Referring(index, scenes, words, loaded, per_step=options.referring_per_step, seed=options.seed)
+    trainer = Pretrainer(loaded, sampler, images, words, referring, sentences(texts), options, folder, digest, device)
     curve = trainer.run()
     figures = {
         "loss": curve,

@@ -16,11 +16,15 @@ from pipeline.index import SceneIndex
 from pipeline.mllm.initial import EMBEDDING_STD, sine_positions
 from pipeline.mllm.pretrain2d import loop
 from pipeline.mllm.pretrain2d.cells import MARGIN_M, TOKEN_NORM, CellWords
+from pipeline.mllm.pretrain2d.referring import Referring
 from pipeline.mllm.pretrain2d.run import pretrain
 from pipeline.mllm.pretrain2d.texts import dataset_texts, sentences, tokenizer_corpus
 from pipeline.mllm.pretrain2d.views import View, ViewImages, ViewSampler, read_views
 
-STAGES = {"reading_steps": 3, "word_steps": 3, "steps": 3, "word_views_per_step": 8, "views_per_step": 4, "checkpoint_steps": 2}
+STAGES = {
+    **{f"{stage}steps": 3 for stage in ("referring_", "reading_", "word_", "")},
+    **{"referring_per_step": 8, "word_views_per_step": 8, "views_per_step": 4, "checkpoint_steps": 2},
+}
 
 
 def _member(**changes: Any) -> Any:
@@ -40,7 +44,8 @@ def trainer(tiny_rooms: SceneIndex, tmp_path_factory: pytest.TempPathFactory) ->
     sampler = ViewSampler(views, views_per_step=4, questions_per_view=3, seed=0)
     words = CellWords(tiny_rooms, views, loaded)
     images = ViewImages(tiny_rooms, loaded.image_size)
-    return loop.Pretrainer(loaded, sampler, images, words, sentences(texts), options, folder, "d", "cpu")
+    referring = Referring(tiny_rooms, [r.scene_id for r in tiny_rooms.split("train")], words, loaded, per_step=8, seed=0)
+    return loop.Pretrainer(loaded, sampler, images, words, referring, sentences(texts), options, folder, "d", "cpu")
 
 
 def test_targets_are_the_shares_of_the_pixels_objects(tiny_rooms: SceneIndex, trainer: loop.Pretrainer) -> None:
@@ -101,15 +106,18 @@ def test_each_stage_changes_only_what_it_should(trainer: loop.Pretrainer) -> Non
         now = dict(trainer.loaded.model.named_parameters())
         return {n.split(".")[1] for n, p in before.items() if not torch.equal(p, now[n])}
 
-    assert [s.name for s in trainer.stages] == ["reading", "word", "answer"]
+    assert [s.name for s in trainer.stages] == ["referring", "reading", "word", "answer"]
     before = snapshot()
-    assert set(trainer.step(0)) == {"reading", "language", "pointing"}
+    assert set(trainer.step(0)) == {"referring"}
+    assert changed(before) == {"language_model"}
+    before = snapshot()
+    assert set(trainer.step(3)) == {"reading", "language", "pointing"}
     assert changed(before) == {"language_model", "image_newline"}
     before = snapshot()
-    assert set(trainer.step(3)) == {"words"}
+    assert set(trainer.step(6)) == {"words"}
     assert changed(before) - {"image_newline"} == {"vision_tower", "multi_modal_projector"}
     before = snapshot()
-    assert set(trainer.step(6)) == {"answers", "words", "language", "pointing"}
+    assert set(trainer.step(9)) == {"answers", "words", "language", "pointing"}
     assert changed(before) == {"language_model", "image_newline", "vision_tower", "multi_modal_projector"}
     rates = {g["vision"]: g["lr"] for g in trainer.optimizer.param_groups}
     assert rates[True] == pytest.approx(0.1 * rates[False])
@@ -122,7 +130,7 @@ def test_resuming_across_stages_gives_the_same_weights(
     step = loop.Pretrainer.step
 
     def stopping(self: Any, number: int) -> dict[str, float]:
-        if number == 5:
+        if number == 7:
             raise KeyboardInterrupt
         return step(self, number)
 
@@ -133,7 +141,7 @@ def test_resuming_across_stages_gives_the_same_weights(
     figures = pretrain(_member(), tiny_rooms, tmp_path / "parts", digest="d", device="cpu")
     one, two = (load_file(tmp_path / name / "model.safetensors") for name in ("whole", "parts"))
     assert all(torch.equal(one[k], two[k]) for k in one)
-    assert [point["step"] for point in figures["loss"]] == list(range(1, 10))
+    assert [point["step"] for point in figures["loss"]] == list(range(1, 13))
     assert {"caption", "category", "color", "count", "exists"} >= set(figures["held_out"])
 
 

@@ -57,6 +57,7 @@ format: setup
 	ruff check --fix .
 	ruff format .
 	snakefmt Snakefile workflow
+	python -m pipeline schema > workflow/schemas/config.schema.json
 
 clean:
 	@rm -rf results/* .snakemake

@@ -172,6 +172,18 @@ def _checked_recipe_name(name: str) -> None:
         raise ConfigError(f"{name!r} is not a name", where=f"config.yaml: recipes.{name}", allowed="[a-z0-9_]+")
 
 
+def json_schema() -> dict[str, Any]:
+    """JSON schema of config.yaml: sections, study, recipes. Members' own options stay open: a folder is their registry."""
+    schema = ConfigFile.model_json_schema()
+    recipe = Recipe.model_json_schema()
+    schema["$defs"] |= recipe.pop("$defs", {}) | {"Recipe": recipe}
+    member = {"type": "object", "properties": {"kind": {"type": "string"}}}
+    for section in (*registry.INTERFACES, "recipes"):
+        entry = {"$ref": "#/$defs/Recipe"} if section == "recipes" else member
+        schema["properties"][section]["additionalProperties"] = {"anyOf": [entry, {"type": "null"}]}
+    return schema
+
+
 def merge(base: dict[str, Any], update: Mapping[str, Any]) -> dict[str, Any]:
     """Deep-merge mappings, replace everything else (Snakemake's rule for several config files)."""
     for key, value in update.items():

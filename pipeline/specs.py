@@ -22,6 +22,8 @@ _CODE: dict[str, tuple[str, ...]] = {
     "pretrain_backbone": (
         "steps.pretrain_backbone",
         "mllm.pretrain2d",
+        "benchmarks.scanrefer",
+        "benchmarks._annotations",
         "alignment.head",
         "alignment.losses",
         "training.packing",

@@ -11,23 +11,32 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from pydantic import Field
+
 from pipeline.conventions import checked_id
 from pipeline.errors import AnnotationError, DataError
 from pipeline.options import Options
 from pipeline.scene import Sample, SceneObject, SceneRecord
 
 if TYPE_CHECKING:
+    from pipeline.benchmarks.base import Benchmark
     from pipeline.index import SceneIndex
 
 
 class AnnotationOptions(Options):
-    """Options that every benchmark with annotation files has.
+    """Options that every benchmark with annotation files has."""
 
-    ``skip_missing_scenes``: leave out entries about scenes that the prepared split does not have (they are counted on
-    stderr) instead of refusing the file. Scores are then of a subset and not comparable with published ones.
-    """
+    skip_missing_scenes: bool = Field(
+        False,
+        description="Leave out entries about scenes that the prepared split does not have (counted on stderr) instead of "
+        "refusing the file. Scores are then of a subset and not comparable with published ones.",
+    )
 
-    skip_missing_scenes: bool = False
+
+class TextAnnotationOptions(AnnotationOptions):
+    """Options of benchmarks whose answers are scored as captions."""
+
+    meteor: bool = Field(True, description="Score METEOR too; false leaves it out (it needs a Java runtime).")
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,14 +124,19 @@ def read_entries(paths: Iterable[Path]) -> list[Entry]:
     return [entry for path in paths for entry in as_entries(read_json(path), path)]
 
 
-def in_split(
-    entries: Sequence[Entry], index: SceneIndex, split: str, *, benchmark: str, skip_missing: bool
-) -> list[tuple[Entry, SceneRecord]]:
+def read_in_split(kind: str, benchmark: Benchmark, index: SceneIndex, split: str) -> list[tuple[Entry, SceneRecord]]:
+    """Entries of the annotation files of ``kind`` for a split with their scenes, in file order (see ``in_split``)."""
+    return in_split(read_entries(index.annotation_files(kind, split)), benchmark, index, split)
+
+
+def in_split(entries: Sequence[Entry], benchmark: Benchmark, index: SceneIndex, split: str) -> list[tuple[Entry, SceneRecord]]:
     """Entries with the scenes they are about, in file order.
 
-    Entries about scenes that are not in the prepared split are refused, or left out and counted on stderr when
-    ``skip_missing``. Scene ids are checked before anything else uses them.
+    Entries about scenes that are not in the prepared split are refused, or left out and counted on stderr with the option
+    ``skip_missing_scenes``. Scene ids are checked before anything else uses them.
     """
+    options = benchmark.options
+    assert isinstance(options, AnnotationOptions)
     records = {record.scene_id: record for record in index.split(split)}
     kept: list[tuple[Entry, SceneRecord]] = []
     missing: dict[str, int] = {}
@@ -135,11 +149,11 @@ def in_split(
             first = first or entry.where
             missing[scene_id] = missing.get(scene_id, 0) + 1
     if missing:
-        _report_missing(missing, first, len(entries), benchmark=benchmark, split=split, skip=skip_missing)
+        _report_missing(missing, first, len(entries), benchmark.name, split, skip=options.skip_missing_scenes)
     return kept
 
 
-def _report_missing(missing: dict[str, int], first: str, total: int, *, benchmark: str, split: str, skip: bool) -> None:
+def _report_missing(missing: dict[str, int], first: str, total: int, benchmark: str, split: str, *, skip: bool) -> None:
     named = ", ".join(sorted(missing)[:5]) + (", ..." if len(missing) > 5 else "")
     what = (
         f"{sum(missing.values())} of {total} entries of {benchmark} are about {len(missing)} scenes that are not in the "

@@ -75,3 +75,19 @@ class Benchmark(ABC):
     @abstractmethod
     def score(self, samples: Sequence[Sample], answers: Sequence[Answer], index: SceneIndex) -> list[MetricResult]:
         """Exact official metrics over all samples and per subset. ``answers[i]`` belongs to ``samples[i]``."""
+
+
+class RepresentationBenchmark(Benchmark):
+    """A benchmark that asks nothing: it measures the visual tokens of the model itself, one sample per scene."""
+
+    task: ClassVar[Task] = "representation"
+
+    @property
+    @abstractmethod
+    def layer(self) -> int:
+        """Which states are measured, as in ``LoadedBackbone.language`` (-1: after the last norm)."""
+
+    @abstractmethod
+    def measure(self, states: NDArray[np.float32], points: NDArray[np.float32], valid: NDArray[np.bool_]) -> ModelOutput:
+        """Measure one scene: ``states`` (V,N,C) of visual tokens, the mean world ``points`` (V,N,3) in metres that their
+        cells show, and whether a cell has any (``valid`` (V,N))."""

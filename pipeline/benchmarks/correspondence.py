@@ -13,9 +13,12 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
+from numpy.typing import NDArray
 from pydantic import Field
 
-from pipeline.benchmarks.base import Benchmark, MetricResult
+from pipeline.benchmarks.base import MetricResult, RepresentationBenchmark
+from pipeline.geometry import voxel_ids
+from pipeline.metrics.correspondence import correspondence
 from pipeline.metrics.results import Results
 from pipeline.options import Options
 from pipeline.scene import Answer, ModelOutput, Sample
@@ -25,20 +28,30 @@ if TYPE_CHECKING:
 
 
 class CorrespondenceOptions(Options):
-    """``voxel_m``: edge of a voxel in metres. ``layer``: as in ``LoadedBackbone.language`` (-1: after the last norm)."""
+    """What counts as the same place, and whose states are compared."""
 
-    voxel_m: float = Field(default=0.1, gt=0)
-    layer: int = -1
+    voxel_m: float = Field(0.1, gt=0, description="Edge of a voxel in metres (paper: 0.1, for 14 x 14 tokens a view).")
+    layer: int = Field(-1, description="LLM layer whose states are compared; -1: after the last norm (paper).")
 
 
-class CorrespondenceBenchmark(Benchmark):
+class CorrespondenceBenchmark(RepresentationBenchmark):
     """Mean cosine of visual tokens that see the same place from different views."""
 
     options_model = CorrespondenceOptions
-    code = ("metrics.correspondence",)
-    task = "representation"
+    code = ("metrics.correspondence", "geometry")
     headline = "same_voxel"
     options: CorrespondenceOptions
+
+    @property
+    def layer(self) -> int:
+        return self.options.layer
+
+    def measure(self, states: NDArray[np.float32], points: NDArray[np.float32], valid: NDArray[np.bool_]) -> ModelOutput:
+        """Mean cosine of states of different views in the same voxel (``value``) and in different ones (``scores``)."""
+        found = correspondence(states, voxel_ids(points, valid, self.options.voxel_m))
+        value = found.same_voxel if found.same_pairs and math.isfinite(found.same_voxel) else None
+        different = found.different_voxel if found.different_pairs else 0.0
+        return ModelOutput(value=value, count=found.same_pairs, scores=(different, float(found.different_pairs)))
 
     def samples(self, index: SceneIndex, split: str) -> list[Sample]:
         """One sample per scene, in manifest order; the sample's id is the scene's."""

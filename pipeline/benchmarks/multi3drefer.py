@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from pydantic import Field
 
-from pipeline.benchmarks._annotations import AnnotationOptions, Entry, ObjectTable, in_split, read_entries, unique_samples
+from pipeline.benchmarks._annotations import AnnotationOptions, Entry, ObjectTable, read_in_split, unique_samples
 from pipeline.benchmarks.base import Benchmark, MetricResult
 from pipeline.metrics.boxes import THRESHOLDS, as_boxes, chance_f1, choose_cumulative, query_f1, usable_choice
 from pipeline.metrics.results import Results
@@ -30,9 +30,11 @@ EVAL_TYPES = ("zt_w_d", "zt_wo_d", "st_w_d", "st_wo_d", "mt")
 
 
 class Multi3DReferOptions(AnnotationOptions):
-    """``cumulative_probability``: candidates are taken until their probabilities sum to this."""
+    """How many candidates are taken."""
 
-    cumulative_probability: float = Field(default=0.4, gt=0, le=1)
+    cumulative_probability: float = Field(
+        0.4, gt=0, le=1, description="Candidates are taken until their probabilities sum to this (reference: 0.4)."
+    )
 
 
 def targets_fit(eval_type: str, targets: int) -> bool:
@@ -53,13 +55,7 @@ class Multi3DRefer(Benchmark):
 
     def samples(self, index: SceneIndex, split: str) -> list[Sample]:
         """One sample per description, id ``scene|annotation``, in file order."""
-        entries = in_split(
-            read_entries(index.annotation_files("multi3drefer", split)),
-            index,
-            split,
-            benchmark=self.name,
-            skip_missing=self.options.skip_missing_scenes,
-        )
+        entries = read_in_split("multi3drefer", self, index, split)
         table = ObjectTable()
         return unique_samples((self._sample(entry, record, table), entry) for entry, record in entries)
 

@@ -18,7 +18,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from pipeline.benchmarks._annotations import AnnotationOptions, Entry, ObjectTable, in_split, read_entries, unique_samples
+from pipeline.benchmarks._annotations import Entry, ObjectTable, TextAnnotationOptions, read_in_split, unique_samples
 from pipeline.benchmarks._parsing import parse_text
 from pipeline.benchmarks.base import Benchmark, MetricResult
 from pipeline.metrics.boxes import best_proposal
@@ -33,21 +33,15 @@ if TYPE_CHECKING:
 IOU_GATE = 0.5
 
 
-class Scan2CapOptions(AnnotationOptions):
-    """``meteor: false`` leaves METEOR out (it needs a Java runtime)."""
-
-    meteor: bool = True
-
-
 class Scan2Cap(Benchmark):
     """Dense captioning with the proposal chosen by the ground-truth box."""
 
-    options_model = Scan2CapOptions
+    options_model = TextAnnotationOptions
     code = ("benchmarks._annotations", "benchmarks._parsing", "metrics.boxes")
     task = "caption"
     headline = "cider@0.5"
     generation_tokens = 64
-    options: Scan2CapOptions
+    options: TextAnnotationOptions
 
     def samples(self, index: SceneIndex, split: str) -> list[Sample]:
         """One sample per described object, id ``scene|object|name``, in the order of first mention."""
@@ -63,13 +57,7 @@ class Scan2Cap(Benchmark):
         )
 
     def _described(self, index: SceneIndex, split: str) -> list[tuple[Entry, SceneRecord, SceneObject]]:
-        entries = in_split(
-            read_entries(index.annotation_files("scan2cap", split)),
-            index,
-            split,
-            benchmark=self.name,
-            skip_missing=self.options.skip_missing_scenes,
-        )
+        entries = read_in_split("scan2cap", self, index, split)
         table = ObjectTable()
         described = [(entry, record, table.find(record, entry.whole("object_id"), entry)) for entry, record in entries]
         unique_samples((self._training_sample(*d), d[0]) for d in described)

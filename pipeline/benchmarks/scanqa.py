@@ -14,7 +14,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from pipeline.benchmarks._annotations import AnnotationOptions, Entry, ObjectTable, in_split, read_entries, unique_samples
+from pipeline.benchmarks._annotations import Entry, ObjectTable, TextAnnotationOptions, read_in_split, unique_samples
 from pipeline.benchmarks._parsing import parse_text
 from pipeline.benchmarks.base import Benchmark, MetricResult
 from pipeline.metrics.results import Results
@@ -25,21 +25,15 @@ if TYPE_CHECKING:
     from pipeline.index import SceneIndex
 
 
-class ScanQAOptions(AnnotationOptions):
-    """``meteor: false`` leaves METEOR out (it needs a Java runtime)."""
-
-    meteor: bool = True
-
-
 class ScanQA(Benchmark):
     """Free-form answers, several of them right."""
 
-    options_model = ScanQAOptions
+    options_model = TextAnnotationOptions
     code = ("benchmarks._annotations", "benchmarks._parsing")
     task = "qa"
     headline = "em"
     generation_tokens = 16
-    options: ScanQAOptions
+    options: TextAnnotationOptions
 
     def samples(self, index: SceneIndex, split: str) -> list[Sample]:
         """One sample per question, id = question_id, all answers as references, in file order."""
@@ -54,13 +48,7 @@ class ScanQA(Benchmark):
         )
 
     def _entries(self, index: SceneIndex, split: str) -> list[tuple[Entry, SceneRecord]]:
-        entries = in_split(
-            read_entries(index.annotation_files("scanqa", split)),
-            index,
-            split,
-            benchmark=self.name,
-            skip_missing=self.options.skip_missing_scenes,
-        )
+        entries = read_in_split("scanqa", self, index, split)
         table = ObjectTable()
         for entry, record in entries:
             if not entry.texts("answers"):

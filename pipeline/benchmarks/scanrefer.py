@@ -17,8 +17,9 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Literal
 
 import numpy as np
+from pydantic import Field
 
-from pipeline.benchmarks._annotations import AnnotationOptions, Entry, ObjectTable, in_split, read_entries, unique_samples
+from pipeline.benchmarks._annotations import AnnotationOptions, Entry, ObjectTable, read_in_split, unique_samples
 from pipeline.benchmarks.base import Benchmark, MetricResult
 from pipeline.metrics.boxes import THRESHOLDS, iou, usable_choice
 from pipeline.metrics.results import Results
@@ -39,9 +40,13 @@ Described = tuple[Entry, SceneRecord, SceneObject]
 
 
 class ScanReferOptions(AnnotationOptions):
-    """``unique_among``: count objects of a class among the file's ``described`` or the scene's ``annotated`` ones."""
+    """How unique and multiple are told apart."""
 
-    unique_among: Literal["auto", "described", "annotated"] = "auto"
+    unique_among: Literal["auto", "described", "annotated"] = Field(
+        "auto",
+        description="Count objects of a class among the file's `described` or the scene's `annotated` ones; auto: described "
+        "where ScanNet's classes are known (the official rule), else annotated.",
+    )
 
 
 def object_class(item: SceneObject) -> str:
@@ -75,13 +80,7 @@ class ScanRefer(Benchmark):
 
     def samples(self, index: SceneIndex, split: str) -> list[Sample]:
         """One sample per description, id ``scene|object|annotation``, in file order."""
-        entries = in_split(
-            read_entries(index.annotation_files("scanrefer", split)),
-            index,
-            split,
-            benchmark=self.name,
-            skip_missing=self.options.skip_missing_scenes,
-        )
+        entries = read_in_split("scanrefer", self, index, split)
         table = ObjectTable()
         described = [(e, record, table.find(record, e.whole("object_id"), e)) for e, record in entries]
         counts = class_counts(described, self.options.unique_among)

@@ -82,7 +82,7 @@ class SQA3D(Benchmark):
         if extra:
             raise extra[0].fault(f"{len(extra)} annotations have no question, the first is this one")
         joined = []
-        kept = in_split(questions, index, split, benchmark=self.name, skip_missing=self.options.skip_missing_scenes)
+        kept = in_split(questions, self, index, split)
         for question, record in kept:
             annotation = annotations.get(question.identifier("question_id"))
             if annotation is None:

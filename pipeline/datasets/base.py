@@ -7,8 +7,9 @@ A member (``datasets/<kind>.py``) prepares scenes once (`prepare` rule). Everyth
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Mapping
 from pathlib import Path
-from typing import ClassVar
+from typing import Any, ClassVar
 
 from pipeline.options import Options
 
@@ -27,6 +28,8 @@ class Dataset(ABC):
     options_model: ClassVar[type[Options]] = Options
     code: ClassVar[tuple[str, ...]] = ()
     """Dotted package modules (below pipeline) whose behaviour this member's output depends on, besides its own file."""
+    example: ClassVar[Mapping[str, Any]] = {}
+    """Options of a miniature that is prepared in seconds (what the conformance suite prepares)."""
     spec_digest: str = ""
     """Digest of the cell's whole specification, set by the verb `prepare`; goes into the manifest (write_index)."""
 

@@ -12,9 +12,9 @@ from __future__ import annotations
 import json
 import shutil
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from pydantic import Field, model_validator
 
@@ -65,6 +65,7 @@ class Rooms(Dataset):
     """Procedural rooms."""
 
     options_model = RoomsOptions
+    example: ClassVar[Mapping[str, Any]] = {"train": 2, "val": 1, "test": 2, "views": 4}
     code: ClassVar[tuple[str, ...]] = ("rooms", "geometry", "frames", "index")
     options: RoomsOptions
 

@@ -1,13 +1,12 @@
 """Inference of one run over a split: every scene's prefix is computed once and read by all questions of all benchmarks.
 
 Scenes of one shape are batched; grounding queries are read at ``<ground>``, answers are generated greedily, and the
-correspondence of the model's own visual tokens is measured in the same pass. Prompts come from pipeline.prompts, as in
+model's own visual tokens are measured in the same pass. Prompts come from pipeline.prompts, as in
 training. No feature store is opened here. Source: 3DRS section 4, Video-3D-LLM for grounding inference.
 """
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -15,11 +14,9 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from pipeline import geometry
 from pipeline.backbones.base import COORD_TOKEN, GROUND_TOKEN
-from pipeline.benchmarks.base import Benchmark
+from pipeline.benchmarks.base import Benchmark, RepresentationBenchmark
 from pipeline.index import SceneIndex
-from pipeline.metrics.correspondence import correspondence
 from pipeline.mllm.generate import EditEmbeds, PrefixCache, encode_prefix, greedy, read_questions
 from pipeline.mllm.tokenizer import token_id
 from pipeline.prompts import target_text, user_text
@@ -68,8 +65,8 @@ class Engine:
         self.loaded = model.loaded
         self._ground = token_id(self.loaded.tokenizer, GROUND_TOKEN)
         self._coord = token_id(self.loaded.tokenizer, COORD_TOKEN)
-        measured = [b for b in benchmarks.values() if b.task == "representation"]
-        self._layers = tuple(sorted({-1, *(int(b.options.layer) for b in measured)}))  # type: ignore[attr-defined]
+        self.measured = {name: b for name, b in benchmarks.items() if isinstance(b, RepresentationBenchmark)}
+        self._layers = tuple(sorted({-1, *(b.layer for b in self.measured.values())}))
 
     def run(self, samples: Mapping[str, Sequence[Sample]]) -> Iterator[tuple[int, Outputs]]:
         """(number of scenes, outputs) per batch of scenes, over all scenes that a sample is about, in index order."""
@@ -208,25 +205,18 @@ class Engine:
 
         return mark
 
-    # ------------------------------------------------------------ correspondence
+    # ------------------------------------------------------------ the model's own tokens
 
     def _measure(self, batch: _Batch, asked: Sequence[Asked]) -> Outputs:
-        """Mean cosine of visual states of different views in the same voxel (``value``), in different ones (``scores``)."""
+        """What representation benchmarks say about the states of each scene's visual tokens."""
         outputs: Outputs = {}
         for question in asked:
-            options = self.benchmarks[question.benchmark].options
-            entry = batch.entries[question.row]
-            states = batch.states[int(options.layer)][question.row].float().cpu().numpy()  # type: ignore[attr-defined]
+            benchmark, entry = self.measured[question.benchmark], batch.entries[question.row]
+            states = batch.states[benchmark.layer][question.row].float().cpu().numpy()
             views = len(entry.pixels)
-            voxels = geometry.voxel_ids(
-                entry.cell_means_m.numpy(),
-                entry.cell_valid.numpy(),
-                float(options.voxel_m),  # type: ignore[attr-defined]
-            )
-            found = correspondence(states.reshape(views, -1, states.shape[-1]), voxels.reshape(views, -1))
-            value = found.same_voxel if found.same_pairs and math.isfinite(found.same_voxel) else None
-            different = found.different_voxel if found.different_pairs else 0.0
-            output = ModelOutput(value=value, count=found.same_pairs, scores=(different, float(found.different_pairs)))
+            points = entry.cell_means_m.numpy().reshape(views, -1, 3)
+            valid = entry.cell_valid.numpy().reshape(views, -1)
+            output = benchmark.measure(states.reshape(views, -1, states.shape[-1]), points, valid)
             outputs[question.benchmark, question.sample.sample_id] = ("", output)
         return outputs
 

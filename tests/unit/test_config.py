@@ -1,10 +1,12 @@
 import copy
+import json
 from pathlib import Path
 
+import jsonschema
 import pytest
 import yaml
 
-from pipeline.config import StudyConfig, merge, read_config
+from pipeline.config import StudyConfig, json_schema, merge, read_config
 from pipeline.errors import ConfigError, UnknownNameError
 
 ROOT = Path(__file__).parents[2]
@@ -89,3 +91,12 @@ def test_broken_yaml_and_missing_files_are_config_errors(tmp_path):
         read_config([bad])
     with pytest.raises(ConfigError, match="does not exist"):
         read_config([tmp_path / "no.yaml"])
+
+
+def test_json_schema_is_not_behind_the_code_and_fits_the_shipped_config(content):
+    stored = json.loads((ROOT / "workflow" / "schemas" / "config.schema.json").read_text())
+    assert stored == json_schema(), "run `make format`"
+    jsonschema.validate(content, stored)
+    content["recipes"]["3drs"]["wieght"] = 1
+    with pytest.raises(jsonschema.ValidationError, match="wieght"):
+        jsonschema.validate(content, stored)

@@ -17,15 +17,14 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
+from pipeline import registry
 from pipeline.alignment.head import GroundingHead
 from pipeline.alignment.losses import grounding_loss
 from pipeline.backbones.base import GROUND_TOKEN
-from pipeline.errors import AnnotationError
 from pipeline.index import SceneIndex
 from pipeline.mllm.assemble import causal_mask
 from pipeline.mllm.loaded import TransformersBackbone
 from pipeline.mllm.pretrain2d.cells import CellWords
-from pipeline.mllm.pretrain2d.texts import read_json
 from pipeline.mllm.tokenizer import token_id
 from pipeline.prompts import user_text
 from pipeline.provenance import seed_for
@@ -33,7 +32,7 @@ from pipeline.scene import Sample, SceneObject
 from pipeline.training.packing import Question, make_question, pack
 
 SOURCE = "scanrefer"
-"""Annotation whose training files (ScanRefer's official format) hold the descriptions."""
+"""Benchmark whose training samples are the descriptions."""
 NOT_THERE = 0.15
 """Share of descriptions that are asked in a room which has no such thing."""
 
@@ -84,20 +83,13 @@ def read_descriptions(index: SceneIndex, scenes: Sequence[str]) -> list[Descript
     """The training descriptions of ``scenes`` in file order; none where the dataset has no such annotation."""
     if "train" not in index.content["annotations"].get(SOURCE, {}):
         return []
-    names = {scene: {o.object_id: name_of(o) for o in index.records[scene].objects} for scene in scenes}
-    found = []
-    for path in index.annotation_files(SOURCE, "train"):
-        for entry in read_json(path):
-            try:
-                scene, number, text = entry["scene_id"], int(entry["object_id"]), str(entry["description"])
-            except (KeyError, TypeError, ValueError) as error:
-                raise AnnotationError(f"a description lacks or misstates {error}", where=str(path)) from None
-            if scene not in names:
-                continue
-            if number not in names[scene]:
-                raise AnnotationError(f"a description is about object {number}, which scene {scene} lacks", where=str(path))
-            found.append(Description(text, scene, names[scene][number]))
-    return found
+    benchmark = registry.create("benchmarks", {"name": SOURCE, "kind": SOURCE, "options": {}})
+    wanted = set(scenes)
+    return [
+        Description(sample.text, sample.scene_id, name_of(index.records[sample.scene_id].object(sample.target_ids[0])))
+        for sample in benchmark.samples(index, "train")
+        if sample.scene_id in wanted
+    ]
 
 
 class Referring:

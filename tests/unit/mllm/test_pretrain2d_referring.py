@@ -3,15 +3,12 @@
 from __future__ import annotations
 
 import json
-import shutil
-from pathlib import Path
 
 import pytest
 import torch
 
 from pipeline import registry
 from pipeline.alignment.head import GroundingHead
-from pipeline.errors import AnnotationError
 from pipeline.index import SceneIndex
 from pipeline.mllm.loaded import TransformersBackbone
 from pipeline.mllm.pretrain2d.cells import TOKEN_NORM, CellWords
@@ -99,20 +96,6 @@ def test_what_a_description_is_about_is_learned_from_text(
         optimizer.step()
         losses.append(loss.item())
     assert sum(losses[-5:]) < 0.5 * sum(losses[:5])
-
-
-def test_broken_annotations_name_the_file(tiny_rooms_folder: Path, tmp_path: Path) -> None:
-    folder = tmp_path / "rooms"
-    shutil.copytree(tiny_rooms_folder, folder)
-    index = SceneIndex(folder / "manifest.json")
-    (path,) = index.annotation_files(SOURCE, "train")
-    entries = json.loads(path.read_text())
-    path.write_text(json.dumps([{**entries[0], "object_id": "999"}]))
-    with pytest.raises(AnnotationError, match="object 999"):
-        read_descriptions(index, scenes(index))
-    path.write_text(json.dumps([{"scene_id": entries[0]["scene_id"]}]))
-    with pytest.raises(AnnotationError, match="object_id"):
-        read_descriptions(index, scenes(index))
 
 
 def test_names_of_objects_without_a_colour() -> None:

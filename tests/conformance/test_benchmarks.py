@@ -1,16 +1,23 @@
-"""Every benchmark on the built-in rooms: real official files in, perfect and hopeless answers scored."""
+"""Every benchmark kind, found by scanning the folder, on the built-in rooms: official files in, answers of all sorts scored."""
 
 from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
 
 from pipeline import registry
+from pipeline.benchmarks.base import Benchmark
+from pipeline.conventions import is_name
 from pipeline.metrics.boxes import best_proposal, iou
 from pipeline.metrics.stats import Bootstrap
 from pipeline.scene import ModelOutput
 
-KINDS = ("scanrefer", "multi3drefer", "scan2cap", "scanqa", "sqa3d", "correspondence")
+KINDS = sorted(registry.member_files("benchmarks"))
+TASKS = {"grounding", "caption", "qa", "representation"}
 
 
 def perfect_output(sample, record):
@@ -29,12 +36,41 @@ def perfect_output(sample, record):
 
 @pytest.fixture(scope="module", params=KINDS)
 def benchmark_of_rooms(request):
-    options = {"meteor": False} if request.param in ("scan2cap", "scanqa") else {}
+    fields = registry.member_class("benchmarks", request.param).options_model.model_fields
+    options = {"meteor": False} if "meteor" in fields else {}  # METEOR has tests of its own
     if request.param == "multi3drefer":
         options = {"cumulative_probability": 0.999999}  # so that several equal targets are all taken
     found = registry.create("benchmarks", {"name": request.param, "kind": request.param, "options": options})
     found.bootstrap = Bootstrap(50, 0)
     return found
+
+
+def test_the_built_in_kinds_are_found():
+    assert {"scanrefer", "multi3drefer", "scan2cap", "scanqa", "sqa3d", "correspondence"} <= set(KINDS)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_description(kind):
+    cls = registry.member_class("benchmarks", kind)
+    assert is_name(kind)
+    assert issubclass(cls, Benchmark)
+    assert cls.__doc__
+    assert cls.task in TASKS
+    assert (cls.generation_tokens > 0) == (cls.task in ("caption", "qa"))
+    assert all(field.description for field in cls.options_model.model_fields.values())
+
+
+def test_member_files_import_nothing_heavy():
+    code = f"""
+import sys
+from pipeline import registry
+for kind in {KINDS!r}:
+    registry.member_class("benchmarks", kind)
+print([m for m in ("torch", "transformers", "zarr", "open3d") if m in sys.modules])
+"""
+    root = Path(__file__).parents[2]
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=root)
+    assert done.stdout.strip() == "[]"
 
 
 def test_samples_are_many_unique_and_of_the_split(benchmark_of_rooms, tiny_rooms):

@@ -35,14 +35,14 @@ class PretrainOptions(Options):
 
     dataset: str = Field("rooms", description="Dataset (config key) whose training views it learns from.")
     vocabulary: int = Field(1000, ge=300, le=32_000, description="Tokens of the tokenizer trained on the dataset's texts.")
-    referring_steps: int = Field(70, ge=0, description="Steps of stage 1, language: what a description is about.")
+    referring_steps: int = Field(100, ge=0, description="Steps of stage 1, language: understanding and writing descriptions.")
     referring_per_step: int = Field(64, ge=1, le=4096, description="Descriptions in a step of stage 1.")
     referring_learning_rate: float = Field(1e-3, gt=0, le=0.1, description="Peak learning rate of stage 1 (AdamW).")
     reading_steps: int = Field(
-        300, ge=0, description="Steps of stage 2, reading: questions behind cells that are given as true words."
+        270, ge=0, description="Steps of stage 2, reading: questions behind cells that are given as true words."
     )
     reading_learning_rate: float = Field(2e-3, gt=0, le=0.1, description="Peak learning rate of stage 2.")
-    word_steps: int = Field(1200, ge=0, description="Steps of stage 3, vision: cells are drawn to the words of what they show.")
+    word_steps: int = Field(1000, ge=0, description="Steps of stage 3, vision: cells are drawn to the words of what they show.")
     word_views_per_step: int = Field(16, ge=1, le=4096, description="Single views in a step of stage 3.")
     word_learning_rate: float = Field(3e-3, gt=0, le=0.1, description="Peak learning rate of stage 3.")
     steps: int = Field(150, ge=1, description="Steps of stage 4, all: questions about views.")
@@ -54,7 +54,7 @@ class PretrainOptions(Options):
     views_per_step: int = Field(12, ge=1, le=4096, description="Single views in a step of stages 2 and 4.")
     pointing_per_view: int = Field(4, ge=0, le=64, description="Pointing questions per view (the red chair: which cells?).")
     questions_per_view: int = Field(6, ge=1, le=64, description="Questions packed behind one view.")
-    texts_per_step: int = Field(12, ge=0, le=1024, description="Sentences without any view in a step of stages 2 and 4.")
+    texts_per_step: int = Field(4, ge=0, le=1024, description="Sentences without any view in a step of stages 2 and 4.")
     warmup: float = Field(0.05, ge=0, le=0.5, description="Share of a stage with rising learning rate; cosine after it.")
     weight_decay: float = Field(0.02, ge=0, le=1, description="AdamW's weight decay (matrices only).")
     held_out: float = Field(0.05, gt=0, lt=0.5, description="Last share of the scenes, kept for the reported accuracy.")

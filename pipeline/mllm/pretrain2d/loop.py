@@ -1,6 +1,6 @@
 """The 2D pretraining loop in four stages, in the order in which released MLLMs are made.
 
-1. Language: what a description is about (referring.py); no views at all.
+1. Language: what a description is about, and describing (referring.py); no views at all.
 2. Reading: questions and pointing behind cells that are given as true words (cells.py), and plain sentences. The language
    model learns to answer and to look things up; no pixels yet.
 3. Vision: the tower and the projector learn to say each cell in the language model's words, which stay as they are.
@@ -41,6 +41,10 @@ from pipeline.training.packing import Question, block_mask, block_positions, mak
 Losses = dict[str, tuple[float, torch.Tensor]]
 """Name -> (weight, loss)."""
 GRADIENT_NORM = 1.0
+DESCRIBED = 2
+"""One in this many descriptions of a step is also written."""
+DESCRIBING_WEIGHT = 0.5
+"""Weight of writing descriptions beside understanding them."""
 LANGUAGE_WEIGHT = 0.25
 """Weight of the plain sentences' loss beside the questions'."""
 
@@ -139,9 +143,13 @@ class Pretrainer:
         return self.stages[-1], 0
 
     def referring_losses(self, step: int) -> Losses:
-        """Stage 1: what descriptions are about."""
-        described = self.referring.loss(self.referring.draw(step), self.pointing.head, self.device)
-        return {"referring": (1.0, described)}
+        """Stage 1: what descriptions are about, and how things are described."""
+        choices = self.referring.draw(step)
+        described = choices[: -(-len(choices) // DESCRIBED)]
+        return {
+            "referring": (1.0, self.referring.loss(choices, self.pointing.head, self.device)),
+            "describing": (DESCRIBING_WEIGHT, self.referring.describing_loss(described, self.device)),
+        }
 
     def reading_losses(self, step: int) -> Losses:
         """Stage 2: answers behind true words, and plain language."""

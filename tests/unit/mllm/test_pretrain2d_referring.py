@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 
 import pytest
 import torch
@@ -96,6 +97,23 @@ def test_what_a_description_is_about_is_learned_from_text(
         optimizer.step()
         losses.append(loss.item())
     assert sum(losses[-5:]) < 0.5 * sum(losses[:5])
+
+
+def test_descriptions_depend_on_the_name_at_coord(
+    tiny_rooms: SceneIndex, words: CellWords, loaded: TransformersBackbone
+) -> None:
+    """After some steps the right name makes a description likelier than another room's thing does."""
+    asked = referring(tiny_rooms, words, loaded, per_step=24)
+    optimizer = torch.optim.Adam(loaded.model.parameters(), lr=1e-3)
+    for step in range(60):
+        loss = asked.describing_loss(asked.draw(step), "cpu")
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+    choices = asked.draw(100)
+    others = [replace(choice, name=other.name) for choice, other in zip(choices, choices[1:] + choices[:1], strict=True)]
+    with torch.no_grad():
+        assert asked.describing_loss(choices, "cpu") < 0.9 * asked.describing_loss(others, "cpu")
 
 
 def test_names_of_objects_without_a_colour() -> None:

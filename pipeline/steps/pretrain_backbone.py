@@ -38,12 +38,11 @@ def run(args: argparse.Namespace) -> None:
 
 
 def _pretrain(args: argparse.Namespace, member: Any, index: Any) -> dict[str, Any]:
-    import torch
-
+    from pipeline.compute import prepare_torch
     from pipeline.mllm.pretrain2d.run import pretrain, summary_lines
     from pipeline.provenance import digest, file_digest, write_atomic, write_manifest
 
-    torch.set_num_threads(args.threads)
+    prepare_torch(args.threads)
     folder = args.out.parent
     identity = digest({"spec": args.spec, "scenes": index.digest})
     figures = pretrain(member, index, folder, digest=identity, device="cuda" if args.gpus else "cpu")

@@ -14,9 +14,8 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> None:
-    import torch
-
     from pipeline import registry
+    from pipeline.compute import prepare_torch
     from pipeline.errors import ConfigError
     from pipeline.index import SceneIndex
     from pipeline.provenance import digest, file_digest, run_record, write_manifest
@@ -27,7 +26,7 @@ def run(args: argparse.Namespace) -> None:
     index = SceneIndex(args.scenes)
     folder = args.out.parent
     folder.mkdir(parents=True, exist_ok=True)
-    torch.set_num_threads(args.threads)
+    prepare_torch(args.threads)
     with run_record(folder / "run.json", verb="pretrain_teacher", spec=args.spec):
         figures = teacher.pretrain(index, folder, device="cuda" if args.gpus else "cpu")
         files = {path.name: file_digest(path) for path in sorted(folder.glob("*.safetensors"))}

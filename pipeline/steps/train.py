@@ -30,11 +30,10 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> None:
-    import torch
-
+    from pipeline.compute import prepare_torch
     from pipeline.provenance import run_record
 
-    torch.set_num_threads(args.threads)
+    prepare_torch(args.threads)
     with run_record(args.out.parent / "run.json", verb="train", threads=args.threads, gpus=args.gpus) as record:
         args.out.unlink(missing_ok=True)
         record |= _train(args, "cuda" if args.gpus else "cpu")

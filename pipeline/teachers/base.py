@@ -47,7 +47,7 @@ class TeacherFeatures:
 
 @dataclass(frozen=True, slots=True)
 class Licence:
-    """``code``: the implementation used here; ``weights``: the released weights; ``commercial`` use of features made with them."""
+    """``code``: the implementation used here; ``weights``: the released weights; ``commercial``: features may be sold."""
 
     code: str
     weights: str
@@ -58,8 +58,8 @@ class Licence:
 class WeightFile:
     """A file or folder of released weights that a configured member needs.
 
-    ``path`` where it is expected; ``what`` it is, with its official name; ``source`` where to get it (a public address in words,
-    never fetched at run time); ``bytes`` its size when known.
+    ``path`` where it is expected; ``what`` it is, with its official name; ``source`` where to get it (in words, never fetched at
+    run time); ``bytes`` its size when known.
     """
 
     path: Path
@@ -126,7 +126,7 @@ class Teacher(ABC):
         """Released weights that must be there before the first scene; none for teachers made or trained here."""
         return ()
 
-    def check_weights(self) -> None:
+    def check_weights(self) -> None:  # noqa: B027 - teachers without released weights have nothing to check
         """Check names and shapes of all entries of the weight files without computing anything and without a GPU.
 
         Reads headers only where the format allows it. Raises CheckpointError for missing, partial or other weights.

@@ -58,7 +58,7 @@ class Licence:
 class WeightFile:
     """A file or folder of released weights that a configured member needs.
 
-    ``path`` where it is expected; ``what`` it is, with its official name; ``source`` where to get it (in words, never fetched at
+    ``path`` where it is expected; ``what`` it is, with its official name; ``source`` where to get it (never fetched at
     run time); ``bytes`` its size when known.
     """
 

@@ -76,7 +76,10 @@ class Teacher(ABC):
     present: ClassVar[bool] = True
     derived: ClassVar[bool] = False
     order_dependent: ClassVar[bool] = False
-    """True when features depend on the order or set of views (VGGT: the first view has tokens of its own)."""
+    """True when features depend on the order of views (VGGT: the first view has tokens of its own)."""
+    set_dependent: ClassVar[bool] = False
+    """True when a view's features depend on which other views are encoded with it: all views of a scene go through one
+    pass, and fewer views per pass would be other features (VGGT, FLARE, Pi3). False: views can be encoded one by one."""
     licence: ClassVar[str] = "not stated"
     """In one line, what may be done with the features; ``licences`` gives code and weights apart."""
 

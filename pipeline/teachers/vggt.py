@@ -70,6 +70,7 @@ class VGGTTeacher(Teacher):
         "pretrain": {"dataset": "rooms", "masked_steps": 2, "masked_images": 2, "steps": 2, "images": 2},
     }
     order_dependent = True
+    set_dependent = True
     licence = "size rooms: Apache-2.0; size 1b: weights CC BY-NC 4.0 (facebook/VGGT-1B) or the licence of the file you give"
     options: VGGTOptions
     _network: FeatureNetwork | None = None

@@ -75,9 +75,9 @@ class Teacher(ABC):
     """Options of a small instance that needs no download: what the conformance suite runs. Default: all defaults."""
     present: ClassVar[bool] = True
     derived: ClassVar[bool] = False
-    order_dependent: ClassVar[bool] = False
+    order_dependent: bool = False
     """True when features depend on the order of views (VGGT: the first view has tokens of its own)."""
-    set_dependent: ClassVar[bool] = False
+    set_dependent: bool = False
     """True when a view's features depend on which other views are encoded with it: all views of a scene go through one
     pass, and fewer views per pass would be other features (VGGT, FLARE, Pi3). False: views can be encoded one by one."""
     licence: ClassVar[str] = "not stated"

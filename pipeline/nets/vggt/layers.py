@@ -10,12 +10,13 @@ from torch import Tensor, nn
 class RotaryTable(nn.Module):
     """2D rotary code: half of a head's channels carries the row, half the column; special tokens stay unrotated.
 
-    Tables are computed once per grid and device and kept: no work and no host synchronisation in the blocks.
+    Tables are computed once per grid and device and kept: no work and no host synchronisation in the blocks. ``first`` is the
+    position of the first row and column (VGGT 1, so that special tokens have 0 to themselves; FLARE 0).
     """
 
-    def __init__(self, head_dim: int, base: float):
+    def __init__(self, head_dim: int, base: float, first: int = 1):
         super().__init__()
-        self.head_dim, self.base = head_dim, base
+        self.head_dim, self.base, self.first = head_dim, base, first
         self._tables: dict[tuple[int, int, int, int, torch.device], tuple[Tensor, Tensor]] = {}
 
     def forward(self, lead: int, rows: int, cols: int, repeat: int, device: torch.device) -> tuple[Tensor, Tensor]:
@@ -30,7 +31,8 @@ class RotaryTable(nn.Module):
     def _build(self, lead: int, rows: int, cols: int, repeat: int, device: torch.device) -> tuple[Tensor, Tensor]:
         axis = self.head_dim // 2
         frequency = 1.0 / (self.base ** (torch.arange(0, axis, 2, dtype=torch.float32) / axis))
-        row, col = torch.meshgrid(torch.arange(1, rows + 1), torch.arange(1, cols + 1), indexing="ij")
+        first = self.first
+        row, col = torch.meshgrid(torch.arange(first, first + rows), torch.arange(first, first + cols), indexing="ij")
         position = torch.stack([row.flatten(), col.flatten()], dim=-1)
         position = torch.cat([torch.zeros(lead, 2, dtype=position.dtype), position]).float()
         angle = (position[:, :, None] * frequency).repeat(1, 1, 2).flatten(1).repeat(repeat, 1)

@@ -12,7 +12,7 @@ Kinds of teacher, told apart by attributes of an instance (``registry.create("te
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
@@ -111,6 +111,23 @@ class Teacher(ABC):
         ``weights`` is the folder results/teachers/{teacher}/ of a teacher trained here, else None.
         Raises CheckpointError for missing or partial weights.
         """
+        return ""
+
+    def prepare(self, scene: Scene) -> Any:
+        """CPU work on a scene before it is encoded (resizing); reader threads call it ahead of ``start``. Default: none."""
+        return scene
+
+    def start(self, prepared: Any) -> Callable[[], TeacherFeatures]:
+        """Begin to encode what ``prepare`` made; the returned function waits for the features (another thread calls it).
+
+        A teacher on a GPU queues its work and returns at once, so that the next scene's work stands behind it. Whatever runs
+        out of memory does so here. Default: ``encode`` at once.
+        """
+        features = self.encode(prepared)
+        return lambda: features
+
+    def memory_advice(self) -> str:
+        """Options that need less memory ("teachers.x: precision: bfloat16"), named when memory runs out; "" for none."""
         return ""
 
     def tap(self) -> str:

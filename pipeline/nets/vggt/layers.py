@@ -25,7 +25,8 @@ class RotaryTable(nn.Module):
         if key not in self._tables:
             if len(self._tables) > 16:
                 self._tables.clear()
-            self._tables[key] = self._build(lead, rows, cols, repeat, device)
+            with torch.inference_mode(False):  # so that a table made while encoding also serves training
+                self._tables[key] = self._build(lead, rows, cols, repeat, device)
         return self._tables[key]
 
     def _build(self, lead: int, rows: int, cols: int, repeat: int, device: torch.device) -> tuple[Tensor, Tensor]:
@@ -65,7 +66,8 @@ class Attention(nn.Module):
             query, key = self.q_norm(query), self.k_norm(key)
         if table is not None:
             query, key = rotate(query, table), rotate(key, table)
-        out = F.scaled_dot_product_attention(query, key, value.to(query.dtype))
+        # Norm and rotation are float32 under autocast; the product itself runs in the type of the projections.
+        out = F.scaled_dot_product_attention(query.to(value.dtype), key.to(value.dtype), value)
         return self.proj(out.transpose(1, 2).flatten(2))
 
 

@@ -1,4 +1,4 @@
-"""Sizes of Pi3 and its successor Pi3X (Wang et al., "Pi3: Permutation-Equivariant Visual Geometry Learning", arXiv 2507.13347)."""
+"""Sizes of Pi3 (Wang et al., "Pi3: Permutation-Equivariant Visual Geometry Learning", arXiv 2507.13347) and of Pi3X."""
 
 from __future__ import annotations
 

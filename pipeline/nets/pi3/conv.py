@@ -63,9 +63,7 @@ class ConvHead(nn.Module):
         sizes = (config.head_width, *config.upsample)
         self.upsample_blocks = nn.ModuleList(self._doubling(a + 2, b) for a, b in pairwise(sizes))
         self.output_block = nn.ModuleList(
-            nn.Sequential(
-                _conv(sizes[-1] + 2, config.output_channels), nn.ReLU(), nn.Conv2d(config.output_channels, count, 1)
-            )
+            nn.Sequential(_conv(sizes[-1] + 2, config.output_channels), nn.ReLU(), nn.Conv2d(config.output_channels, count, 1))
             for count in channels
         )
 

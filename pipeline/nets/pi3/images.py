@@ -1,22 +1,28 @@
 """How images become Pi3 input: one size for all views, the largest below the pixel limit that keeps the aspect ratio.
 
-For the released limit (255,000 pixels, patch 14) a ScanNet frame 968x1296 becomes 434x574, a grid of 31x41 over the whole image.
-Nothing is cropped; smaller images are enlarged. Source: the loader of yyfz/Pi3 (``PIXEL_LIMIT``), restated.
+For the released limit (255,000 pixels, patch 14) a ScanNet frame 968x1296 becomes 434x574, a grid of 31x41 over all of the
+image. Nothing is cropped; smaller images are enlarged. Source: the loader of yyfz/Pi3 (``PIXEL_LIMIT``), restated.
 """
 
 from __future__ import annotations
 
 import math
+from concurrent.futures import ThreadPoolExecutor
+from typing import TYPE_CHECKING
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 from PIL import Image
-from torch import Tensor
 
 from pipeline.errors import FrameError
 from pipeline.grid import TokenGrid
 from pipeline.nets.pi3.config import Pi3Config
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+RESIZING_THREADS = 4
+"""Pillow resizes outside Python's lock; 32 ScanNet frames would take about half a second in one thread."""
 
 
 def token_grid(height_px: int, width_px: int, config: Pi3Config) -> TokenGrid:
@@ -37,9 +43,17 @@ def token_grid(height_px: int, width_px: int, config: Pi3Config) -> TokenGrid:
     return TokenGrid(rows, cols)
 
 
-def to_input(rgb: NDArray[np.uint8], config: Pi3Config) -> Tensor:
-    """Views uint8 (V,H,W,3) -> float32 (V,3,H',W') in [0,1], H' and W' multiples of the patch (Lanczos, on 8-bit values)."""
+def to_pixels(rgb: NDArray[np.uint8], config: Pi3Config) -> NDArray[np.uint8]:
+    """Views uint8 (V,H,W,3) -> uint8 (V,H',W',3), H' and W' multiples of the patch (Lanczos, on 8-bit values)."""
     grid = token_grid(rgb.shape[1], rgb.shape[2], config)
     size = (grid.cols * config.patch, grid.rows * config.patch)
-    resized = np.stack([np.asarray(Image.fromarray(view).resize(size, Image.Resampling.LANCZOS)) for view in rgb])
-    return torch.from_numpy(resized).permute(0, 3, 1, 2).float().div_(255)
+    with ThreadPoolExecutor(min(RESIZING_THREADS, len(rgb))) as pool:
+        resized = pool.map(lambda view: np.asarray(Image.fromarray(view).resize(size, Image.Resampling.LANCZOS)), rgb)
+        return np.stack(list(resized))
+
+
+def to_input(rgb: NDArray[np.uint8], config: Pi3Config, device: str = "cpu") -> Tensor:
+    """Views uint8 (V,H,W,3) -> float32 (V,3,H',W') in [0,1] on ``device``; they travel there as bytes."""
+    import torch  # here, so that asking for a grid imports no torch
+
+    return torch.from_numpy(to_pixels(rgb, config)).to(device).permute(0, 3, 1, 2).float().div_(255)

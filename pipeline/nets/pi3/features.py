@@ -69,8 +69,9 @@ def check_released(path: Path, variant: Variant, *, mend: str, config: Pi3Config
     shapes = read_shapes(path, mend=mend)
     found: Variant = "pi3x" if ONLY_IN_PI3X in shapes else "pi3"
     if found != variant:
+        fault = f"the entry {ONLY_IN_PI3X!r} is {'there' if found == 'pi3x' else 'missing'}"
         raise CheckpointError(
-            f"the weights are not of variant {variant}: the entry {ONLY_IN_PI3X!r} is {'there' if found == 'pi3x' else 'missing'}",
+            f"the weights are not of variant {variant}: {fault}",
             where=str(path),
             mend=f"if they are of {found}, say so in config.yaml: teachers.<name>.variant: {found}; else {mend}",
         )

@@ -1,4 +1,4 @@
-"""How views become the input of an image network: one rule gives the input size and the token grid, one function the pixels.
+"""How views become the input of an image network: one rule gives the input size and the token grid.
 
 Images are never cropped: the grid covers the whole image and only the aspect ratio may change. No torch in here, so that a
 teacher can say its grid without loading a network.
@@ -74,13 +74,9 @@ class InputRule:
         return TokenGrid(height // self.patch, width // self.patch)
 
 
-def to_pixels(
-    rgb: NDArray[np.uint8], size: tuple[int, int], resampling: Filter, mean: Channels, std: Channels
-) -> NDArray[np.float32]:
-    """Views uint8 (V,H,W,3) -> float32 (V,3,h,w), resized on 8-bit values, then (x / 255 - mean) / std per channel."""
-    if rgb.shape[1:3] != size:
-        target = (size[1], size[0])
-        rgb = np.stack([np.asarray(Image.fromarray(view).resize(target, FILTERS[resampling])) for view in rgb])
-    scale = np.asarray(std, np.float32) * 255.0
-    offset = np.asarray(mean, np.float32) / np.asarray(std, np.float32)
-    return np.ascontiguousarray(np.moveaxis(rgb / scale - offset, -1, 1), dtype=np.float32)
+def resize_views(rgb: NDArray[np.uint8], size: tuple[int, int], resampling: Filter) -> NDArray[np.uint8]:
+    """Views uint8 (V,H,W,3) -> (V,h,w,3), on 8-bit values; Pillow's filters average over the pixels that are lost."""
+    if rgb.shape[1:3] == size:
+        return np.array(rgb, order="C")
+    target = (size[1], size[0])
+    return np.stack([np.asarray(Image.fromarray(view).resize(target, FILTERS[resampling])) for view in rgb])

@@ -7,7 +7,7 @@ transformers layout (config.json, model.safetensors, optionally preprocessor_con
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
@@ -21,6 +21,7 @@ from pipeline.teachers.base import Licence, Teacher, TeacherFeatures, WeightFile
 
 if TYPE_CHECKING:
     from pipeline.nets.resize import InputRule
+    from pipeline.nets.views import PreparedViews
     from pipeline.nets.vision2d.checkpoint import Vision
     from pipeline.nets.vision2d.features import VisionFeatures
 
@@ -61,7 +62,7 @@ class Vision2DTeacher(Teacher):
     """A frozen 2D network. Members name their architectures and their licence."""
 
     options_model = Vision2DOptions
-    code = ("nets.vision2d", "nets.resize", "nets.weights", "teachers._vision2d")
+    code = ("nets.vision2d", "nets.resize", "nets.views", "nets.weights", "teachers._vision2d")
     example: ClassVar[Mapping[str, Any]] = {"size": "tiny_untrained"}
     released: ClassVar[Licence]
     """Licence of the code and of the official weights."""
@@ -117,7 +118,7 @@ class Vision2DTeacher(Teacher):
         return f"blocks {list(self.options.layers)}, {norm} final norm, {self.options.precision}"
 
     def parts(self) -> dict[str, int]:
-        return {f"block {layer}": self._vision.width for layer in self.options.layers}
+        return {f"layer{layer % self._vision.depth}": self._vision.width for layer in self.options.layers}
 
     def licences(self) -> Licence:
         if self.options.size == "tiny_untrained":
@@ -162,7 +163,22 @@ class Vision2DTeacher(Teacher):
         )
         return value
 
+    def memory_advice(self) -> str:
+        advice = [] if self.options.precision == "bfloat16" else ["precision: bfloat16"]
+        advice += [f"views_per_pass: {self.options.views_per_pass // 2}"] if self.options.views_per_pass > 1 else []
+        return f"teachers.{self.name}: {', '.join(advice)}" if advice else ""
+
+    def prepare(self, scene: Scene) -> PreparedViews:
+        return self._loaded.prepare(scene)
+
+    def start(self, prepared: PreparedViews) -> Callable[[], TeacherFeatures]:
+        return self._loaded.start(prepared)
+
     def encode(self, scene: Scene) -> TeacherFeatures:
+        return self.start(self.prepare(scene))()
+
+    @property
+    def _loaded(self) -> VisionFeatures:
         if self._network is None:
             raise TypeError("call load before encode")
-        return self._network.encode(scene)
+        return self._network

@@ -16,15 +16,17 @@ from typing import Any, cast
 import torch
 import transformers
 from huggingface_hub.errors import StrictDataclassError
-from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 from transformers.utils import logging
 
 from pipeline.errors import CheckpointError
 from pipeline.nets.resize import FILTERS, Channels, Filter
 from pipeline.nets.vision2d.layouts import LAYOUTS, Layout
-from pipeline.nets.weights import read_weights
+from pipeline.nets.weights import read_shapes, read_weights
 from pipeline.provenance import digest, file_digest
+
+_KEYS = ("image_mean", "image_std")
+"""Of preprocessor_config.json, in the order of ``Layout.pixels``."""
 
 
 @dataclass(frozen=True)
@@ -109,16 +111,18 @@ def _pixels(layout: Layout, folder: Path, mend: str) -> tuple[tuple[Channels, Ch
     stated = _read_json(path, mend) if path.is_file() else {}
     names: dict[int, Filter] = {filter_.value: name for name, filter_ in FILTERS.items()}
     try:
-        mean, std = (tuple(float(v) for v in stated.get(key, own)) for key, own in zip(_KEYS, layout.pixels, strict=True))
+        mean, std = (_channels(stated.get(key, own)) for key, own in zip(_KEYS, layout.pixels, strict=True))
         resampling = names[int(stated["resample"])] if stated.get("resample") is not None else layout.resampling
-        if len(mean) != 3 or len(std) != 3 or min(std) <= 0:
-            raise ValueError("three means and three positive deviations are needed")
+        if min(std) <= 0:
+            raise ValueError("a deviation is not positive")
     except (TypeError, ValueError, KeyError) as error:
         raise CheckpointError(f"{path} cannot be used ({type(error).__name__}: {error})", mend=mend) from None
-    return (cast(Channels, mean), cast(Channels, std)), resampling
+    return (mean, std), resampling
 
 
-_KEYS = ("image_mean", "image_std")
+def _channels(values: Any) -> Channels:
+    red, green, blue = (float(value) for value in values)
+    return red, green, blue
 
 
 def weight_paths(folder: Path, *, mend: str) -> list[Path]:
@@ -141,14 +145,8 @@ def weight_paths(folder: Path, *, mend: str) -> list[Path]:
 
 def stand_ins(paths: Sequence[Path], *, mend: str) -> dict[str, Tensor]:
     """Entries of safetensors files by their headers alone: zeros that share one number, of the stored shapes."""
-    entries: dict[str, Tensor] = {}
-    for path in paths:
-        try:
-            with safe_open(path, framework="pt") as file:
-                entries |= {name: torch.zeros(()).expand(file.get_slice(name).get_shape()) for name in file.keys()}  # noqa: SIM118
-        except (SafetensorError, OSError) as error:
-            raise CheckpointError(f"weights {path} cannot be read ({error})", mend=mend) from None
-    return entries
+    shapes = {name: shape for path in paths for name, shape in read_shapes(path, mend=mend).items()}
+    return {name: torch.zeros(()).expand(shape) for name, shape in shapes.items()}
 
 
 def load_network(vision: Vision, folder: Path, *, mend: str) -> tuple[nn.Module, str]:

@@ -37,7 +37,7 @@ STEPS: dict[str, tuple[str, ...]] = {
 """Verbs with the folders of members that they create."""
 NEVER_CALLED = {"prepare": {"torch"}}
 """grid.py imports torch in functions on tensors, which the preparation of scenes does not call."""
-PACKAGE_OF = {"PIL": "pillow", "yaml": "pyyaml"}
+PACKAGE_OF = {"PIL": "pillow", "yaml": "pyyaml", "google_crc32c": "google-crc32c"}
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 
 

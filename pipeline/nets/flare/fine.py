@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from pipeline.nets.flare.config import FLAREConfig
 from pipeline.nets.flare.encoder import Encoded
-from pipeline.nets.flare.layers import EPS, CameraBlock, SelfBlock, embeddings, exchange, inject, residual
+from pipeline.nets.flare.layers import EPS, CameraBlock, SelfBlock, embeddings, exchange, inject, residual, without_autocast
 from pipeline.nets.flare.pose import camera_numbers, start_tokens
 from pipeline.nets.vggt.layers import Mlp, RotaryTable
 
@@ -44,7 +44,7 @@ class FineGeometry(nn.Module):
 
     def embedded(self, cameras: Tensor) -> Tensor:
         """What later stages know of cameras (B,V,9): (B,V,C), in float32."""
-        with torch.autocast(cameras.device.type, enabled=False):
+        with without_autocast(cameras):
             return self.embed_pose(camera_numbers(cameras))
 
     def forward(self, encoded: Encoded, cameras: Tensor, *, keep_all: bool) -> Fine:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from contextlib import AbstractContextManager, nullcontext
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -150,3 +152,9 @@ def inject(tokens: Tensor, norm: nn.Module, embed: nn.Module, encoder_tokens: Te
 def embeddings(count: int, into: int, width: int) -> nn.ModuleList:
     """``count`` linear layers without bias."""
     return nn.ModuleList(nn.Linear(into, width, bias=False) for _ in range(count))
+
+
+def without_autocast(x: Tensor) -> AbstractContextManager[object]:
+    """A context in which products on the device of ``x`` keep their type (devices like "meta" never change it)."""
+    kind = x.device.type
+    return torch.autocast(kind, enabled=False) if torch.amp.is_autocast_available(kind) else nullcontext()

@@ -14,7 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from pipeline.nets.flare.config import FLAREConfig
-from pipeline.nets.flare.layers import CameraBlock, plain_norm
+from pipeline.nets.flare.layers import CameraBlock, plain_norm, without_autocast
 from pipeline.nets.vggt.layers import Mlp
 
 CODE = 9
@@ -40,7 +40,7 @@ class PoseHead(nn.Module):
         self.ffeat_updater = nn.Sequential(nn.Linear(width, width), nn.GELU())
 
     def forward(self, tokens: Tensor) -> list[Tensor]:
-        with torch.autocast(tokens.device.type, enabled=False):
+        with without_autocast(tokens):
             return self._refine(tokens.float())
 
     def _refine(self, start: Tensor) -> list[Tensor]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 
 import torch
@@ -136,9 +137,10 @@ class Pi3X(Network):
         return Prediction(depth, torch.cat(confidences).view(shape), camera)
 
 
-def _in_float32(like: Tensor) -> torch.autocast:
+def _in_float32(like: Tensor) -> AbstractContextManager[None]:
     """The last layers of all heads are float32 whatever the rest is, as in the reference."""
-    return torch.autocast(like.device.type, enabled=False)
+    kind = like.device.type
+    return torch.autocast(kind, enabled=False) if torch.amp.is_autocast_available(kind) else nullcontext()
 
 
 def _by_scene(camera: CameraNumbers, views: int) -> CameraNumbers:

@@ -3,35 +3,33 @@
 ``size: released`` is the geometry and pose model, whose checkpoint you download yourself; ``size: tiny_untrained`` is a small
 network of the same architecture with random weights, for tests and dry runs. Taps:
 
-    enc_norm         1024  the image encoder: every view by itself, no 3D
+    enc_norm         1024  the image encoder: every view by itself
     dec_norm_fine     768  geometry in each camera's own frame, all views together
     dec_norm_point    768  geometry in the frame of the first view, all views together
 
 Which of them 3DRS stored is not known (its extractor calls a function that was never released); its loss accepts 24 x 32
 tokens, which all three have on 4:3 images. Cameras that the network predicts on its way are not given: their convention is not
-part of the specification this follows, their scale is not that of its points by its authors' own word (FLARE's issue 7), and
-they are not reproducible across machines (see nets/flare/pose.py). Depth needs heads that are not built.
+part of the specification this follows, in an earlier version their scale was not that of its points (its authors in FLARE's
+issue 7), and they are not reproducible across machines (see nets/flare/pose.py). Depth needs heads that are not built.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from pipeline.grid import TokenGrid
+from pipeline.nets.flare.config import RELEASED, TINY, FLAREConfig, TapName
 from pipeline.options import Options
 from pipeline.scene import Scene
 from pipeline.teachers.base import Licence, Teacher, TeacherFeatures, WeightFile
 
 if TYPE_CHECKING:
-    from pipeline.nets.flare.config import FLAREConfig
     from pipeline.nets.flare.features import FeatureNetwork
-
-Tap = Literal["enc_norm", "dec_norm_fine", "dec_norm_point"]
-MEND = "download geometry_pose.pth of the Hugging Face model AntResearch/FLARE and name it: teachers.<name>.checkpoint"
+    from pipeline.nets.views import PreparedViews
 
 
 class FlareOptions(Options):
@@ -43,14 +41,20 @@ class FlareOptions(Options):
     checkpoint: str | None = Field(
         None, description="File of the released weights (geometry_pose.pth, or its entries as .safetensors)."
     )
-    tap: Tap | tuple[Tap, ...] = Field(
-        "dec_norm_point",
+    tap: TapName | tuple[TapName, ...] = Field(
+        ("dec_norm_point",),
         description="Tokens taken: enc_norm (1024 channels), dec_norm_fine, dec_norm_point (768); several stand side by side.",
     )
     precision: Literal["float32", "bfloat16"] = Field(
-        "float32", description="Arithmetic of matrix products (autocast; upstream bfloat16). Cameras are always float32."
+        "float32", description="Arithmetic of matrix products (autocast; upstream bfloat16). Cameras are float32 always."
     )
     seed: int = Field(0, ge=0, description="Seed of the random weights, size tiny_untrained.")
+
+    @field_validator("tap")
+    @classmethod
+    def _always_several(cls, tap: TapName | tuple[TapName, ...]) -> tuple[TapName, ...]:
+        # One tap is the same with and without a list: the same options, the same digest.
+        return (tap,) if isinstance(tap, str) else tap
 
     @model_validator(mode="after")
     def _weights_come_from_one_place(self) -> FlareOptions:
@@ -63,7 +67,7 @@ class FlareOptions(Options):
         return self
 
     @property
-    def taps(self) -> tuple[Tap, ...]:
+    def taps(self) -> tuple[TapName, ...]:
         """The wanted taps, in order."""
         return (self.tap,) if isinstance(self.tap, str) else self.tap
 
@@ -87,13 +91,15 @@ class FlareTeacher(Teacher):
 
     @property
     def _config(self) -> FLAREConfig:
-        from pipeline.nets.flare.config import RELEASED, TINY
-
         return RELEASED if self.options.size == "released" else TINY
 
     @property
     def _path(self) -> Path:
         return Path(str(self.options.checkpoint))
+
+    @property
+    def _mend(self) -> str:
+        return f"download geometry_pose.pth of AntResearch/FLARE and name it in config.yaml: teachers.{self.name}.checkpoint"
 
     @property
     def dim(self) -> int:
@@ -120,14 +126,14 @@ class FlareTeacher(Teacher):
     def weight_files(self) -> tuple[WeightFile, ...]:
         if self.options.size == "tiny_untrained":
             return ()
-        what = "FLARE, geometry and pose model: geometry_pose.pth of AntResearch/FLARE"
-        return (WeightFile(self._path, what, "the Hugging Face model AntResearch/FLARE, file geometry_pose.pth"),)
+        what = "FLARE, geometry and pose model (geometry_pose.pth; its tensors are about 5.6 GB)"
+        return (WeightFile(self._path, what, "model repository AntResearch/FLARE on the Hugging Face hub"),)
 
     def check_weights(self) -> None:
         from pipeline.nets.flare.weights import check_checkpoint
 
         if self.options.size == "released":
-            check_checkpoint(self._path, self._config, mend=MEND)
+            check_checkpoint(self._path, self._config, mend=self._mend)
 
     def load(self, weights: Path | None, device: str) -> str:
         from pipeline.nets.flare.features import released_features, untrained_features
@@ -135,7 +141,7 @@ class FlareTeacher(Teacher):
         options, bfloat16 = self.options, self.options.precision == "bfloat16"
         if options.size == "released":
             self._network, value = released_features(
-                self._path, self._config, options.taps, device=device, bfloat16=bfloat16, mend=MEND
+                self._path, self._config, options.taps, device=device, bfloat16=bfloat16, mend=self._mend
             )
         else:
             self._network, value = untrained_features(
@@ -144,6 +150,22 @@ class FlareTeacher(Teacher):
         return value
 
     def encode(self, scene: Scene) -> TeacherFeatures:
+        return self._loaded.encode(scene)
+
+    def prepare(self, scene: Scene) -> PreparedViews:
+        return self._loaded.prepare(scene)
+
+    def start(self, prepared: PreparedViews) -> Callable[[], TeacherFeatures]:
+        return self._loaded.start(prepared)
+
+    def memory_advice(self) -> str:
+        advice = [] if self.options.precision == "bfloat16" else [f"teachers.{self.name}: precision: bfloat16"]
+        if "dec_norm_point" in self.options.taps:
+            advice.append(f"teachers.{self.name}: tap: dec_norm_fine (other features, about half of the work)")
+        return "; or ".join(advice)
+
+    @property
+    def _loaded(self) -> FeatureNetwork:
         if self._network is None:
             raise TypeError("call load before encode")
-        return self._network.encode(scene)
+        return self._network

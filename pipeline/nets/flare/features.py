@@ -1,7 +1,12 @@
-"""A frozen FLARE as a source of token features."""
+"""A frozen FLARE as a source of token features.
+
+Three steps, so that an extraction can overlap them: ``prepare`` (CPU: resize and pin), ``start`` (queues everything on the
+device and returns at once on a GPU), and the function that ``start`` returns (waits, and gives NumPy arrays).
+"""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 import torch
@@ -9,9 +14,10 @@ from torch import Tensor
 
 from pipeline.errors import DataError
 from pipeline.nets.flare.config import FLAREConfig, TapName
-from pipeline.nets.flare.images import image_rule, to_input
+from pipeline.nets.flare.images import image_rule, pixels_to_input, to_pixels
 from pipeline.nets.flare.model import FLARE
 from pipeline.nets.flare.weights import load_checkpoint, untrained
+from pipeline.nets.views import PreparedViews, begin_copy
 from pipeline.nets.weights import state_digest
 from pipeline.provenance import file_digest
 from pipeline.scene import Scene
@@ -27,13 +33,16 @@ class FeatureNetwork:
 
     def __init__(self, model: FLARE, *, device: str, bfloat16: bool):
         self.model = model.to(device).eval().requires_grad_(False)
-        self.device, self.bfloat16 = device, bfloat16
+        self.device, self.bfloat16 = torch.device(device), bfloat16
 
-    @torch.inference_mode()
     def encode(self, scene: Scene) -> TeacherFeatures:
-        """Features of all views, in order; the first view is FLARE's reference view.
+        """Features of all views, in order; the first view is FLARE's reference view."""
+        return self.start(self.prepare(scene))()
 
-        DataError for a scene of one view when a decoder's tap is wanted: FLARE has no camera to compare with.
+    def prepare(self, scene: Scene) -> PreparedViews:
+        """Resize and cut all views; in page-locked memory for a GPU, so that the copy to it does not stop anything.
+
+        DataError for a scene of one view when a decoder's tap is wanted: there is no view to compare it with.
         """
         views = len(scene.rgb)
         if views < 2 and self.model.coarse is not None:
@@ -41,13 +50,21 @@ class FeatureNetwork:
                 f"FLARE's decoders need two views or more, scene {scene.scene_id!r} has {views}",
                 allowed="tap: enc_norm, which sees every view by itself, or scenes of more views",
             )
+        pixels = to_pixels(scene.rgb, self.model.config)
         grid = image_rule(*scene.record.image_size, self.model.config).grid
-        images = to_input(scene.rgb, self.model.config).to(self.device)[None]
-        with torch.autocast(torch.device(self.device).type, torch.bfloat16, enabled=self.bfloat16):
+        return PreparedViews(pixels.pin_memory() if self.device.type == "cuda" else pixels, grid)
+
+    @torch.inference_mode()
+    def start(self, prepared: PreparedViews) -> Callable[[], TeacherFeatures]:
+        """Queue the work of a scene; the returned function waits for its features."""
+        grid = prepared.grid
+        images = pixels_to_input(prepared.pixels.to(self.device, non_blocking=True))[None]
+        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.bfloat16):
             found = self.model(images)
         parts = [found[tap][0].float() for tap in self.model.taps]
         tokens = parts[0] if len(parts) == 1 else torch.cat([_unit_square(part) for part in parts], dim=-1)
-        return TeacherFeatures(tokens.unflatten(1, (grid.rows, grid.cols)).cpu().numpy(), grid)
+        ready = begin_copy(tokens.unflatten(1, (grid.rows, grid.cols)))
+        return lambda: TeacherFeatures(ready(), grid)
 
 
 def _unit_square(part: Tensor) -> Tensor:

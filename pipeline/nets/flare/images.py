@@ -68,11 +68,21 @@ def _offset(original: int, scale: float, resized: int, kept: int) -> int:
     return round(resized_centre - kept_centre)
 
 
-def to_input(rgb: NDArray[np.uint8], config: FLAREConfig) -> Tensor:
-    """Views uint8 (V,H,W,3) -> float32 (V,3,H',W') in [0,1] by the image rule (Lanczos down, bicubic up, on 8-bit values)."""
+def to_pixels(rgb: NDArray[np.uint8], config: FLAREConfig) -> Tensor:
+    """Views uint8 (V,H,W,3) -> (V,H',W',3) by the image rule (Lanczos down, bicubic up, on 8-bit values)."""
     rule = image_rule(rgb.shape[1], rgb.shape[2], config)
     method = Image.Resampling.LANCZOS if rule.scale < 1 else Image.Resampling.BICUBIC
     size = (rule.width, rule.height)
     resized = np.stack([np.asarray(Image.fromarray(view).resize(size, method)) for view in rgb])
     kept = resized[:, rule.top : rule.top + rule.kept_height, rule.left : rule.left + rule.kept_width]
-    return torch.from_numpy(np.array(kept, order="C")).permute(0, 3, 1, 2).float().div_(255)
+    return torch.from_numpy(np.array(kept, order="C"))
+
+
+def pixels_to_input(pixels: Tensor) -> Tensor:
+    """uint8 (V,H,W,3) -> float32 (V,3,H,W) in [0,1], on the pixels' device."""
+    return pixels.permute(0, 3, 1, 2).contiguous().float().div_(255)
+
+
+def to_input(rgb: NDArray[np.uint8], config: FLAREConfig) -> Tensor:
+    """Views uint8 (V,H,W,3) -> float32 (V,3,H',W') in [0,1]."""
+    return pixels_to_input(to_pixels(rgb, config))

@@ -11,7 +11,7 @@ from pipeline.nets.flare.coarse import Posed
 from pipeline.nets.flare.config import FLAREConfig
 from pipeline.nets.flare.encoder import Encoded
 from pipeline.nets.flare.fine import Fine
-from pipeline.nets.flare.layers import EPS, CameraBlock, CrossBlock, SelfBlock, embeddings, exchange, inject, residual
+from pipeline.nets.flare.layers import EPS, CameraBlock, CrossBlock, SelfBlock, embeddings, exchange, inject, without_autocast
 from pipeline.nets.flare.pose import PoseHead, start_tokens
 from pipeline.nets.vggt.layers import RotaryTable
 
@@ -51,7 +51,8 @@ class PointGeometry(nn.Module):
 
     def steps(self, encoded: Encoded, fine: Fine, known: Tensor) -> Iterator[Tensor]:
         """The tokens (B,V,P,C) after every block, one after the other."""
-        x = residual(self.decoder_embed_point(encoded.tokens))
+        with without_autocast(encoded.tokens):
+            x = self.decoder_embed_point(encoded.tokens.float())
         scenes, views, count = x.shape[:3]
         within, across = self.rotary(0, *encoded.grid, 1, x.device), self.rotary(0, *encoded.grid, views, x.device)
         pose = start_tokens(self.pose_token_ref_point, self.pose_token_source_point, scenes, views) + known

@@ -58,7 +58,8 @@ class PoseHead(nn.Module):
 
     def _waves(self, code: Tensor) -> Tensor:
         """Harmonics of the code and the code itself, (B,V,9*(2n+1))."""
-        frequencies = 2.0 ** torch.arange(self.harmonics, device=code.device)
+        # Integer powers are exact on every device; a power of floats may be off by a few units in the last place.
+        frequencies = (2 ** torch.arange(self.harmonics, device=code.device)).to(code.dtype)
         angles = (code[..., None] * frequencies).flatten(-2)
         # sin(z + pi/2) is not cos(z) for large z in float32, and the weights were trained with the former.
         return torch.cat([angles.sin(), (angles + math.pi / 2).sin(), code], dim=-1)

@@ -13,14 +13,13 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import torch
-from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 
 from pipeline.errors import CheckpointError
 from pipeline.nets.flare.config import FLAREConfig, TapName
 from pipeline.nets.flare.layers import JointAttention
 from pipeline.nets.flare.model import FLARE
-from pipeline.nets.weights import INITIAL_STD, initialise, read_weights
+from pipeline.nets.weights import INITIAL_STD, initialise, read_shapes, read_weights
 from pipeline.provenance import seed_for
 
 NOT_BUILT = (
@@ -58,15 +57,11 @@ def read_entries(path: Path, *, mend: str) -> dict[str, Tensor]:
     return entries
 
 
-def entry_shapes(path: Path, *, mend: str) -> dict[str, tuple[int, ...]]:
+def entry_shapes(path: Path, *, mend: str) -> Shapes:
     """Name -> shape of every entry of a checkpoint; tensors are not read."""
-    if path.suffix != ".safetensors" or not path.is_file():
-        return {name: tuple(value.shape) for name, value in read_entries(path, mend=mend).items()}
-    try:
-        with safe_open(path, framework="pt") as file:
-            return {name: tuple(file.get_slice(name).get_shape()) for name in file.keys()}  # noqa: SIM118 - not a mapping
-    except (SafetensorError, OSError) as error:
-        raise CheckpointError(f"weights {path} cannot be read ({error})", mend=mend) from None
+    if path.suffix == ".safetensors":
+        return read_shapes(path, mend=mend)
+    return {name: tuple(value.shape) for name, value in read_entries(path, mend=mend).items()}
 
 
 def check_shapes(found: Shapes, config: FLAREConfig, *, where: str, mend: str) -> list[str]:

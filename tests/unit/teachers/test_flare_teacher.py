@@ -40,7 +40,7 @@ def entries() -> dict[str, Tensor]:
 @pytest.fixture
 def released_is_tiny(monkeypatch: pytest.MonkeyPatch) -> None:
     """A fake for this test: the size `released` is as small as the tiny one, so that its checkpoint can be made here."""
-    monkeypatch.setattr("pipeline.nets.flare.config.RELEASED", TINY)
+    monkeypatch.setattr("pipeline.teachers.flare.RELEASED", TINY)
 
 
 def test_the_released_model_describes_itself_without_its_file() -> None:
@@ -53,12 +53,15 @@ def test_the_released_model_describes_itself_without_its_file() -> None:
     assert "CC BY-NC-SA" in teacher.licences().weights
     (file,) = teacher.weight_files()
     assert file.path == Path("weights/flare/geometry_pose.pth")
-    assert "geometry_pose.pth" in file.source
+    assert "geometry_pose.pth" in file.what
+    assert "AntResearch/FLARE" in file.source
+    assert "bfloat16" in teacher.memory_advice()
 
 
 def test_one_tap_may_stand_without_a_list() -> None:
     assert flare(checkpoint="x.pth").parts() == {"dec_norm_point": 768}
     assert flare(checkpoint="x.pth", tap="enc_norm").parts() == {"enc_norm": 1024}
+    assert flare(checkpoint="x.pth", tap="enc_norm").options == flare(checkpoint="x.pth", tap=["enc_norm"]).options
 
 
 def test_only_the_encoder_is_independent_of_other_views() -> None:
@@ -116,7 +119,15 @@ def test_one_view_is_enough_for_the_encoder_only() -> None:
     scene = make_scene("alone", views=1)
     assert tiny(tap="enc_norm").encode(scene).tokens.shape == (1, 8, 8, 64)
     with pytest.raises(DataError, match=r"two views or more, scene 'alone' has 1"):
-        tiny().encode(scene)
+        tiny().prepare(scene)
+
+
+def test_scenes_may_be_under_way_together() -> None:
+    """Starting a second scene before the first one's features are taken changes neither."""
+    teacher, scenes = tiny(), [make_scene(name, views=2) for name in ("one", "two")]
+    waiting = [teacher.start(teacher.prepare(scene)) for scene in scenes]
+    for scene, ready in zip(scenes, waiting, strict=True):
+        np.testing.assert_array_equal(ready().tokens, teacher.encode(scene).tokens)
 
 
 def test_encode_before_load_is_a_bug() -> None:

@@ -99,7 +99,7 @@ def _configuration(layout: Layout, content: Mapping[str, Any], folder: Path, men
         return getattr(transformers, layout.config_class).from_dict(dict(content) | layout.changed)
     except (TypeError, ValueError, StrictDataclassError) as error:
         raise CheckpointError(
-            f"config.json is not one of a {layout.model_type} model ({str(error).splitlines()[0]})",
+            f"config.json is not one of a {layout.model_type} model ({' '.join(str(error).split())})",
             where=str(folder),
             mend=mend,
         ) from None

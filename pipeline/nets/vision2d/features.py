@@ -67,10 +67,12 @@ class VisionFeatures:
 
     def _tokens(self, pixels: Tensor, grid: tuple[int, int]) -> Tensor:
         """Pixels (v,3,h,w) -> tokens float32 (v, rows*cols, D)."""
-        with torch.autocast(pixels.device.type, torch.bfloat16, enabled=self.bfloat16):
-            self.vision.layout.call(self.model, pixels, grid)
-            parts = [self.norm(self._kept[layer])[:, self.vision.lead :].float() for layer in self.layers]
-        self._kept.clear()
+        try:
+            with torch.autocast(pixels.device.type, torch.bfloat16, enabled=self.bfloat16):
+                self.vision.layout.call(self.model, pixels, grid)
+                parts = [self.norm(self._kept[layer])[:, self.vision.lead :].float() for layer in self.layers]
+        finally:
+            self._kept.clear()  # also when memory runs out: what is kept would be missing in the next try
         return parts[0] if len(parts) == 1 else torch.cat([_unit_square(part) for part in parts], dim=-1)
 
 

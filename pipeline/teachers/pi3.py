@@ -11,7 +11,7 @@ and decoder with other weights, other heads, and predicts a scale in metres.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
@@ -25,16 +25,18 @@ from pipeline.teachers.base import Licence, Teacher, TeacherFeatures, WeightFile
 if TYPE_CHECKING:
     from pipeline.nets.pi3.config import Pi3Config
     from pipeline.nets.pi3.features import FeatureNetwork
+    from pipeline.nets.views import PreparedViews
 
-REPOSITORIES = {"pi3": ("yyfz233/Pi3", "3.8 GB"), "pi3x": ("yyfz233/Pi3X", "5.4 GB")}
-"""Where the released weights are, and how large: 959 M and 1,360 M numbers in float32."""
+REPOSITORIES = {"pi3": ("yyfz233/Pi3", 4 * 958_696_738), "pi3x": ("yyfz233/Pi3X", 4 * 1_360_032_439)}
+"""Where the released weights are, and the bytes of their numbers in float32 (key lists of the authors' code)."""
 
 
 class Pi3Options(Options):
     """Which weights, and what is taken from them."""
 
-    size: Literal["released", "tiny"] = Field(
-        "released", description="released: a checkpoint that you download; tiny: untrained, for trying out the workflow."
+    size: Literal["released", "tiny_untrained"] = Field(
+        "released",
+        description="released: a checkpoint that you download; tiny_untrained: random weights, for trying out the workflow.",
     )
     variant: Literal["pi3", "pi3x"] = Field("pi3", description="Network: Pi3, or its successor Pi3X with images alone.")
     checkpoint: str | None = Field(None, description="File of the released weights (model.safetensors), size released.")
@@ -45,13 +47,15 @@ class Pi3Options(Options):
     )
     precision: Literal["float32", "bfloat16"] = Field("float32", description="Arithmetic of matrix products (autocast).")
     predictions: bool = Field(
-        True, description="Also depth, confidence and camera pose, low-resolution; costs the heads (about a fifth more work)."
+        False,
+        description="Cache also depth (pi3x: in metres as it believes) and confidence, averaged to the token grid, and camera "
+        "poses in the first view's frame. Confidence is the mean of the logistic of the network's logits.",
     )
 
     @model_validator(mode="after")
     def _weights_and_layers_exist(self) -> Pi3Options:
         if (self.size == "released") != (self.checkpoint is not None):
-            raise ValueError("size released needs checkpoint: PATH of the released weights; size tiny takes none")
+            raise ValueError("size released needs checkpoint: PATH of the released weights; size tiny_untrained takes none")
         count = _config(self.size).layers
         wrong = [layer for layer in self.layers if not -count <= layer < count]
         if wrong:
@@ -65,11 +69,21 @@ class Pi3Teacher(Teacher):
     """The order of views does not matter, their selection does."""
 
     options_model = Pi3Options
-    code = ("nets",)
-    example: ClassVar[Mapping[str, Any]] = {"size": "tiny"}
+    code = (
+        "nets.pi3",
+        "nets.resize",
+        "nets.vggt.aggregator",
+        "nets.vggt.config",
+        "nets.vggt.encoder",
+        "nets.vggt.images",
+        "nets.vggt.layers",
+        "nets.views",
+        "nets.weights",
+    )
+    example: ClassVar[Mapping[str, Any]] = {"size": "tiny_untrained", "predictions": True}
     order_dependent = False
     set_dependent = True
-    licence = "size released: weights CC BY-NC 4.0 (yyfz233/Pi3, yyfz233/Pi3X); size tiny: Apache-2.0"
+    licence = "size released: weights CC BY-NC 4.0 (yyfz233/Pi3, yyfz233/Pi3X); size tiny_untrained: Apache-2.0"
     options: Pi3Options
     _network: FeatureNetwork | None = None
 
@@ -91,8 +105,8 @@ class Pi3Teacher(Teacher):
         return {f"layer{layer % config.layers}": config.dim for layer in self.options.layers}
 
     def licences(self) -> Licence:
-        if self.options.size == "tiny":
-            return Licence(code="Apache-2.0 (this project)", weights="none (untrained)", commercial=True)
+        if self.options.size == "tiny_untrained":
+            return super().licences()
         code = "Apache-2.0 (this project; the authors' own code, not used here, is BSD-3-Clause)"
         return Licence(code=code, weights=f"CC BY-NC 4.0 ({self._repository[0]})", commercial=False)
 
@@ -100,8 +114,8 @@ class Pi3Teacher(Teacher):
         if self.options.checkpoint is None:
             return ()
         name, size = self._repository
-        what = f"{name}: model.safetensors, about {size}"
-        return (WeightFile(Path(self.options.checkpoint), what, f"Hugging Face model repository {name}, model.safetensors"),)
+        what = f"{name} with all heads (model.safetensors)"
+        return (WeightFile(Path(self.options.checkpoint), what, f"model repository {name} on the Hugging Face hub", size),)
 
     def check_weights(self) -> None:
         from pipeline.nets.pi3.features import check_released
@@ -130,21 +144,38 @@ class Pi3Teacher(Teacher):
         )
         return value
 
+    def memory_advice(self) -> str:
+        advice = [] if self.options.precision == "bfloat16" else ["precision: bfloat16"]
+        advice += ["predictions: false"] if self.options.predictions else []
+        return f"teachers.{self.name}: {', '.join(advice)}" if advice else ""
+
+    def prepare(self, scene: Scene) -> PreparedViews:
+        return self._loaded.prepare(scene)
+
+    def start(self, prepared: PreparedViews) -> Callable[[], TeacherFeatures]:
+        return self._loaded.start(prepared)
+
     def encode(self, scene: Scene) -> TeacherFeatures:
-        if self._network is None:
-            raise TypeError("call load before encode")
-        return self._network.encode(scene)
+        return self._loaded.encode(scene)
 
     @property
-    def _repository(self) -> tuple[str, str]:
+    def _loaded(self) -> FeatureNetwork:
+        if self._network is None:
+            raise TypeError("call load before encode")
+        return self._network
+
+    @property
+    def _repository(self) -> tuple[str, int]:
         return REPOSITORIES[self.options.variant]
 
     @property
     def _mend(self) -> str:
-        return f"download model.safetensors of {self._repository[0]} and name it in config.yaml: teachers.<name>.checkpoint"
+        return (
+            f"download model.safetensors of {self._repository[0]} and name it in config.yaml: teachers.{self.name}.checkpoint"
+        )
 
 
-def _config(size: Literal["released", "tiny"]) -> Pi3Config:
+def _config(size: Literal["released", "tiny_untrained"]) -> Pi3Config:
     from pipeline.nets.pi3.config import RELEASED, TINY
 
     return RELEASED if size == "released" else TINY

@@ -117,9 +117,10 @@ def poses_of(numbers: CameraNumbers) -> Tensor:
 
 
 def relative_to_first(poses: Tensor) -> Tensor:
-    """World_from_camera (V,4,4) in any world -> in the world of the first view's camera."""
+    """World_from_camera (V,4,4) in any world -> in the world of the first view's camera, whose pose is exactly the identity."""
     turn, centre = poses[:1, :3, :3].transpose(-1, -2), poses[:1, :3, 3:]
     moved = poses.clone()
     moved[:, :3, :3] = turn @ poses[:, :3, :3]
     moved[:, :3, 3:] = turn @ (poses[:, :3, 3:] - centre)
+    moved[0] = torch.eye(4, dtype=poses.dtype, device=poses.device)
     return moved

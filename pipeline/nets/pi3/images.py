@@ -7,22 +7,19 @@ image. Nothing is cropped; smaller images are enlarged. Source: the loader of yy
 from __future__ import annotations
 
 import math
-from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
 
 from pipeline.errors import FrameError
 from pipeline.grid import TokenGrid
 from pipeline.nets.pi3.config import Pi3Config
+from pipeline.nets.resize import resize_views
+from pipeline.nets.vggt.images import pixels_to_input
 
 if TYPE_CHECKING:
     from torch import Tensor
-
-RESIZING_THREADS = 4
-"""Pillow resizes outside Python's lock; 32 ScanNet frames would take about half a second in one thread."""
 
 
 def token_grid(height_px: int, width_px: int, config: Pi3Config) -> TokenGrid:
@@ -46,14 +43,11 @@ def token_grid(height_px: int, width_px: int, config: Pi3Config) -> TokenGrid:
 def to_pixels(rgb: NDArray[np.uint8], config: Pi3Config) -> NDArray[np.uint8]:
     """Views uint8 (V,H,W,3) -> uint8 (V,H',W',3), H' and W' multiples of the patch (Lanczos, on 8-bit values)."""
     grid = token_grid(rgb.shape[1], rgb.shape[2], config)
-    size = (grid.cols * config.patch, grid.rows * config.patch)
-    with ThreadPoolExecutor(min(RESIZING_THREADS, len(rgb))) as pool:
-        resized = pool.map(lambda view: np.asarray(Image.fromarray(view).resize(size, Image.Resampling.LANCZOS)), rgb)
-        return np.stack(list(resized))
+    return resize_views(rgb, (grid.rows * config.patch, grid.cols * config.patch), "lanczos")
 
 
-def to_input(rgb: NDArray[np.uint8], config: Pi3Config, device: str = "cpu") -> Tensor:
-    """Views uint8 (V,H,W,3) -> float32 (V,3,H',W') in [0,1] on ``device``; they travel there as bytes."""
+def to_input(rgb: NDArray[np.uint8], config: Pi3Config) -> Tensor:
+    """Views uint8 (V,H,W,3) -> float32 (V,3,H',W') in [0,1]."""
     import torch  # here, so that asking for a grid imports no torch
 
-    return torch.from_numpy(to_pixels(rgb, config)).to(device).permute(0, 3, 1, 2).float().div_(255)
+    return pixels_to_input(torch.from_numpy(to_pixels(rgb, config)))

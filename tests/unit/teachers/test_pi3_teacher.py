@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import dataclasses
 from pathlib import Path
 from typing import Any
@@ -30,7 +31,7 @@ def teacher(**options: Any) -> Teacher:
 
 
 def tiny(**options: Any) -> Teacher:
-    made = teacher(size="tiny", **options)
+    made = teacher(**{"size": "tiny_untrained", "predictions": True} | options)
     made.load(None, "cpu")
     return made
 
@@ -66,12 +67,12 @@ def weights(tmp_path: Path, request: pytest.FixtureRequest) -> Path:
     ("options", "message"),
     [
         ({}, "size released needs checkpoint"),
-        ({"size": "tiny", "checkpoint": "x"}, "size tiny takes none"),
+        ({"size": "tiny_untrained", "checkpoint": "x"}, "size tiny_untrained takes none"),
         ({"checkpoint": "x", "layers": [18]}, "no layer 18 .allowed: -18 to 17"),
-        ({"size": "tiny", "layers": [-3]}, "no layer -3"),
+        ({"size": "tiny_untrained", "layers": [-3]}, "no layer -3"),
         ({"checkpoint": "x", "layers": [17, -1]}, "every layer once"),
-        ({"size": "tiny", "variant": "pi3y"}, "variant"),
-        ({"size": "tiny", "layer": [0]}, "did you mean 'layers'"),
+        ({"size": "tiny_untrained", "variant": "pi3y"}, "variant"),
+        ({"size": "tiny_untrained", "layer": [0]}, "did you mean 'layers'"),
     ],
 )
 def test_impossible_options_are_refused(options: dict[str, Any], message: str) -> None:
@@ -85,6 +86,7 @@ def test_description_of_the_released_size() -> None:
     assert made.parts() == {"layer8": 2048, "layer17": 2048}
     assert made.grid(968, 1296).count == 31 * 41
     assert "pi3x" in made.tap()
+    assert teacher(checkpoint="w", predictions=True).tap() != teacher(checkpoint="w").tap()
     assert not made.order_dependent
     assert made.set_dependent
     assert not made.licences().commercial
@@ -93,6 +95,35 @@ def test_description_of_the_released_size() -> None:
     assert file.path == Path("w/model.safetensors")
     assert "yyfz233/Pi3X" in file.what
     assert "yyfz233/Pi3X" in file.source
+    assert file.bytes == 4 * 1_360_032_439
+
+
+def test_its_code_is_all_that_its_network_imports() -> None:
+    """What is digested into a store's spec: everything under nets that is reached from nets/pi3, and nothing else."""
+    root = Path(registry.__file__).parent
+    waiting, reached = sorted((root / "nets" / "pi3").glob("*.py")), set()
+    while waiting:
+        for node in ast.walk(ast.parse(waiting.pop().read_text())):
+            name = node.module or "" if isinstance(node, ast.ImportFrom) else ""
+            if name.startswith("pipeline.nets.") and name not in reached:
+                reached.add(name)
+                waiting.append(root.parent.joinpath(*name.split(".")).with_suffix(".py"))
+    code = {f"pipeline.{name}" for name in teacher(size="tiny_untrained").code}
+    assert {name for name in reached if not name.startswith("pipeline.nets.pi3.")} | {"pipeline.nets.pi3"} == code
+
+
+def test_what_needs_less_memory_is_named() -> None:
+    assert teacher(checkpoint="x", predictions=True).memory_advice() == "teachers.t: precision: bfloat16, predictions: false"
+    assert teacher(checkpoint="x", precision="bfloat16").memory_advice() == ""
+
+
+def test_preparing_and_starting_is_encoding(scene: Scene) -> None:
+    made = tiny()
+    finish = made.start(made.prepare(scene))
+    made.encode(make_scene("other", views=2))
+    found, expected = finish(), made.encode(scene)
+    for name in ("tokens", "depth", "confidence", "pose"):
+        np.testing.assert_array_equal(getattr(found, name), getattr(expected, name))
 
 
 def test_the_tiny_size_needs_no_files() -> None:
@@ -115,7 +146,7 @@ def test_everything_it_says_about_a_scene(variant: Variant, scene: Scene) -> Non
     assert found.pose.shape == (4, 4, 4)
     assert {array.dtype for array in (found.depth, found.confidence, found.pose)} == {np.dtype(np.float32)}
     assert (found.depth > 0).all()
-    np.testing.assert_allclose(found.pose[0], np.eye(4), atol=1e-6)
+    np.testing.assert_array_equal(found.pose[0], np.eye(4))
     turn = found.pose[:, :3, :3]
     np.testing.assert_allclose(turn @ turn.transpose(0, 2, 1), np.broadcast_to(np.eye(3), (4, 3, 3)), atol=1e-5)
 
@@ -125,7 +156,7 @@ def test_predictions_can_be_left_out(scene: Scene) -> None:
     assert found.depth is None
     assert found.confidence is None
     assert found.pose is None
-    assert found.tokens.shape == whole.tokens.shape
+    np.testing.assert_array_equal(found.tokens, whole.tokens)
 
 
 @pytest.mark.parametrize("variant", VARIANTS)

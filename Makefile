@@ -11,7 +11,7 @@ export PYTHON
 SNAKEMAKE = snakemake --cores $(CORES) --rerun-incomplete --logger study --configfile $(CONFIG)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup run check test test-fast lint format clean
+.PHONY: help setup run check doctor test test-fast lint format clean
 
 help:
 	@echo "make run        set up, run the study of config.yaml, print its table"
@@ -21,6 +21,7 @@ help:
 	@echo "make format     set up, reformat Python and Snakemake files"
 	@echo "make setup      only make .venv with every package and system library"
 	@echo "make check      set up, say what config.yaml will run"
+	@echo "make doctor     set up, say what the study needs, what of it is missing, what it will cost"
 	@echo "make clean      remove results/ (not .venv)"
 
 setup: .venv/.ready
@@ -30,6 +31,9 @@ setup: .venv/.ready
 
 check: setup
 	@python -m pipeline check $(CONFIG)
+
+doctor: setup
+	@python -m pipeline doctor $(CONFIG)
 
 run: check
 	@$(SNAKEMAKE)

@@ -36,7 +36,8 @@ class Progress:
         spent_s = self._said - self._start
         left_s = spent_s / max(self.done, 1) * (self.total - self.done)
         note = f", {note}" if note else ""
-        text = f"{self.label}: {self.done}/{self.total} {self.unit}, {spent_s:.0f} s, about {left_s:.0f} s left{note}"
+        rate = f"{self.done / spent_s:.3g} {self.unit}/s" if spent_s > 0 else ""
+        text = f"{self.label}: {self.done}/{self.total} {self.unit}, {spent_s:.0f} s, {rate}, about {_span(left_s)} left{note}"
         print(text, file=sys.stderr, flush=True)
 
     def __enter__(self) -> Progress:
@@ -47,4 +48,12 @@ class Progress:
             self._bar.close()
         elif error is None and self.total:
             spent_s = time.monotonic() - self._start
-            print(f"{self.label}: {self.done}/{self.total} {self.unit} in {spent_s:.1f} s", file=sys.stderr, flush=True)
+            rate = f", {self.done / spent_s:.3g} {self.unit}/s" if spent_s > 0 else ""
+            print(f"{self.label}: {self.done}/{self.total} {self.unit} in {spent_s:.1f} s{rate}", file=sys.stderr, flush=True)
+
+
+def _span(seconds: float) -> str:
+    """A time in the unit that suits it: "48 s", "12 min", "3.4 h"."""
+    if seconds < 100:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 6000 else f"{seconds / 3600:.1f} h"

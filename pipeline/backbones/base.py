@@ -28,6 +28,7 @@ from numpy.typing import NDArray
 
 from pipeline.grid import TokenGrid
 from pipeline.options import Options
+from pipeline.teachers.base import Licence, WeightFile
 
 if TYPE_CHECKING:
     import torch
@@ -52,6 +53,27 @@ class Prefix:
     positions: NDArray[np.int64]
     next_position: int
     extra_index: NDArray[np.int64] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class ModelSize:
+    """What a released model's work is estimated from.
+
+    ``language`` and ``vision``: parameters of the two parts (projector and embeddings count as language); ``layers`` and
+    ``width`` of the decoder; per view ``tokens`` in the decoder and ``patches`` in the vision tower.
+    """
+
+    language: int
+    vision: int
+    layers: int
+    width: int
+    tokens: int
+    patches: int
+
+    @property
+    def parameters(self) -> int:
+        """All of them."""
+        return self.language + self.vision
 
 
 class LoadedBackbone(ABC):
@@ -147,3 +169,21 @@ class Backbone(ABC):
     @abstractmethod
     def load(self, folder: Path, *, device: str) -> LoadedBackbone:
         """Load from a folder written by ``save`` or from a released checkpoint. Raises CheckpointError."""
+
+    def licences(self) -> Licence:
+        """Licence of code and weights of this configured backbone. Default: built here, no weights of others."""
+        return Licence(code="Apache-2.0 (this project)", weights="none", commercial=True)
+
+    def weight_files(self) -> tuple[WeightFile, ...]:
+        """Released weights that must be there before the first run; none for backbones built here."""
+        return ()
+
+    def check_weights(self) -> None:  # noqa: B027 - backbones without released weights have nothing to check
+        """Check that all files are there and that names and shapes of all weights fit, without reading the weights.
+
+        Raises CheckpointError for missing, partial or other weights.
+        """
+
+    def size(self) -> ModelSize | None:
+        """Size of a released model, from its checkpoint or from what is published; None when neither is known."""
+        return None

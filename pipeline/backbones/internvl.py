@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, ClassVar
 
 from pipeline.mllm.chat import INTERNVL, ChatFormat
 from pipeline.mllm.member import FAMILY_CODE, TransformersMember
+from pipeline.mllm.releases import INTERNVL as RELEASED
 
 if TYPE_CHECKING:
     from pipeline.mllm.loaded import TransformersBackbone
@@ -16,6 +17,7 @@ class InternVL(TransformersMember):
 
     code: ClassVar[tuple[str, ...]] = ("mllm.internvl", *FAMILY_CODE)
     chat: ClassVar[ChatFormat] = INTERNVL
+    releases = RELEASED
 
     def family(self) -> type[TransformersBackbone]:
         from pipeline.mllm.internvl import InternVLBackbone

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, ClassVar
 
 from pipeline.mllm.chat import LLAVA_ONEVISION, ChatFormat
 from pipeline.mllm.member import FAMILY_CODE, TransformersMember
+from pipeline.mllm.releases import LLAVA_ONEVISION as RELEASED
 
 if TYPE_CHECKING:
     from pipeline.mllm.loaded import TransformersBackbone
@@ -16,6 +17,7 @@ class LlavaOnevision(TransformersMember):
 
     code: ClassVar[tuple[str, ...]] = ("mllm.llava_onevision", *FAMILY_CODE)
     chat: ClassVar[ChatFormat] = LLAVA_ONEVISION
+    releases = RELEASED
 
     def family(self) -> type[TransformersBackbone]:
         from pipeline.mllm.llava_onevision import LlavaOnevisionBackbone

@@ -8,6 +8,7 @@ from pydantic import Field
 
 from pipeline.mllm.chat import QWEN2_5_VL, ChatFormat
 from pipeline.mllm.member import FAMILY_CODE, BackboneOptions, TransformersMember
+from pipeline.mllm.releases import QWEN2_5_VL as RELEASED
 from pipeline.options import Options
 
 if TYPE_CHECKING:
@@ -28,6 +29,7 @@ class Qwen25VL(TransformersMember):
     options_model: ClassVar[type[Options]] = Qwen25VLOptions
     code: ClassVar[tuple[str, ...]] = ("mllm.qwen2_5_vl", *FAMILY_CODE)
     chat: ClassVar[ChatFormat] = QWEN2_5_VL
+    releases = RELEASED
     options: Qwen25VLOptions
 
     def family(self) -> type[TransformersBackbone]:

@@ -8,10 +8,30 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
 
 from pipeline.options import Options
+
+
+@dataclass(frozen=True, slots=True)
+class SourceFile:
+    """A file or folder of others that ``prepare`` reads: where it is expected, what it is, where to get it, its size."""
+
+    path: Path
+    what: str
+    source: str
+    bytes: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class ScenePlan:
+    """What ``prepare`` will make, where the options say it: scenes per split, views per scene, colour images (H,W)."""
+
+    scenes: Mapping[str, int]
+    views: int
+    image_size: tuple[int, int]
 
 
 class Dataset(ABC):
@@ -30,12 +50,22 @@ class Dataset(ABC):
     """Dotted package modules (below pipeline) whose behaviour this member's output depends on, besides its own file."""
     example: ClassVar[Mapping[str, Any]] = {}
     """Options of a miniature that is prepared in seconds (what the conformance suite prepares)."""
+    licence: ClassVar[str] = "not stated"
+    """Under which terms scenes and annotations may be used."""
     spec_digest: str = ""
     """Digest of the cell's whole specification, set by the verb `prepare`; goes into the manifest (write_index)."""
 
     def __init__(self, name: str, options: Options):
         self.name = name
         self.options = options
+
+    def source_files(self) -> tuple[SourceFile, ...]:
+        """What must be there before ``prepare``; nothing for datasets that are made here."""
+        return ()
+
+    def planned(self) -> ScenePlan | None:
+        """What ``prepare`` will make; None when only the source files say it."""
+        return None
 
     @abstractmethod
     def prepare(self, folder: Path, *, threads: int) -> None:

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from pydantic import Field, model_validator
 
 from pipeline.conventions import SPLITS
-from pipeline.datasets.base import Dataset
+from pipeline.datasets.base import Dataset, ScenePlan
 from pipeline.errors import DataError, EnvironmentFaultError
 from pipeline.options import Options
 from pipeline.provenance import digest, write_atomic
@@ -67,7 +67,12 @@ class Rooms(Dataset):
     options_model = RoomsOptions
     example: ClassVar[Mapping[str, Any]] = {"train": 2, "val": 1, "test": 2, "views": 4}
     code: ClassVar[tuple[str, ...]] = ("rooms", "geometry", "frames", "index")
+    licence = "Apache-2.0 (made here)"
     options: RoomsOptions
+
+    def planned(self) -> ScenePlan:
+        o = self.options
+        return ScenePlan({split: getattr(o, split) for split in SPLITS}, o.views, (o.height_px, o.width_px))
 
     def prepare(self, folder: Path, *, threads: int) -> None:
         """Make the missing rooms, then all annotations, then the manifest. Finished rooms with right checksums are kept."""

@@ -5,6 +5,9 @@ from __future__ import annotations
 from collections import OrderedDict
 from threading import Lock
 
+import numpy as np
+from numpy.typing import NDArray
+
 from pipeline.teachers.base import TeacherFeatures
 
 
@@ -33,7 +36,8 @@ class SceneCache:
         size = _size(features)
         if size > self._limit:
             return
-        features.tokens.flags.writeable = False
+        for values in _arrays(features):
+            values.flags.writeable = False
         with self._lock:
             if scene_id in self._scenes:
                 return
@@ -43,5 +47,10 @@ class SceneCache:
             self._used += size
 
 
+def _arrays(features: TeacherFeatures) -> list[NDArray[np.float32]]:
+    found = (features.tokens, features.confidence, features.depth, features.pose)
+    return [values for values in found if values is not None]
+
+
 def _size(features: TeacherFeatures) -> int:
-    return features.tokens.nbytes + (0 if features.confidence is None else features.confidence.nbytes)
+    return sum(values.nbytes for values in _arrays(features))

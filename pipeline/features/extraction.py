@@ -1,24 +1,22 @@
-"""From scenes to a feature shard: the next scene is read and the last one written while the current one is encoded.
+"""What a feature shard is made of: its spec, its scenes, and the views that derived teachers have instead of data.
 
-Memory is bounded: at most two scenes and three sets of features exist at a time, whatever the data set's size.
+The encoding itself is in engine.py.
 """
 
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from pipeline.errors import DataError, StoreError
 from pipeline.features.manifest import ViewEntry, ViewManifest, read_store_manifest, source_reference
 from pipeline.features.shards import scenes_of_shard
-from pipeline.features.store import FeatureWriter, StoreSpec
+from pipeline.features.spec import StoreSpec, stored_grid
 from pipeline.index import SceneIndex
-from pipeline.progress import Progress
 from pipeline.provenance import digest
-from pipeline.scene import Scene, SceneRecord
+from pipeline.scene import SceneRecord
 from pipeline.teachers.base import Teacher
 
 
@@ -27,7 +25,7 @@ def store_spec(spec: dict[str, Any], index: SceneIndex, teacher: Teacher, weight
     first = next(iter(index), None)
     if first is None:
         raise DataError("the dataset has no scenes", where=str(index.path))
-    grid = teacher.grid(*first.image_size)
+    grid, native = stored_grid(spec["store"], teacher.grid(*first.image_size))
     return StoreSpec(
         dataset=spec["dataset"],
         teacher=teacher.name,
@@ -42,6 +40,9 @@ def store_spec(spec: dict[str, Any], index: SceneIndex, teacher: Teacher, weight
         tap=teacher.tap(),
         frames=index.digest,
         code=spec.get("code", ""),
+        parts=tuple(teacher.parts().items()),
+        member=spec["teacher"],
+        native=native,
     )
 
 
@@ -49,34 +50,6 @@ def records_of_shard(index: SceneIndex, splits: Sequence[str], shard: int, shard
     """Records of the chosen splits that belong to a shard, in index order."""
     chosen = [record.scene_id for record in index if record.split in set(splits)]
     return [index.records[scene_id] for scene_id in scenes_of_shard(chosen, shard, shards)]
-
-
-def _ahead(index: SceneIndex, records: Sequence[SceneRecord], reader: ThreadPoolExecutor) -> Iterator[Scene]:
-    """Scenes in order, the next one being read while the current one is used."""
-    waiting: Future[Scene] | None = None
-    for record in records:
-        current, waiting = waiting, reader.submit(index.load, record.scene_id)
-        if current is not None:
-            yield current.result()
-    if waiting is not None:
-        yield waiting.result()
-
-
-def extract_shard(index: SceneIndex, records: Sequence[SceneRecord], teacher: Teacher, writer: FeatureWriter) -> int:
-    """Encode and store every record that is not stored yet; their number. An error keeps all scenes finished before it."""
-    todo = [record for record in records if not writer.is_done(record.scene_id, record.frame_ids)]
-    label = f"extract {writer.spec.dataset}/{teacher.name}"
-    written: Future[None] | None = None
-    with Progress(label, len(todo), "scenes") as progress, ThreadPoolExecutor(1) as reader, ThreadPoolExecutor(1) as keeper:
-        for scene in _ahead(index, todo, reader):
-            features = teacher.encode(scene)
-            if written is not None:
-                written.result()
-            written = keeper.submit(writer.write, scene.scene_id, scene.record.frame_ids, features)
-            progress.step()
-        if written is not None:
-            written.result()
-    return len(todo)
 
 
 def write_view(

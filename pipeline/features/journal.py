@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import json
 import os
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -26,27 +26,36 @@ def fsync(path: Path) -> None:
 
 @dataclass(frozen=True, slots=True)
 class SceneEntry:
-    """A finished scene: its frames in order, one checksum per view, whether it has confidences, its bytes on disk."""
+    """A finished scene: its frames in order, per array one checksum per view, its bytes on disk.
+
+    ``views``: array name ("tokens" or "tokens.{part}", "scales", "confidence", "depth", "pose") -> checksums in frame order.
+    ``error``: largest 1 - cosine between a token before and after storing, for int8 (measured), else None (numbers.py).
+    """
 
     frame_ids: tuple[str, ...]
-    views: tuple[str, ...]
-    confidence: bool
+    views: dict[str, tuple[str, ...]]
     bytes: int
+    error: float | None = None
 
     @property
     def checksum(self) -> str:
         """One checksum for the scene."""
-        return digest([self.frame_ids, self.views])
+        return digest([self.frame_ids, sorted(self.views.items())])
 
     def to_json(self) -> dict[str, Any]:
-        return asdict(self) | {"checksum": self.checksum}
+        """Content for a manifest or a journal line."""
+        content = {"frame_ids": self.frame_ids, "views": self.views, "bytes": self.bytes, "checksum": self.checksum}
+        return content if self.error is None else content | {"error": self.error}
 
     @classmethod
     def from_json(cls, content: Any, *, where: str) -> SceneEntry:
+        """StoreError when it is malformed or contradicts its own checksum."""
         try:
-            entry = cls(tuple(content["frame_ids"]), tuple(content["views"]), content["confidence"], content["bytes"])
-            complete = len(entry.frame_ids) == len(entry.views) and entry.checksum == content["checksum"]
-        except (TypeError, KeyError) as error:
+            views = {name: tuple(values) for name, values in content["views"].items()}
+            entry = cls(tuple(content["frame_ids"]), views, content["bytes"], content.get("error"))
+            complete = bool(views) and all(len(values) == len(entry.frame_ids) for values in views.values())
+            complete = complete and entry.checksum == content["checksum"]
+        except (AttributeError, TypeError, KeyError) as error:
             raise StoreError(f"a scene entry is malformed ({error!r})", where=where, mend=rebuild(where)) from None
         if not complete:
             raise StoreError("a scene entry contradicts its own checksum", where=where, mend=rebuild(where))
@@ -87,11 +96,16 @@ class Journal:
         write_atomic(self.path, "\n".join(lines) + "\n")
 
     def append(self, scene_id: str, entry: SceneEntry) -> None:
-        """Add a finished scene; it is on disk when this returns."""
-        with self.path.open("a", encoding="utf-8") as stream:
-            stream.write(json.dumps({"scene": scene_id, "entry": entry.to_json()}) + "\n")
-            stream.flush()
-            os.fsync(stream.fileno())
+        """Add a finished scene; it is on disk when this returns. A line that does not fit the disk is taken back."""
+        size = self.path.stat().st_size
+        try:
+            with self.path.open("a", encoding="utf-8") as stream:
+                stream.write(json.dumps({"scene": scene_id, "entry": entry.to_json()}) + "\n")
+                stream.flush()
+                os.fsync(stream.fileno())
+        except OSError:
+            os.truncate(self.path, size)
+            raise
 
     def remove(self) -> None:
         self.path.unlink(missing_ok=True)

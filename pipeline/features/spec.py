@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
-from typing import Any, Literal
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from typing import Any, Literal, get_args
 
+from pipeline.conventions import checked_id
 from pipeline.errors import StoreError
 from pipeline.grid import TokenGrid
+from pipeline.options import did_you_mean
 from pipeline.provenance import digest
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 
-StoredDtype = Literal["bfloat16", "float32"]
+StoredDtype = Literal["bfloat16", "float32", "int8"]
+DTYPES: tuple[str, ...] = get_args(StoredDtype)
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,6 +25,10 @@ class StoreSpec:
     ``options`` and ``weights`` are digests of the teacher's options and weights, ``tap`` says in words which layer is taken,
     ``frames`` is the digest of the scene index (its scenes, their ordered frames and their files), ``code`` the digest of the
     code that extracts. ``window`` is the part of the image that the ``rows`` x ``cols`` tokens cover (see grid.py).
+
+    ``parts`` (name, width) are the layers that stand side by side on D, in order; () stands for one part "tokens" of width
+    ``dim``. ``member`` is the teacher's config entry {"name", "kind", "options"}: what builds it again. ``native`` is the
+    teacher's own grid when the store's grid is another one (features are averaged into it), else None.
     """
 
     dataset: str
@@ -37,35 +45,91 @@ class StoreSpec:
     frames: str = ""
     code: str = ""
     schema: int = SCHEMA_VERSION
+    parts: tuple[tuple[str, int], ...] = ()
+    member: dict[str, Any] = field(default_factory=dict)
+    native: TokenGrid | None = None
+
+    def __post_init__(self) -> None:
+        """StoreError for parts that do not add up or have no usable names, and for an unknown dtype."""
+        where = f"feature store of teacher {self.teacher!r}"
+        if self.dtype not in DTYPES:
+            raise StoreError(f"stored number format {self.dtype!r} is not known", where=where, allowed=", ".join(DTYPES))
+        if not self.parts:
+            object.__setattr__(self, "parts", (("tokens", self.dim),))
+        names, widths = [name for name, _ in self.parts], [width for _, width in self.parts]
+        for name in names:
+            checked_id(name, what="part", where=where)
+        if len(set(names)) != len(names) or sum(widths) != self.dim or min(widths) < 1:
+            raise StoreError(
+                f"parts {dict(self.parts)} do not make up the width {self.dim}",
+                where=where,
+                allowed="different names whose widths (1 or more) add up to dim",
+            )
 
     @property
     def grid(self) -> TokenGrid:
-        """The token grid of every view."""
+        """The token grid of every view as stored."""
         return TokenGrid(self.rows, self.cols, self.window)
+
+    def columns(self, part: str | None) -> slice:
+        """Where a part lies on D; everything for None. StoreError for an unknown part."""
+        if part is None:
+            return slice(0, self.dim)
+        start = 0
+        for name, width in self.parts:
+            if name == part:
+                return slice(start, start + width)
+            start += width
+        names = [name for name, _ in self.parts]
+        raise StoreError(
+            f"teacher {self.teacher!r} has no part {part!r}{did_you_mean(part, names)}",
+            allowed=", ".join(names),
+            mend="name one of these, or add the layer to the teacher's options and extract again",
+        )
 
     def to_json(self) -> dict[str, Any]:
         """Content for a manifest."""
-        return asdict(self) | {"window": list(self.window)}
+        return asdict(self) | {"window": list(self.window), "parts": [list(part) for part in self.parts]}
 
     @classmethod
     def from_json(cls, content: Any, *, where: str) -> StoreSpec:
         """The spec in a manifest. StoreError when it is malformed or of another schema."""
-        try:
-            spec = cls(**(content | {"window": tuple(content["window"])}))
-        except (TypeError, KeyError) as error:
-            raise StoreError(f"the store's spec is malformed ({error!r})", where=where, mend=rebuild(where)) from None
-        if spec.schema != SCHEMA_VERSION or spec.dtype not in ("bfloat16", "float32"):
+        if not isinstance(content, Mapping) or content.get("schema") != SCHEMA_VERSION or content.get("dtype") not in DTYPES:
+            found = content if isinstance(content, Mapping) else {}
             raise StoreError(
-                f"the store has schema {spec.schema} and dtype {spec.dtype!r}",
+                f"the store has schema {found.get('schema')} and dtype {found.get('dtype')!r}",
                 where=where,
-                allowed=f"schema {SCHEMA_VERSION}, dtype bfloat16 or float32",
+                allowed=f"schema {SCHEMA_VERSION}, dtype {', '.join(DTYPES)}",
                 mend=rebuild(where),
             )
-        return spec
+        try:
+            parts = tuple((str(name), int(width)) for name, width in content["parts"])
+            changed = {"window": tuple(content["window"]), "parts": parts, "native": _grid(content["native"])}
+            return cls(**(dict(content) | changed))
+        except (TypeError, KeyError, ValueError) as error:
+            raise StoreError(f"the store's spec is malformed ({error!r})", where=where, mend=rebuild(where)) from None
 
     def digest(self) -> str:
         """Digest of all fields."""
         return digest(self.to_json())
+
+
+def _grid(content: Mapping[str, Any] | None) -> TokenGrid | None:
+    if content is None:
+        return None
+    x0, y0, x1, y1 = (float(edge) for edge in content["window"])
+    return TokenGrid(int(content["rows"]), int(content["cols"]), (x0, y0, x1, y1))
+
+
+def stored_grid(store: Mapping[str, Any], native: TokenGrid) -> tuple[TokenGrid, TokenGrid | None]:
+    """(grid in the store, ``native`` when that is another grid) from the cell's ``store`` options {"grid": ...}.
+
+    ``grid`` is "native" (the default) or {"rows", "cols", "window"}: a student's grid in image coordinates.
+    """
+    wanted = store.get("grid", "native")
+    grid = native if wanted == "native" else _grid({"window": (0.0, 0.0, 1.0, 1.0), **wanted})
+    assert grid is not None
+    return (native, None) if grid == native else (grid, native)
 
 
 def rebuild(manifest: object) -> str:

@@ -4,14 +4,18 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Iterable
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar, Literal
 
 from pydantic import Field, model_validator
 
-from pipeline.backbones.base import Backbone, LoadedBackbone
+from pipeline.backbones.base import Backbone, LoadedBackbone, ModelSize
+from pipeline.errors import CheckpointError
 from pipeline.mllm.chat import ChatFormat
+from pipeline.mllm.releases import Release, release_of
 from pipeline.options import Options
+from pipeline.teachers.base import Licence, WeightFile
 
 if TYPE_CHECKING:
     from pipeline.mllm.loaded import TransformersBackbone
@@ -90,6 +94,8 @@ class TransformersMember(Backbone):
 
     options_model: ClassVar[type[Options]] = BackboneOptions
     chat: ClassVar[ChatFormat]
+    releases: ClassVar[tuple[Release, ...]] = ()
+    """Released checkpoints of the family that are known by name (pipeline.mllm.releases)."""
     options: BackboneOptions
 
     @abstractmethod
@@ -107,6 +113,55 @@ class TransformersMember(Backbone):
     def checkpoint(self) -> Path | None:
         """Folder of the released checkpoint, None for a model built here."""
         return Path(self.options.checkpoint) if self.options.checkpoint else None
+
+    def release(self) -> Release | None:
+        """The release that the checkpoint folder is named after."""
+        return release_of(self.checkpoint.name, self.releases) if self.checkpoint else None
+
+    def licences(self) -> Licence:
+        if self.checkpoint is None:
+            return super().licences()
+        release = self.release()
+        code = "Apache-2.0 (this project and transformers)"
+        if release is None:
+            return Licence(code, f"not known here, that of the checkpoint in {self.checkpoint}", commercial=False)
+        return Licence(code, f"{release.licence} ({release.name})", release.commercial)
+
+    def weight_files(self) -> tuple[WeightFile, ...]:
+        if self.checkpoint is None:
+            return ()
+        release, parts = self.release(), "config.json, tokenizer and all safetensors shards"
+        if release is not None:
+            return (WeightFile(self.checkpoint, f"{release.name}: {parts}", f"Hugging Face, {release.name}", release.bytes),)
+        known = " or ".join(known.name for known in self.releases) or "a released checkpoint of the family"
+        return (WeightFile(self.checkpoint, f"a checkpoint folder: {parts}", f"Hugging Face, for example {known}"),)
+
+    def check_weights(self) -> None:
+        if self.checkpoint is not None:
+            from pipeline.mllm.released import check_released
+
+            check_released(self.family(), self.checkpoint)
+
+    def size(self) -> ModelSize | None:
+        if self.checkpoint is None:
+            return None
+        if self.checkpoint.is_dir():
+            from pipeline.mllm.released import released_size
+
+            try:
+                return released_size(self.family(), self.checkpoint, self.tokens())
+            except CheckpointError:  # check_weights says what is wrong; the published size is still the best guess
+                pass
+        release = self.release()
+        return self._asked_tokens(release.size) if release else None
+
+    def _asked_tokens(self, size: ModelSize) -> ModelSize:
+        """The published size with the asked tokens per view instead of the release's own."""
+        tokens = self.tokens()
+        if tokens is None:
+            return size
+        count = tokens[0] * tokens[1]
+        return replace(size, tokens=count, patches=size.patches * count // size.tokens)
 
     def train_tokenizer(self, texts: Iterable[str], folder: Path) -> None:
         """Train the tokenizer of a model built here and save it in ``folder``."""

@@ -38,7 +38,7 @@ def load_model(
     family: type[TransformersBackbone], folder: Path, *, device: str, dtype: str, tokens: tuple[int, int] | None
 ) -> TransformersBackbone:
     """A saved or released model. Raises CheckpointError for missing, partial, truncated or other weights."""
-    _check_family(family, folder)
+    check_family(family, folder)
     tokenizer = load_tokenizer(folder)
     model, info = _from_pretrained(family, folder, dtype)
     missing = sorted(info["missing_keys"]) + sorted(str(k) for k in info["mismatched_keys"])
@@ -54,7 +54,8 @@ def load_model(
     return family(model, tokenizer, tokens)
 
 
-def _check_family(family: type[TransformersBackbone], folder: Path) -> None:
+def check_family(family: type[TransformersBackbone], folder: Path) -> None:
+    """CheckpointError unless the folder's config.json describes a model of this family."""
     config = folder / "config.json"
     wanted = cast(type[PreTrainedConfig], family.model_class.config_class).model_type
     try:

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import hashlib
 import os
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
@@ -78,11 +80,39 @@ def read_weights(path: Path, *, mend: str) -> dict[str, Tensor]:
         raise CheckpointError(f"weights {path} cannot be read ({type(error).__name__}: {error})", mend=mend) from None
 
 
-def check_entries(model: nn.Module, state: dict[str, Tensor], *, where: str) -> None:
+def read_shapes(path: Path, *, mend: str) -> dict[str, tuple[int, ...]]:
+    """Names and shapes of all entries; of a safetensors file only the header is read, of a .pt file no tensor's bytes."""
+    if path.suffix != ".safetensors" or not path.is_file():
+        return entry_shapes(read_weights(path, mend=mend), where=str(path))
+    try:
+        with safe_open(path, framework="pt") as file:
+            return {name: tuple(file.get_slice(name).get_shape()) for name in file.keys()}  # noqa: SIM118 - not a mapping
+    except Exception as error:  # as above: any fault of the file means the same here
+        raise CheckpointError(f"weights {path} cannot be read ({type(error).__name__}: {error})", mend=mend) from None
+
+
+def entry_shapes(state: Mapping[str, object], *, where: str) -> dict[str, tuple[int, ...]]:
+    """Shapes of a state dict's entries. CheckpointError when it holds anything but named tensors."""
+    other = next((name for name, value in state.items() if not isinstance(value, Tensor)), None)
+    if other is not None:
+        raise CheckpointError(
+            f"weights hold {type(state[other]).__name__} under {other!r}, not a tensor",
+            where=where,
+            allowed="a file that holds the state dict itself: entry name -> tensor",
+        )
+    return {name: tuple(value.shape) for name, value in state.items() if isinstance(value, Tensor)}
+
+
+def check_entries(model: nn.Module, state: Mapping[str, Tensor], *, where: str) -> None:
     """CheckpointError that counts and names entries that are missing, unexpected or misshapen for ``model``."""
-    own = model.state_dict()
-    missing, extra = sorted(set(own) - set(state)), sorted(set(state) - set(own))
-    shapes = [n for n in sorted(set(own) & set(state)) if own[n].shape != state[n].shape]
+    check_shapes(model, entry_shapes(state, where=where), where=where)
+
+
+def check_shapes(model: nn.Module, found: Mapping[str, tuple[int, ...]], *, where: str) -> None:
+    """``check_entries`` for names and shapes alone; ``model`` may be on the meta device."""
+    own = {name: tuple(value.shape) for name, value in model.state_dict().items()}
+    missing, extra = sorted(set(own) - set(found)), sorted(set(found) - set(own))
+    shapes = [n for n in sorted(set(own) & set(found)) if own[n] != found[n]]
     faults = [(label, names) for label, names in (("missing", missing), ("unexpected", extra), ("misshapen", shapes)) if names]
     if faults:
         text = "; ".join(f"{len(names)} {label}, first {names[0]!r}" for label, names in faults)

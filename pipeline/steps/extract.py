@@ -1,7 +1,7 @@
 """Cache a teacher's features of one shard of a dataset: results/features/{dataset}/{teacher}/{shard}/manifest.json.
 
 Run it again after a crash and it goes on with the first scene that is missing. A derived teacher (``--source``) gets a view
-manifest and no data.
+manifest and no data. One process computes one shard on one GPU (``--gpus 0``: CPU); several GPUs work through several shards.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from pipeline.features.engine import Flight
     from pipeline.index import SceneIndex
     from pipeline.teachers.base import Teacher
 
@@ -22,6 +23,10 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--weights", type=Path, metavar="MANIFEST", help="manifest of a teacher trained here")
     parser.add_argument(
         "--source", type=Path, nargs="*", default=[], metavar="MANIFEST", help="feature manifests behind a derived teacher"
+    )
+    parser.add_argument("--readers", type=int, metavar="N", help="threads that decode images (default: threads - 1, 1 to 8)")
+    parser.add_argument(
+        "--in-flight", type=int, metavar="N", help="scenes in memory at once: read, encoded, written (default: readers + 2)"
     )
     parser.add_argument("--out", type=Path, required=True, metavar="MANIFEST", help="manifest.json to write")
 
@@ -46,8 +51,10 @@ def run(args: argparse.Namespace) -> None:
 
 
 def _extract(args: argparse.Namespace, index: SceneIndex, teacher: Teacher) -> int:
+    from pipeline.device import device
     from pipeline.errors import CheckpointError
-    from pipeline.features.extraction import extract_shard, records_of_shard, store_spec
+    from pipeline.features.engine import extract_shard
+    from pipeline.features.extraction import records_of_shard, store_spec
     from pipeline.features.store import FeatureWriter
     from pipeline.provenance import read_manifest
 
@@ -58,10 +65,24 @@ def _extract(args: argparse.Namespace, index: SceneIndex, teacher: Teacher) -> i
         )
     if args.weights is not None:
         read_manifest(args.weights, made_by=f"snakemake --cores all {args.weights}")
-    weights = teacher.load(args.weights.parent if args.weights else None, "cuda" if args.gpus else "cpu")
+    flight = _flight(args)
     shard, shards = args.spec["shard"], args.spec["shards"]
     records = records_of_shard(index, args.spec["splits"], shard, shards)
-    with FeatureWriter(args.out.parent, store_spec(args.spec, index, teacher, weights)) as writer:
-        encoded = extract_shard(index, records, teacher, writer)
-        writer.finish([r.scene_id for r in records], shard=(shard, shards))
+    with device(args.gpus) as where:
+        weights = teacher.load(args.weights.parent if args.weights else None, where)
+        with FeatureWriter(args.out.parent, store_spec(args.spec, index, teacher, weights)) as writer:
+            encoded = extract_shard(index, records, teacher, writer, flight)
+            writer.finish([r.scene_id for r in records], shard=(shard, shards))
     return encoded
+
+
+def _flight(args: argparse.Namespace) -> Flight:
+    from pipeline.errors import ConfigError
+    from pipeline.features.engine import Flight
+
+    usual = Flight.of_threads(args.threads)
+    readers = usual.readers if args.readers is None else args.readers
+    scenes = readers + 2 if args.in_flight is None else args.in_flight
+    if readers < 1 or scenes < 1:
+        raise ConfigError(f"--readers {readers} --in-flight {scenes}", allowed="1 or more of each")
+    return Flight(readers, scenes)

@@ -12,7 +12,7 @@ Kinds of teacher, told apart by attributes of an instance (``registry.create("te
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
@@ -30,11 +30,42 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class TeacherFeatures:
-    """``tokens`` float32 (V,G,K,D), row-major on ``grid``. ``confidence`` (V,G,K) in [0,1] or None (used as loss weight)."""
+    """What a teacher says about the views of a scene.
+
+    ``tokens`` float32 (V,G,K,D), row-major on ``grid``; several layers stand side by side on D (``Teacher.parts``).
+    The rest is None where the teacher does not predict it: ``confidence`` (V,G,K) in [0,1] (a loss weight);
+    ``depth`` (V,G,K) distance along the camera's axis per token, > 0, and ``pose`` (V,4,4) world_from_camera with the world
+    of the first view's camera (OpenCV axes), both in the teacher's own unit of length.
+    """
 
     tokens: NDArray[np.float32]
     grid: TokenGrid
     confidence: NDArray[np.float32] | None = None
+    depth: NDArray[np.float32] | None = None
+    pose: NDArray[np.float32] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Licence:
+    """``code``: the implementation used here; ``weights``: the released weights; ``commercial``: features may be sold."""
+
+    code: str
+    weights: str
+    commercial: bool
+
+
+@dataclass(frozen=True, slots=True)
+class WeightFile:
+    """A file or folder of released weights that a configured member needs.
+
+    ``path`` where it is expected; ``what`` it is, with its official name; ``source`` where to get it (never fetched at
+    run time); ``bytes`` its size when known.
+    """
+
+    path: Path
+    what: str
+    source: str
+    bytes: int | None = None
 
 
 class Teacher(ABC):
@@ -44,9 +75,13 @@ class Teacher(ABC):
     """Options of a small instance that needs no download: what the conformance suite runs. Default: all defaults."""
     present: ClassVar[bool] = True
     derived: ClassVar[bool] = False
-    order_dependent: ClassVar[bool] = False
-    """True when features depend on the order or set of views (VGGT: the first view has tokens of its own)."""
+    order_dependent: bool = False
+    """True when features depend on the order of views (VGGT: the first view has tokens of its own)."""
+    set_dependent: bool = False
+    """True when a view's features depend on which other views are encoded with it: all views of a scene go through one
+    pass, and fewer views per pass would be other features (VGGT, FLARE, Pi3). False: views can be encoded one by one."""
     licence: ClassVar[str] = "not stated"
+    """In one line, what may be done with the features; ``licences`` gives code and weights apart."""
 
     def __init__(self, name: str, options: Options):
         self.name = name
@@ -78,9 +113,44 @@ class Teacher(ABC):
         """
         return ""
 
+    def prepare(self, scene: Scene) -> Any:
+        """CPU work on a scene before it is encoded (resizing); reader threads call it ahead of ``start``. Default: none."""
+        return scene
+
+    def start(self, prepared: Any) -> Callable[[], TeacherFeatures]:
+        """Begin to encode what ``prepare`` made; the returned function waits for the features (another thread calls it).
+
+        A teacher on a GPU queues its work and returns at once, so that the next scene's work stands behind it. Whatever runs
+        out of memory does so here. Default: ``encode`` at once.
+        """
+        features = self.encode(prepared)
+        return lambda: features
+
+    def memory_advice(self) -> str:
+        """Options that need less memory ("teachers.x: precision: bfloat16"), named when memory runs out; "" for none."""
+        return ""
+
     def tap(self) -> str:
         """In words, what is taken from where ("layers [-1], frame and global"); part of a store's spec."""
         return ""
+
+    def parts(self) -> dict[str, int]:
+        """Layers that stand side by side in the tokens, in order: name -> width; the widths add up to ``dim``."""
+        return {"tokens": self.dim}
+
+    def licences(self) -> Licence:
+        """Licence of code and weights of this configured teacher. Default: no weights but the project's own code."""
+        return Licence(code="Apache-2.0 (this project)", weights="none", commercial=True)
+
+    def weight_files(self) -> tuple[WeightFile, ...]:
+        """Released weights that must be there before the first scene; none for teachers made or trained here."""
+        return ()
+
+    def check_weights(self) -> None:  # noqa: B027 - teachers without released weights have nothing to check
+        """Check names and shapes of all entries of the weight files without computing anything and without a GPU.
+
+        Reads headers only where the format allows it. Raises CheckpointError for missing, partial or other weights.
+        """
 
     def source(self) -> str | None:
         """Name of the teacher whose stored features a derived teacher uses."""

@@ -32,6 +32,7 @@ class RandomTeacher(Teacher):
     options_model = RandomOptions
     code = ("nets",)
     order_dependent = True
+    set_dependent = True
     licence = "Apache-2.0"
     options: RandomOptions
     _network: FeatureNetwork | None = None

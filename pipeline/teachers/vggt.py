@@ -2,12 +2,12 @@
 
 ``size: rooms`` is a small network of the same architecture, trained in the workflow on rooms of its own; ``size: 1b`` is the
 released checkpoint, which you download yourself. Features are the last aggregator layer, frame and global part side by side,
-without the camera and register tokens.
+without the camera and register tokens. With ``predictions`` the network's own depth, confidence and poses are cached too.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
@@ -16,12 +16,15 @@ from pydantic import Field, model_validator
 from pipeline.grid import TokenGrid
 from pipeline.options import Options
 from pipeline.scene import Scene
-from pipeline.teachers.base import Teacher, TeacherFeatures
+from pipeline.teachers.base import Licence, Teacher, TeacherFeatures, WeightFile
 
 if TYPE_CHECKING:
     from pipeline.index import SceneIndex
     from pipeline.nets.vggt.config import VGGTConfig
-    from pipeline.nets.vggt.features import FeatureNetwork
+    from pipeline.nets.vggt.features import FeatureNetwork, Prepared
+
+TENSOR_BYTES_1B = 4 * 1_256_537_516
+"""float32 parameters of the released file (key list of the reference's code); its header adds less than a megabyte."""
 
 
 class PretrainOptions(Options):
@@ -47,7 +50,14 @@ class VGGTOptions(Options):
     tap: Literal["aggregated", "aggregated+encoder"] = Field(
         "aggregated", description="Aggregator layers alone, or with the patch encoder's tokens beside them (appearance)."
     )
-    precision: Literal["float32", "bfloat16"] = Field("float32", description="Arithmetic of matrix products (autocast).")
+    precision: Literal["float32", "bfloat16"] = Field(
+        "float32", description="Arithmetic of matrix products (autocast); the paper's features were made in bfloat16."
+    )
+    predictions: bool = Field(
+        False,
+        description="Cache also the depth head's depth and confidence, averaged to the token grid, and the camera head's poses "
+        "in the first view's frame. Confidence is the mean of 1 - 1/c, c >= 1 being the head's, and weighs the loss.",
+    )
     pretrain: PretrainOptions | None = Field(None, description="How the network is trained, size rooms.")
 
     @model_validator(mode="after")
@@ -58,6 +68,22 @@ class VGGTOptions(Options):
             raise ValueError("size 1b is a released checkpoint: give checkpoint: PATH and no pretrain")
         return self
 
+    @model_validator(mode="after")
+    def _layers_exist_once(self) -> VGGTOptions:
+        depth = _config_of(self.size).depth
+        wrong = [layer for layer in self.layers if not -depth <= layer < depth]
+        if wrong:
+            raise ValueError(f"the aggregator of size {self.size} has no layer {wrong[0]}: -{depth} to {depth - 1}")
+        if len({layer % depth for layer in self.layers}) < len(self.layers):
+            raise ValueError(f"layers {list(self.layers)} name a layer twice ({depth} layers, so {depth - 1} is -1)")
+        return self
+
+
+def _config_of(size: str) -> VGGTConfig:
+    from pipeline.nets.vggt.config import RELEASED_1B, ROOMS
+
+    return ROOMS if size == "rooms" else RELEASED_1B
+
 
 class VGGTTeacher(Teacher):
     """Depends on the order of views: the first one is the reference."""
@@ -67,18 +93,22 @@ class VGGTTeacher(Teacher):
     example: ClassVar[Mapping[str, Any]] = {
         "size": "rooms",
         "tap": "aggregated+encoder",
+        "predictions": True,
         "pretrain": {"dataset": "rooms", "masked_steps": 2, "masked_images": 2, "steps": 2, "images": 2},
     }
     order_dependent = True
+    set_dependent = True
     licence = "size rooms: Apache-2.0; size 1b: weights CC BY-NC 4.0 (facebook/VGGT-1B) or the licence of the file you give"
     options: VGGTOptions
     _network: FeatureNetwork | None = None
 
     @property
     def _config(self) -> VGGTConfig:
-        from pipeline.nets.vggt.config import RELEASED_1B, ROOMS
+        return _config_of(self.options.size)
 
-        return ROOMS if self.options.size == "rooms" else RELEASED_1B
+    @property
+    def _mend(self) -> str:
+        return f"download model.pt of facebook/VGGT-1B and name it in config.yaml: teachers.{self.name}.checkpoint"
 
     @property
     def _with_encoder(self) -> bool:
@@ -94,7 +124,40 @@ class VGGTTeacher(Teacher):
         return image_rule(height_px, width_px, self._config).grid
 
     def tap(self) -> str:
-        return f"{self.options.tap}, layers {list(self.options.layers)}, {self.options.precision}"
+        predictions = ", with depth, confidence and poses" if self.options.predictions else ""
+        return f"{self.options.tap}, layers {list(self.options.layers)}, {self.options.precision}{predictions}"
+
+    def parts(self) -> dict[str, int]:
+        found = {f"layer{layer % self._config.depth}": self._config.dim for layer in self.options.layers}
+        return found | ({"encoder": self._config.width} if self._with_encoder else {})
+
+    def licences(self) -> Licence:
+        if self.options.size == "rooms":
+            return super().licences()
+        return Licence(
+            code="Apache-2.0 (this project's own implementation)",
+            weights="CC BY-NC 4.0 (facebook/VGGT-1B); a file of facebook/VGGT-1B-Commercial has its own licence, commercial "
+            "use allowed but for military purposes",
+            commercial=False,
+        )
+
+    def weight_files(self) -> tuple[WeightFile, ...]:
+        if self.options.checkpoint is None:
+            return ()
+        return (
+            WeightFile(
+                Path(self.options.checkpoint),
+                "VGGT-1B with all heads (model.pt or model.safetensors)",
+                "model repository facebook/VGGT-1B on the Hugging Face hub",
+                TENSOR_BYTES_1B,
+            ),
+        )
+
+    def check_weights(self) -> None:
+        if self.options.checkpoint is not None:
+            from pipeline.nets.vggt.features import check_file
+
+            check_file(Path(self.options.checkpoint), self._config, self._mend)
 
     def pretrain_dataset(self) -> str | None:
         return self.options.pretrain.dataset if self.options.pretrain else None
@@ -113,14 +176,36 @@ class VGGTTeacher(Teacher):
             assert weights is not None
             path, mend = weights / "model.safetensors", f"snakemake --cores all -f {weights / 'manifest.json'}"
         else:
-            path = Path(str(self.options.checkpoint))
-            mend = "download model.pt of facebook/VGGT-1B and name it in config.yaml: teachers.<name>.checkpoint"
+            path, mend = Path(str(self.options.checkpoint)), self._mend
+        options = self.options
         self._network, value = load_features(
-            path, self._config, self.options.layers, self._with_encoder, device, self.options.precision == "bfloat16", mend
+            path,
+            self._config,
+            options.layers,
+            encoder=self._with_encoder,
+            device=device,
+            bfloat16=options.precision == "bfloat16",
+            mend=mend,
+            predictions=options.predictions,
         )
         return value
 
+    def memory_advice(self) -> str:
+        advice = [] if self.options.precision == "bfloat16" else ["precision: bfloat16"]
+        advice += ["predictions: false"] if self.options.predictions else []
+        return f"teachers.{self.name}: {', '.join(advice)}" if advice else ""
+
+    def prepare(self, scene: Scene) -> Prepared:
+        return self._loaded.prepare(scene)
+
+    def start(self, prepared: Prepared) -> Callable[[], TeacherFeatures]:
+        return self._loaded.start(prepared)
+
     def encode(self, scene: Scene) -> TeacherFeatures:
+        return self._loaded.encode(scene)
+
+    @property
+    def _loaded(self) -> FeatureNetwork:
         if self._network is None:
             raise TypeError("call load before encode")
-        return self._network.encode(scene)
+        return self._network

@@ -34,8 +34,9 @@ class Aggregator(nn.Module):
         self.rotary = RotaryTable(width // config.heads, config.rope_base)
         self.mean: Tensor
         self.std: Tensor
-        self.register_buffer("mean", torch.tensor(IMAGENET_MEAN).view(1, 3, 1, 1), persistent=False)
-        self.register_buffer("std", torch.tensor(IMAGENET_STD).view(1, 3, 1, 1), persistent=False)
+        # Not in any checkpoint, so they must hold numbers even when the network is built on the meta device.
+        for name, values in (("mean", IMAGENET_MEAN), ("std", IMAGENET_STD)):
+            self.register_buffer(name, torch.tensor(values, device="cpu").view(1, 3, 1, 1), persistent=False)
 
     def _block(self) -> Block:
         config = self.config

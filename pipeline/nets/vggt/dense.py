@@ -15,18 +15,38 @@ from torch import Tensor, nn
 from pipeline.nets.vggt.config import HeadActivation, VGGTConfig
 
 
-def plane_code(channels: int, height: int, width: int, aspect: float, like: Tensor) -> Tensor:
-    """Sine and cosine code (channels,h,w) of the position in the image plane; ``aspect`` is image width / height."""
-    diagonal = (aspect**2 + 1) ** 0.5
-    spans = (aspect / diagonal, 1 / diagonal)
-    rates = 100.0 ** (-torch.arange(channels // 4, dtype=torch.float64) / (channels / 4))
-    parts = []
-    for span, count, along_x in ((spans[0], width, True), (spans[1], height, False)):
-        edge = span * (count - 1) / count
-        angle = torch.linspace(-edge, edge, count, dtype=torch.float64)[:, None] * rates
-        code = torch.cat([angle.sin(), angle.cos()], dim=-1).T
-        parts.append((code[:, None, :] if along_x else code[:, :, None]).expand(-1, height, width))
-    return torch.cat(parts).to(like)
+class PlaneCode(nn.Module):
+    """Adds a sine and cosine code of the position in the image plane to maps (N,c,h,w), times 0.1.
+
+    The code of each axis is computed once per size and device and kept (it is tiny): no copy to the device in later forwards.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._tables: dict[tuple[int, int, int, float, torch.device], tuple[Tensor, Tensor]] = {}
+
+    def forward(self, x: Tensor, aspect: float) -> Tensor:
+        """``aspect`` is image width / height."""
+        channels, height, width = x.shape[1:]
+        key = (channels, height, width, aspect, x.device)
+        if key not in self._tables:
+            if len(self._tables) > 64:
+                self._tables.clear()
+            with torch.inference_mode(False):
+                self._tables[key] = self._build(channels, height, width, aspect, x.device)
+        along_x, along_y = self._tables[key]
+        code = [along_x[:, None, :].expand(-1, height, width), along_y[:, :, None].expand(-1, height, width)]
+        return x + 0.1 * torch.cat(code).to(x.dtype)
+
+    def _build(self, channels: int, height: int, width: int, aspect: float, device: torch.device) -> tuple[Tensor, Tensor]:
+        diagonal = (aspect**2 + 1) ** 0.5
+        rates = 100.0 ** (-torch.arange(channels // 4, dtype=torch.float64, device="cpu") / (channels / 4))
+        tables = []
+        for span, count in ((aspect / diagonal, width), (1 / diagonal, height)):
+            edge = span * (count - 1) / count
+            angle = torch.linspace(-edge, edge, count, dtype=torch.float64, device="cpu")[:, None] * rates
+            tables.append(torch.cat([angle.sin(), angle.cos()], dim=-1).T.float().to(device))
+        return tables[0], tables[1]
 
 
 class ResidualUnit(nn.Module):
@@ -91,6 +111,7 @@ class DenseHead(nn.Module):
             ]
         )
         self.scratch = Scratch(channels, config.dpt_features, config.dpt_inner, outputs)
+        self.plane_code = PlaneCode()
 
     def forward(self, layers: dict[int, Tensor], size: tuple[int, int]) -> tuple[Tensor, Tensor]:
         scenes, views = layers[self.config.dpt_layers[0]].shape[:2]
@@ -102,7 +123,7 @@ class DenseHead(nn.Module):
         rows, cols = size[0] // self.config.patch, size[1] // self.config.patch
         target = (rows * self.config.patch // stride, cols * self.config.patch // stride)
         x = F.interpolate(x, size=target, mode="bilinear", align_corners=True)
-        x = self.scratch.output_conv2(x + 0.1 * plane_code(x.shape[1], *target, aspect, x))
+        x = self.scratch.output_conv2(self.plane_code(x, aspect))
         x = x.permute(0, 2, 3, 1).unflatten(0, (scenes, views))
         return self._activate(x[..., :-1]), 1 + x[..., -1].exp()
 
@@ -111,7 +132,7 @@ class DenseHead(nn.Module):
         tokens = self.norm(layers[self.config.dpt_layers[number]][:, :, self.config.lead :])
         x = tokens.flatten(0, 1).transpose(1, 2).unflatten(2, (rows, cols))
         x = self.projects[number](x)
-        x = self.resize_layers[number](x + 0.1 * plane_code(x.shape[1], rows, cols, aspect, x))
+        x = self.resize_layers[number](self.plane_code(x, aspect))
         return getattr(self.scratch, f"layer{number + 1}_rn")(x)
 
     def _fuse(self, pyramid: list[Tensor]) -> Tensor:

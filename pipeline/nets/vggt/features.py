@@ -1,87 +1,191 @@
-"""A frozen VGGT as a source of token features: wanted layers only, special tokens dropped."""
+"""A frozen VGGT as a source of features: wanted layers only, special tokens dropped, heads only where they are asked for.
+
+Three steps, so that an extraction can overlap them: ``prepare`` (CPU: resize and pin), ``start`` (queues everything on the
+device and returns at once on a GPU), and the function that ``start`` returns (waits, and gives NumPy arrays).
+"""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
 import torch
+import torch.nn.functional as F
+from numpy.typing import NDArray
 from torch import Tensor
 
 from pipeline.errors import ConfigError
-from pipeline.nets.vggt.aggregator import Aggregator
+from pipeline.grid import TokenGrid
+from pipeline.nets.vggt.camera import decode_pose
 from pipeline.nets.vggt.config import VGGTConfig
-from pipeline.nets.vggt.images import image_rule, to_input
-from pipeline.nets.vggt.model import NOT_BUILT, VGGT
-from pipeline.nets.weights import check_entries, initialise, read_weights, state_digest
+from pipeline.nets.vggt.images import image_rule, pixels_to_input, to_pixels
+from pipeline.nets.vggt.model import NOT_BUILT, VGGT, Head
+from pipeline.nets.weights import check_entries, check_shapes, initialise, read_shapes, read_weights, state_digest
 from pipeline.provenance import file_digest
 from pipeline.scene import Scene
 from pipeline.teachers.base import TeacherFeatures
 
+DENSE_VIEWS = 8
+"""Views per pass of the depth head, which works on every view by itself: bounds its memory, changes no number."""
+PREDICTION_HEADS: tuple[Head, ...] = ("camera", "depth")
+
+
+@dataclass(frozen=True, slots=True)
+class Prepared:
+    """Input of one scene: ``pixels`` uint8 (V,H,W,3) at the network's size, and the grid in the original images."""
+
+    pixels: Tensor
+    grid: TokenGrid
+
 
 class FeatureNetwork:
-    """Aggregator on a device. ``layers`` are concatenated on channels; ``encoder`` adds the patch encoder's own tokens.
+    """A network on a device. ``layers`` are concatenated on channels; ``encoder`` adds the patch encoder's own tokens.
 
     With more than one part each is scaled to mean square 1 per token, so that none dominates a cosine; a single part is
-    given as the network makes it.
+    given as the network makes it. A network with camera and depth head also predicts: depth is the mean of the head's depth
+    over a token's pixels; confidence the mean of 1 - 1/c (the head's c >= 1 is 1 + e^x, so this is the sigmoid of x); poses
+    are those of the camera head's last iteration, moved into the first view's frame. Heads run in float32, as they were made.
     """
 
-    def __init__(self, aggregator: Aggregator, layers: Sequence[int], *, encoder: bool, device: str, bfloat16: bool):
-        self.aggregator = aggregator.to(device).eval().requires_grad_(False)
+    def __init__(self, network: VGGT, layers: Sequence[int], *, encoder: bool, device: str, bfloat16: bool):
+        self.network = network.to(device).eval().requires_grad_(False)
         self.layers, self.encoder = tuple(layers), encoder
-        self.device, self.bfloat16 = device, bfloat16
+        self.device, self.bfloat16 = torch.device(device), bfloat16
+        self.predictions = set(PREDICTION_HEADS) <= network.heads
 
-    @torch.inference_mode()
+    def prepare(self, scene: Scene) -> Prepared:
+        """Resize all views; in page-locked memory for a GPU, so that the copy to it does not stop anything."""
+        pixels = to_pixels(scene.rgb, self.network.config)
+        grid = image_rule(*scene.record.image_size, self.network.config).grid
+        return Prepared(pixels.pin_memory() if self.device.type == "cuda" else pixels, grid)
+
     def encode(self, scene: Scene) -> TeacherFeatures:
         """Features of all views, in order; the first view is VGGT's reference view."""
-        config = self.aggregator.config
-        grid = image_rule(*scene.record.image_size, config).grid
-        images = to_input(scene.rgb, config).to(self.device)[None]
-        with torch.autocast(torch.device(self.device).type, torch.bfloat16, enabled=self.bfloat16):
-            patches = self.aggregator.patch_tokens(images)
-            kept = self.aggregator.aggregate(patches, images.shape[1], (grid.rows, grid.cols), self.layers)
+        return self.start(self.prepare(scene))()
+
+    @torch.inference_mode()
+    def start(self, prepared: Prepared) -> Callable[[], TeacherFeatures]:
+        """Queue the work of a scene; the returned function waits for its features."""
+        grid, size = prepared.grid, (prepared.pixels.shape[1], prepared.pixels.shape[2])
+        images = pixels_to_input(prepared.pixels.to(self.device, non_blocking=True))[None]
+        ready = _fetch(self.outputs(images))
+
+        def features() -> TeacherFeatures:
+            found = ready()
+            pose = first_view_poses(found["pose_code"], size) if self.predictions else None
+            return TeacherFeatures(found["tokens"], grid, found.get("confidence"), found.get("depth"), pose)
+
+        return features
+
+    def outputs(self, images: Tensor) -> dict[str, Tensor]:
+        """Images (1,V,3,H,W) in [0,1] -> ``tokens`` (V,G,K,D) and, with heads, ``depth``, ``confidence``, ``pose_code``."""
+        config, aggregator = self.network.config, self.network.aggregator
+        rows, cols = images.shape[-2] // config.patch, images.shape[-1] // config.patch
+        last = config.depth - 1
+        keep = {layer % config.depth for layer in self.layers} | ({last, *config.dpt_layers} if self.predictions else set())
+        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.bfloat16):
+            patches = aggregator.patch_tokens(images)
+            kept = aggregator.aggregate(patches, images.shape[1], (rows, cols), sorted(keep))
         parts = [kept[layer % config.depth][0, :, config.lead :].float() for layer in self.layers]
         if self.encoder:
             parts.append(patches.float())
         tokens = parts[0] if len(parts) == 1 else torch.cat([_unit_square(part) for part in parts], dim=-1)
-        return TeacherFeatures(tokens.unflatten(1, (grid.rows, grid.cols)).cpu().numpy(), grid)
+        outputs = {"tokens": tokens.unflatten(1, (rows, cols))}
+        return outputs | self._predict(kept, (images.shape[-2], images.shape[-1])) if self.predictions else outputs
+
+    def _predict(self, kept: dict[int, Tensor], size: tuple[int, int]) -> dict[str, Tensor]:
+        config, network = self.network.config, self.network
+        grid = (size[0] // config.patch, size[1] // config.patch)
+        code = network.camera_head(kept[config.depth - 1][:, :, 0].float())[-1][0]
+        maps = []
+        for start in range(0, len(code), DENSE_VIEWS):
+            some = {layer: kept[layer][:, start : start + DENSE_VIEWS].float() for layer in set(config.dpt_layers)}
+            depth, confidence = network.depth_head(some, size)
+            maps.append(F.adaptive_avg_pool2d(torch.stack([depth[0, ..., 0], 1 - 1 / confidence[0]], dim=1), grid))
+        depth, confidence = torch.cat(maps).unbind(1)
+        return {"depth": depth, "confidence": confidence, "pose_code": code}
 
 
 def _unit_square(part: Tensor) -> Tensor:
     return part / part.square().mean(-1, keepdim=True).sqrt().clamp_min(1e-6)
 
 
+def _fetch(tensors: dict[str, Tensor]) -> Callable[[], dict[str, NDArray[np.float32]]]:
+    """Begin to copy tensors to the host; the returned function waits and gives arrays. On the CPU nothing is copied."""
+    done = None
+    if next(iter(tensors.values())).is_cuda:
+        hosts = {name: torch.empty(value.shape, dtype=value.dtype, pin_memory=True) for name, value in tensors.items()}
+        for name, value in tensors.items():
+            hosts[name].copy_(value, non_blocking=True)
+        done = torch.cuda.Event()
+        done.record()
+        tensors = hosts
+
+    def arrays() -> dict[str, NDArray[np.float32]]:
+        if done is not None:
+            done.synchronize()
+        return {name: np.ascontiguousarray(value.cpu().numpy()) for name, value in tensors.items()}
+
+    return arrays
+
+
+def first_view_poses(codes: NDArray[np.float32], size: tuple[int, int]) -> NDArray[np.float32]:
+    """world_from_camera (V,4,4) of pose codes (V,9), the world being exactly the first view's camera."""
+    extrinsics, _ = decode_pose(torch.from_numpy(codes).double(), size)
+    camera_from_world = np.tile(np.eye(4), (len(codes), 1, 1))
+    camera_from_world[:, :3] = extrinsics.numpy()
+    return (camera_from_world[0] @ np.linalg.inv(camera_from_world)).astype(np.float32)
+
+
 def load_features(
-    path: Path, config: VGGTConfig, layers: Sequence[int], encoder: bool, device: str, bfloat16: bool, mend: str
+    path: Path,
+    config: VGGTConfig,
+    layers: Sequence[int],
+    encoder: bool,
+    device: str,
+    bfloat16: bool,
+    mend: str,
+    predictions: bool = False,
 ) -> tuple[FeatureNetwork, str]:
     """A feature network from a whole network's weights file, and the file's digest.
 
-    Every entry must be known and of the right shape, the heads that are not used here included. CheckpointError otherwise,
-    ConfigError for a layer that does not exist.
+    Every entry must be known and of the right shape, the heads that are not used here included. The file is mapped, not
+    copied: on a GPU its entries pass through host memory page by page. CheckpointError otherwise, ConfigError for a layer
+    that does not exist.
     """
-    _check_layers(layers, config)
-    state = {name: value for name, value in read_weights(path, mend=mend).items() if not name.startswith(NOT_BUILT)}
+    check_layers(layers, config)
+    state = read_weights(path, mend=mend)
     with torch.device("meta"):
         skeleton = VGGT(config)
-    check_entries(skeleton, state, where=str(path))
-    aggregator = Aggregator(config)
-    prefix = "aggregator."
-    aggregator.load_state_dict({n.removeprefix(prefix): v for n, v in state.items() if n.startswith(prefix)}, strict=True)
-    network = FeatureNetwork(aggregator, layers, encoder=encoder, device=device, bfloat16=bfloat16)
-    return network, file_digest(path)
+        network = VGGT(config, PREDICTION_HEADS if predictions else ())
+    check_entries(skeleton, {n: v for n, v in state.items() if not n.startswith(NOT_BUILT)}, where=str(path))
+    network.load_state_dict({name: state[name].float() for name in network.state_dict()}, strict=True, assign=True)
+    return FeatureNetwork(network, layers, encoder=encoder, device=device, bfloat16=bfloat16), file_digest(path)
 
 
-def random_features(config: VGGTConfig, seed: int, layers: Sequence[int], device: str) -> tuple[FeatureNetwork, str]:
-    """A network that has learned nothing, and the digest of its weights."""
-    _check_layers(layers, config)
-    aggregator = Aggregator(config)
-    initialise(aggregator, seed)
-    return FeatureNetwork(aggregator, layers, encoder=False, device=device, bfloat16=False), state_digest(
-        aggregator.state_dict()
-    )
+def check_file(path: Path, config: VGGTConfig, mend: str) -> None:
+    """CheckpointError unless a weights file holds exactly the network's entries; reads names and shapes only."""
+    with torch.device("meta"):
+        skeleton = VGGT(config)
+    shapes = {n: s for n, s in read_shapes(path, mend=mend).items() if not n.startswith(NOT_BUILT)}
+    check_shapes(skeleton, shapes, where=str(path))
 
 
-def _check_layers(layers: Sequence[int], config: VGGTConfig) -> None:
+def random_features(
+    config: VGGTConfig, seed: int, layers: Sequence[int], device: str, *, bfloat16: bool = False, predictions: bool = False
+) -> tuple[FeatureNetwork, str]:
+    """A network that has learned nothing, and the digest of its aggregator's weights."""
+    check_layers(layers, config)
+    network = VGGT(config, PREDICTION_HEADS if predictions else ())
+    initialise(network.aggregator, seed)
+    digest = state_digest(network.aggregator.state_dict())
+    return FeatureNetwork(network, layers, encoder=False, device=device, bfloat16=bfloat16), digest
+
+
+def check_layers(layers: Sequence[int], config: VGGTConfig) -> None:
+    """ConfigError for a layer that the aggregator does not have."""
     for layer in layers:
         if not -config.depth <= layer < config.depth:
             raise ConfigError(f"the aggregator has no layer {layer}", allowed=f"{-config.depth} to {config.depth - 1}")

@@ -6,16 +6,18 @@ For the released size (518 pixels, patch 14) a ScanNet frame 968x1296 becomes 39
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 from PIL import Image
-from torch import Tensor
 
 from pipeline.errors import FrameError
 from pipeline.grid import TokenGrid
 from pipeline.nets.vggt.config import VGGTConfig
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,11 +50,22 @@ def image_rule(height_px: int, width_px: int, config: VGGTConfig) -> ImageRule:
     return ImageRule(height, side, top, min(height, side), config.patch)
 
 
-def to_input(rgb: NDArray[np.uint8], config: VGGTConfig) -> Tensor:
-    """Views uint8 (V,H,W,3) -> float32 (V,3,H',W') in [0,1] by the image rule (bicubic, on 8-bit values)."""
+def to_pixels(rgb: NDArray[np.uint8], config: VGGTConfig) -> Tensor:
+    """Views uint8 (V,H,W,3) -> uint8 (V,H',W',3) by the image rule (bicubic, on 8-bit values). Runs on the CPU."""
+    import torch  # here, so that asking for a grid imports no torch
+
     rule = image_rule(rgb.shape[1], rgb.shape[2], config)
     if (rule.height, rule.width) != rgb.shape[1:3]:
         size = (rule.width, rule.height)
         rgb = np.stack([np.asarray(Image.fromarray(view).resize(size, Image.Resampling.BICUBIC)) for view in rgb])
-    kept = rgb[:, rule.top : rule.top + rule.kept]
-    return torch.from_numpy(np.array(kept, order="C")).permute(0, 3, 1, 2).float().div_(255)
+    return torch.from_numpy(np.array(rgb[:, rule.top : rule.top + rule.kept], order="C"))
+
+
+def pixels_to_input(pixels: Tensor) -> Tensor:
+    """Pixels uint8 (V,H,W,3) on any device -> float32 (V,3,H,W) in [0,1] there."""
+    return pixels.permute(0, 3, 1, 2).float().div_(255)
+
+
+def to_input(rgb: NDArray[np.uint8], config: VGGTConfig) -> Tensor:
+    """Views uint8 (V,H,W,3) -> float32 (V,3,H',W') in [0,1] by the image rule."""
+    return pixels_to_input(to_pixels(rgb, config))

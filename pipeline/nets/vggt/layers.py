@@ -10,12 +10,13 @@ from torch import Tensor, nn
 class RotaryTable(nn.Module):
     """2D rotary code: half of a head's channels carries the row, half the column; special tokens stay unrotated.
 
-    Tables are computed once per grid and device and kept: no work and no host synchronisation in the blocks.
+    Tables are computed once per grid and device and kept: no work and no host synchronisation in the blocks. ``first`` is the
+    position of the first row and column (VGGT 1, so that special tokens have 0 to themselves; FLARE 0).
     """
 
-    def __init__(self, head_dim: int, base: float):
+    def __init__(self, head_dim: int, base: float, first: int = 1):
         super().__init__()
-        self.head_dim, self.base = head_dim, base
+        self.head_dim, self.base, self.first = head_dim, base, first
         self._tables: dict[tuple[int, int, int, int, torch.device], tuple[Tensor, Tensor]] = {}
 
     def forward(self, lead: int, rows: int, cols: int, repeat: int, device: torch.device) -> tuple[Tensor, Tensor]:
@@ -24,13 +25,15 @@ class RotaryTable(nn.Module):
         if key not in self._tables:
             if len(self._tables) > 16:
                 self._tables.clear()
-            self._tables[key] = self._build(lead, rows, cols, repeat, device)
+            with torch.inference_mode(False):  # so that a table made while encoding also serves training
+                self._tables[key] = self._build(lead, rows, cols, repeat, device)
         return self._tables[key]
 
     def _build(self, lead: int, rows: int, cols: int, repeat: int, device: torch.device) -> tuple[Tensor, Tensor]:
         axis = self.head_dim // 2
         frequency = 1.0 / (self.base ** (torch.arange(0, axis, 2, dtype=torch.float32) / axis))
-        row, col = torch.meshgrid(torch.arange(1, rows + 1), torch.arange(1, cols + 1), indexing="ij")
+        first = self.first
+        row, col = torch.meshgrid(torch.arange(first, first + rows), torch.arange(first, first + cols), indexing="ij")
         position = torch.stack([row.flatten(), col.flatten()], dim=-1)
         position = torch.cat([torch.zeros(lead, 2, dtype=position.dtype), position]).float()
         angle = (position[:, :, None] * frequency).repeat(1, 1, 2).flatten(1).repeat(repeat, 1)
@@ -63,7 +66,8 @@ class Attention(nn.Module):
             query, key = self.q_norm(query), self.k_norm(key)
         if table is not None:
             query, key = rotate(query, table), rotate(key, table)
-        out = F.scaled_dot_product_attention(query, key, value.to(query.dtype))
+        # Norm and rotation are float32 under autocast; the product itself runs in the type of the projections.
+        out = F.scaled_dot_product_attention(query.to(value.dtype), key.to(value.dtype), value)
         return self.proj(out.transpose(1, 2).flatten(2))
 
 

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 from torch import Tensor, nn
 
@@ -14,6 +15,9 @@ from pipeline.nets.vggt.dense import DenseHead
 
 NOT_BUILT = "track_head."
 """Prefix of the released checkpoint's entries that this network leaves out."""
+
+Head = Literal["camera", "depth", "point"]
+HEADS: tuple[Head, ...] = ("camera", "depth", "point")
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,18 +37,21 @@ class Prediction:
 
 
 class VGGT(nn.Module):
-    """Aggregator, camera head, depth head and point head."""
+    """Aggregator and the heads that are asked for: camera, depth, point. A head that is not built takes no memory."""
 
-    def __init__(self, config: VGGTConfig):
+    def __init__(self, config: VGGTConfig, heads: Collection[Head] = HEADS):
         super().__init__()
-        self.config = config
+        self.config, self.heads = config, frozenset(heads)
         self.aggregator = Aggregator(config)
-        self.camera_head = CameraHead(config)
-        self.point_head = DenseHead(config, 4, "inv_log")
-        self.depth_head = DenseHead(config, 2, "exp")
+        if "camera" in heads:
+            self.camera_head = CameraHead(config)
+        if "point" in heads:
+            self.point_head = DenseHead(config, 4, "inv_log")
+        if "depth" in heads:
+            self.depth_head = DenseHead(config, 2, "exp")
 
     def forward(self, images: Tensor, dense: Sequence[int] | None = None) -> Prediction:
-        """Images (B,V,3,H,W) in [0,1], H and W multiples of the patch size. ``dense``: views that get maps (default all)."""
+        """All heads on images (B,V,3,H,W) in [0,1], H and W multiples of the patch. ``dense``: views with maps (all)."""
         last = self.config.depth - 1
         layers = self.aggregator(images, (*self.config.dpt_layers, last))
         size = (images.shape[-2], images.shape[-1])

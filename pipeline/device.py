@@ -1,0 +1,68 @@
+"""Which device a process computes on: ``--gpus 0`` is the CPU, ``--gpus N`` one free GPU among those that it may see.
+
+Schedulers (Slurm) show each job its own GPUs through CUDA_VISIBLE_DEVICES. On a plain machine several jobs see all GPUs, so
+each takes the first one that no other process of this user on this machine holds, by an advisory lock that the kernel
+releases when the process ends.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import sys
+import tempfile
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import IO
+
+from pipeline.errors import EnvironmentFaultError
+
+
+@contextmanager
+def device(gpus: int) -> Iterator[str]:
+    """ "cpu", or "cuda:i" for as long as the context lasts. EnvironmentFaultError when no GPU can be used."""
+    if gpus < 1:
+        yield "cpu"
+        return
+    names = _visible_gpus()
+    if not names:
+        shown = os.environ.get("CUDA_VISIBLE_DEVICES")
+        raise EnvironmentFaultError(
+            f"{gpus} GPU{'s' * (gpus > 1)} asked for and none can be used",
+            where="CUDA_VISIBLE_DEVICES is not set" if shown is None else f"CUDA_VISIBLE_DEVICES={shown!r}",
+            allowed="a CUDA device, its driver, and a torch built for CUDA",
+            mend="compute on the CPU: --gpus 0 (Snakemake: leave gpu out of --set-resources)",
+        )
+    index, lock = claim(names, Path(tempfile.gettempdir()))
+    try:
+        yield f"cuda:{index}"
+    finally:
+        if lock is not None:
+            lock.close()
+
+
+def _visible_gpus() -> list[str]:
+    """Hardware names of the GPUs that torch may use, in its order."""
+    import torch
+
+    if not torch.cuda.is_available():
+        return []
+    return [str(torch.cuda.get_device_properties(i).uuid) for i in range(torch.cuda.device_count())]
+
+
+def claim(names: Sequence[str], folder: Path) -> tuple[int, IO[str] | None]:
+    """Index of the first GPU that no other process holds, and the lock that holds it until it is closed.
+
+    When all are held (index 0, None): the GPU is shared, which is said on stderr.
+    """
+    for index, name in enumerate(names):
+        stream = (folder / f"pipeline-gpu-{os.getuid()}-{name}.lock").open("a", encoding="utf-8")
+        try:
+            fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            stream.close()
+            continue
+        return index, stream
+    print(f"all {len(names)} visible GPUs are in use by other jobs of this project: sharing the first", file=sys.stderr)
+    return 0, None

@@ -1,0 +1,225 @@
+"""What a study will cost: bytes of cached features, GPU hours, disk and memory; the formulas are in doctor/work.py."""
+
+from __future__ import annotations
+
+import math
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+
+import numpy as np
+
+from pipeline import paths
+from pipeline.backbones.base import Backbone, ModelSize
+from pipeline.doctor import work
+from pipeline.doctor.report import Cost, FeatureCost, RunCost
+from pipeline.doctor.scenes import Examined, Extent
+from pipeline.doctor.selection import Selection, teacher_shape
+from pipeline.doctor.weights import parameters
+from pipeline.errors import PipelineError
+from pipeline.features.layout import array_types
+from pipeline.features.spec import StoreSpec, stored_grid
+from pipeline.grid import TokenGrid
+from pipeline.provenance import read_manifest
+from pipeline.teachers.base import Teacher
+from pipeline.training.recipe import Recipe
+
+DTYPE_BYTES: Mapping[str, int] = {"float32": 4, "bfloat16": 2}
+STATES = 4
+"""Numbers that full fine-tuning keeps per parameter, all in the weights' format: weight, gradient, AdamW's two moments."""
+
+
+def estimate(selection: Selection, datasets: Mapping[str, Examined], tflops: float) -> Cost:
+    """The cost of the whole study at ``tflops`` TFLOP/s sustained on one GPU."""
+    study = selection.config.study
+    runs = len(study["datasets"]) * len(study["backbones"]) * _runs_per_cell(selection)
+    features = [
+        _features(selection, dataset, teacher, datasets[dataset].extent, tflops)
+        for dataset in selection.study
+        for teacher in selection.teachers.values()
+        if teacher.present and not teacher.derived
+    ]
+    backbones = [_runs(selection, backbone, datasets, tflops) for backbone in selection.backbones.values()]
+    hours = [row.gpu_hours for row in (*features, *backbones)]
+    sizes = [row.bytes for row in (*features, *backbones)]
+    stored = sum(min(row.stored_bytes, row.bytes or 0) for row in features)
+    return Cost(
+        runs=runs,
+        benchmarks=len(study["benchmarks"]),
+        predictions=_predictions(selection, datasets),
+        features=tuple(features),
+        backbones=tuple(backbones),
+        gpu_hours=sum(value for value in hours if value is not None),
+        disk_bytes=sum(value for value in sizes if value is not None) - stored,
+        unknown=tuple(_unknown(features, backbones)),
+        free_disk_bytes=_free_disk(),
+        free_memory_bytes=_free_memory(),
+        assumptions=_assumptions(features, backbones, tflops),
+    )
+
+
+def _runs_per_cell(selection: Selection) -> int:
+    study = selection.config.study
+    return len(study["teachers"]) * len(study["recipes"]) * len(study["seeds"])
+
+
+def _predictions(selection: Selection, datasets: Mapping[str, Examined]) -> int | None:
+    """Answers of all runs to all benchmarks; None unless every dataset of the study is prepared."""
+    rows = [datasets[name].row for name in selection.study]
+    if any(row.state != "prepared" or len(row.samples) < len(selection.evaluated) for row in rows):
+        return None
+    samples = sum(sum(row.samples.values()) for row in rows)
+    return samples * len(selection.backbones) * _runs_per_cell(selection)
+
+
+# ------------------------------------------------------------------ features
+
+
+def _features(selection: Selection, dataset: str, teacher: Teacher, extent: Extent | None, tflops: float) -> FeatureCost:
+    stored = _stored(selection, dataset, teacher.name)
+    files = teacher.weight_files()
+    if extent is None:
+        return FeatureCost(dataset, teacher.name, None, None, None, stored, None if files else 0.0)
+    splits = selection.config.features.splits
+    scenes = sum(extent.scenes.get(split, 0) for split in splits)
+    views = sum(extent.views.get(split, 0) for split in splits)
+    try:
+        grid, dim = teacher_shape(teacher, extent.image_size)
+        width = max(teacher.parts().values())
+    except PipelineError:  # listed with the teachers or with the weights
+        return FeatureCost(dataset, teacher.name, scenes, views, None, stored, None if files else 0.0)
+    size = views * _bytes_per_view(selection, teacher, grid, dim)
+    hours: float | None = 0.0
+    if files:
+        count = parameters(files)
+        together, per_scene = teacher.set_dependent, views / max(1, scenes)
+        flops = None if count is None else work.teacher(count, width, per_scene, grid.count, together=together)
+        hours = None if flops is None else work.hours(scenes * flops, tflops)
+    return FeatureCost(dataset, teacher.name, scenes, views, size, stored, hours)
+
+
+def _bytes_per_view(selection: Selection, teacher: Teacher, native: TokenGrid, dim: int) -> int:
+    """Bytes of one view's tokens (and scales) as the store writes them."""
+    features = selection.config.features
+    grid, _ = stored_grid(features.model_dump(mode="json", include={"grid"}), native)
+    parts = tuple(teacher.parts().items())
+    spec = StoreSpec("", teacher.name, "", dim, grid.rows, grid.cols, grid.window, features.dtype, parts=parts)
+    arrays = array_types(spec, ()).values()
+    return sum(math.prod(shape) * np.dtype(dtype).itemsize for shape, dtype in arrays)
+
+
+def _stored(selection: Selection, dataset: str, teacher: str) -> int:
+    """Bytes of the shards that are finished."""
+    total = 0
+    for shard in range(selection.config.features.shards):
+        path = Path(paths.FEATURES.format(dataset=dataset, teacher=teacher, shard=paths.shard_name(shard)))
+        try:
+            total += int(read_manifest(path, made_by="")["counts"]["bytes"])
+        except (PipelineError, KeyError, TypeError, ValueError):
+            continue
+    return total
+
+
+# ---------------------------------------------------------------------- runs
+
+
+def _runs(selection: Selection, backbone: Backbone, datasets: Mapping[str, Examined], tflops: float) -> RunCost:
+    runs = len(selection.study) * _runs_per_cell(selection)
+    if backbone.pretrain_dataset() is not None:
+        return RunCost(backbone.name, runs, None, 0.0, None, None)
+    size = backbone.size()
+    if size is None:
+        return RunCost(backbone.name, runs, None, None, None, None)
+    per_number = DTYPE_BYTES[str(selection.config.backbones[backbone.name]["options"].get("dtype", "float32"))]
+    total: float | None = 0.0
+    for name in selection.study:
+        flops = _flops_of_dataset(selection, size, datasets[name])
+        total = None if total is None or flops is None else total + flops
+    return RunCost(
+        backbone=backbone.name,
+        runs=runs,
+        parameters=size.parameters,
+        gpu_hours=None if total is None else work.hours(total, tflops),
+        bytes=runs * size.parameters * per_number,
+        memory_bytes=_training_numbers(selection, size) * per_number,
+    )
+
+
+def _training_numbers(selection: Selection, size: ModelSize) -> int:
+    """Numbers that the largest training of the study keeps besides activations: a frozen tower has its weights only."""
+    recipes = [selection.config.recipes[name] for name in selection.config.study["recipes"]]
+    tower = STATES if any(recipe.vision_learning_rate > 0 for recipe in recipes) else 1
+    return STATES * size.language + tower * size.vision
+
+
+def _flops_of_dataset(selection: Selection, size: ModelSize, dataset: Examined) -> float | None:
+    """Training and answers of all recipes, teachers and seeds on one dataset."""
+    config, extent = selection.config, dataset.extent
+    if extent is None:
+        return None
+    total = 0.0
+    for name in config.study["recipes"]:
+        recipe = config.recipes[name]
+        steps = _steps(selection, recipe, dataset)
+        if steps is None:
+            return None
+        step = work.training_step(size, extent.views_per_scene("train"), recipe)
+        total += steps * step + _answers(selection, size, dataset, extent)
+    return total * len(config.study["teachers"]) * len(config.study["seeds"])
+
+
+def _steps(selection: Selection, recipe: Recipe, dataset: Examined) -> int | None:
+    """Optimiser steps; a recipe of epochs needs the prepared training samples."""
+    if recipe.steps is not None:
+        return recipe.steps
+    if dataset.index is None:
+        return None
+    try:
+        samples = sum(len(selection.trained[task].training_samples(dataset.index)) for task in recipe.train_on)
+    except PipelineError:
+        return None
+    return recipe.total_steps(samples)
+
+
+def _answers(selection: Selection, size: ModelSize, dataset: Examined, extent: Extent) -> float:
+    """Work of answering: every scene's views once for all of its questions, then every question."""
+    split = selection.config.evaluation.split
+    questions = sum(dataset.row.samples.values())
+    return work.answering(size, extent.scenes.get(split, 0), extent.views_per_scene(split), questions)
+
+
+# ----------------------------------------------------------------- resources
+
+
+def _unknown(features: list[FeatureCost], backbones: list[RunCost]) -> list[str]:
+    found = [f"features of {row.teacher} on {row.dataset}" for row in features if row.bytes is None or row.gpu_hours is None]
+    return found + [f"runs of {row.backbone}" for row in backbones if row.gpu_hours is None]
+
+
+def _assumptions(features: list[FeatureCost], backbones: list[RunCost], tflops: float) -> tuple[str, ...]:
+    if all(row.gpu_hours == 0 for row in (*features, *backbones)):
+        return ("every model is small and made here: CPU cores are enough, no GPU is needed",)
+    return (
+        f"{tflops:g} TFLOP/s sustained per GPU (--tflops; 125 is 40 % of an A100's 312 in bf16)",
+        "2 x parameters x tokens a pass, plus attention; 3 passes to train, 4 with checkpointing, 1 where frozen",
+        f"{work.TEXT_TOKENS} tokens a question; answers count once the dataset is prepared",
+        "memory: weights, gradients and AdamW's two moments; activations come on top",
+        "disk: tokens and fine-tuned models; depth, poses, images, tables and checkpoints come on top",
+    )
+
+
+def _free_disk() -> int:
+    folder = Path("results").absolute()
+    while not folder.exists():
+        folder = folder.parent
+    return shutil.disk_usage(folder).free
+
+
+def _free_memory() -> int | None:
+    """MemAvailable of the kernel, None where there is no /proc/meminfo."""
+    try:
+        lines = Path("/proc/meminfo").read_text(encoding="utf-8").splitlines()
+    except OSError:
+        return None
+    kilobytes = [int(line.split()[1]) for line in lines if line.startswith("MemAvailable:")]
+    return kilobytes[0] * 1024 if kilobytes else None

@@ -1,0 +1,60 @@
+"""The whole examination: teachers, weights, datasets, cost and environment of one configured study."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from pipeline.config import StudyConfig
+from pipeline.doctor.cost import estimate
+from pipeline.doctor.environment import Probes, Wanted, examine_environment
+from pipeline.doctor.report import Cost, Need, Report
+from pipeline.doctor.scenes import Examined, examine_dataset
+from pipeline.doctor.selection import Selection, backbone_rows, select, teacher_rows
+from pipeline.doctor.weights import weight_rows
+
+
+def examine(config: StudyConfig, files: Sequence[Path], tflops: float) -> Report:
+    """Look at everything the study needs. Faults are listed in ``missing``, not raised."""
+    probes = Probes()
+    selection = select(config)
+    datasets = {name: examine_dataset(selection, name) for name in selection.datasets}
+    weights, weight_needs = weight_rows(selection)
+    cost = estimate(selection, datasets, tflops)
+    rows, environment_needs = examine_environment(_wanted(selection, datasets), probes)
+    sizes = {found.extent.image_size for name, found in datasets.items() if found.extent and name in selection.study}
+    teachers, teacher_needs = teacher_rows(selection, sizes)
+    dataset_needs = [need for found in datasets.values() for need in found.needs]
+    needs = [*weight_needs, *teacher_needs, *dataset_needs, *_space(cost), *environment_needs]
+    return Report(
+        config=tuple(str(file) for file in files),
+        teachers=teachers,
+        backbones=backbone_rows(selection),
+        weights=weights,
+        datasets=tuple(found.row for found in datasets.values()),
+        cost=cost,
+        environment=rows,
+        missing=tuple(needs),
+    )
+
+
+def _wanted(selection: Selection, datasets: dict[str, Examined]) -> Wanted:
+    released = [*selection.teachers.values(), *selection.backbones.values()]
+    return Wanted(
+        java=any(member["options"].get("meteor") for member in _evaluated(selection)),
+        open3d=any(found.row.kind == "rooms" and found.row.state != "prepared" for found in datasets.values()),
+        gpu=any(member.weight_files() for member in released),
+    )
+
+
+def _evaluated(selection: Selection) -> list[dict[str, object]]:
+    return [selection.config.benchmarks[name] for name in selection.evaluated]
+
+
+def _space(cost: Cost) -> list[Need]:
+    """Disk that is known to be too small."""
+    if cost.disk_bytes <= cost.free_disk_bytes:
+        return []
+    short = (cost.disk_bytes - cost.free_disk_bytes) / 1e9
+    mend = "free space, or link results elsewhere"
+    return [Need("cost", f"{short:,.1f} GB of disk for features and models are not free", "results", mend)]

@@ -1,0 +1,155 @@
+"""What the doctor found, as plain values: printed as text (doctor/text.py) or as JSON, one field after the other."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass, field
+from typing import Any, Literal
+
+
+@dataclass(frozen=True, slots=True)
+class Need:
+    """Something the study needs and does not have. ``area``: weights, teachers, datasets, cost or environment."""
+
+    area: str
+    what: str
+    where: str = ""
+    mend: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class MemberRow:
+    """A teacher or backbone. ``origin``: where its weights come from; ``commercial``: its features or models may be sold.
+
+    ``grids``: image size "HxW" in pixels -> token rows and columns; empty where no image size is known yet, and for
+    members that see images another way. ``tap``, ``dim`` and the dependences are a teacher's; ``dim`` is None where only its
+    checkpoint says it. ``present`` is False for the teacher without features; ``source`` is the
+    teacher whose features a control uses.
+    """
+
+    name: str
+    kind: str
+    origin: str
+    code_licence: str
+    weights_licence: str
+    commercial: bool
+    grids: dict[str, tuple[int, int]] = field(default_factory=dict)
+    dim: int | None = None
+    tap: str = ""
+    order_dependent: bool = False
+    set_dependent: bool = False
+    present: bool = True
+    source: str | None = None
+
+
+CheckState = Literal["complete", "faulty", "not there", "not checked"]
+
+
+@dataclass(frozen=True, slots=True)
+class WeightRow:
+    """A file or folder of released weights. ``bytes`` on disk when it is there, else its published size when known."""
+
+    owner: str
+    path: str
+    what: str
+    source: str
+    bytes: int | None
+    state: CheckState
+
+
+DatasetState = Literal["prepared", "outdated", "damaged", "not prepared"]
+
+
+@dataclass(frozen=True, slots=True)
+class DatasetRow:
+    """A dataset. ``state``: prepared, outdated (for other options or code), damaged or not prepared.
+
+    ``scenes`` and ``views`` per split, None when only preparing tells; ``annotations``: benchmark -> split -> there or not,
+    for what the study reads (empty until it is prepared); ``samples``: benchmark -> evaluation samples.
+    """
+
+    name: str
+    kind: str
+    licence: str
+    role: str
+    state: DatasetState
+    scenes: dict[str, int] | None
+    views: dict[str, int] | None
+    image_size: tuple[int, int] | None
+    annotations: dict[str, dict[str, bool]]
+    samples: dict[str, int]
+    sources: tuple[WeightRow, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class FeatureCost:
+    """Features of one teacher on one dataset. ``bytes`` of tokens in the cache, ``stored_bytes`` of what is there already.
+
+    ``gpu_hours`` 0 where the teacher has no released weights, None where its size is not known.
+    """
+
+    dataset: str
+    teacher: str
+    scenes: int | None
+    views: int | None
+    bytes: int | None
+    stored_bytes: int
+    gpu_hours: float | None
+
+
+@dataclass(frozen=True, slots=True)
+class RunCost:
+    """All runs of one backbone. ``gpu_hours`` 0 for models built here, None where model or data are not known yet.
+
+    ``bytes`` of the fine-tuned models; ``memory_bytes``: weights, gradients and optimizer of one training.
+    """
+
+    backbone: str
+    runs: int
+    parameters: int | None
+    gpu_hours: float | None
+    bytes: int | None
+    memory_bytes: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class Cost:
+    """The whole study. Totals are of what is known; ``unknown`` says what is not. ``predictions``: answers of all runs."""
+
+    runs: int
+    benchmarks: int
+    predictions: int | None
+    features: tuple[FeatureCost, ...]
+    backbones: tuple[RunCost, ...]
+    gpu_hours: float
+    disk_bytes: int
+    unknown: tuple[str, ...]
+    free_disk_bytes: int
+    free_memory_bytes: int | None
+    assumptions: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class EnvironmentRow:
+    """One part of the environment; ``state`` ok, note, differs (usable, but not the tested version) or missing."""
+
+    name: str
+    state: Literal["ok", "note", "differs", "missing"]
+    detail: str
+
+
+@dataclass(frozen=True, slots=True)
+class Report:
+    """Everything, with ``missing`` last: empty exactly when the study can start."""
+
+    config: tuple[str, ...]
+    teachers: tuple[MemberRow, ...]
+    backbones: tuple[MemberRow, ...]
+    weights: tuple[WeightRow, ...]
+    datasets: tuple[DatasetRow, ...]
+    cost: Cost
+    environment: tuple[EnvironmentRow, ...]
+    missing: tuple[Need, ...]
+
+    def to_json(self) -> dict[str, Any]:
+        """All fields as JSON values, and ``ready``."""
+        return {"ready": not self.missing} | asdict(self)

@@ -1,0 +1,168 @@
+"""Datasets: prepared or not, how many scenes and views, and whether the benchmarks' annotations are there."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+
+from pipeline import paths
+from pipeline.benchmarks.base import Benchmark, RepresentationBenchmark
+from pipeline.doctor.report import DatasetRow, DatasetState, Need, WeightRow
+from pipeline.doctor.selection import Selection
+from pipeline.doctor.weights import size_on_disk
+from pipeline.errors import PipelineError
+from pipeline.index import SceneIndex
+from pipeline.provenance import digest
+from pipeline.specs import Specs
+
+
+@dataclass(frozen=True, slots=True)
+class Extent:
+    """How much there is, or will be: scenes and views per split, largest colour image (H,W)."""
+
+    scenes: dict[str, int]
+    views: dict[str, int]
+    image_size: tuple[int, int]
+
+    def views_per_scene(self, split: str) -> float:
+        """Mean views of the split's scenes; of all scenes where the split has none."""
+        scenes, views = self.scenes.get(split, 0), self.views.get(split, 0)
+        if not scenes:
+            scenes, views = sum(self.scenes.values()), sum(self.views.values())
+        return views / max(1, scenes)
+
+
+@dataclass(frozen=True, slots=True)
+class Examined:
+    """A dataset's row, what it lacks, and what later estimates need: its extent, and its index when it is prepared."""
+
+    row: DatasetRow
+    needs: tuple[Need, ...]
+    extent: Extent | None
+    index: SceneIndex | None
+
+
+def examine_dataset(selection: Selection, name: str) -> Examined:
+    """Look at one dataset of the selection."""
+    needs: list[Need] = []
+    index: SceneIndex | None = None
+    extent: Extent | None = None
+    state: DatasetState = "not prepared"
+    manifest = Path(paths.SCENES.format(dataset=name))
+    if manifest.is_file():
+        try:
+            index = SceneIndex(manifest)
+            extent = _extent(index)
+            state = "prepared" if index.content.get("spec") == _wanted_spec(selection, name) else "outdated"
+        except PipelineError as error:
+            index, state = None, "damaged"
+            needs.append(Need("datasets", f"{name}: {error.what}", error.where or str(manifest), error.mend or ""))
+    if index is None or state == "outdated":
+        index, extent = None, _planned(selection, name)
+    sources = _sources(selection, name, needed=state != "prepared", needs=needs)
+    annotations, samples = _annotations(selection, name, index, needs)
+    return Examined(_row(selection, name, state, extent, annotations, samples, sources), tuple(needs), extent, index)
+
+
+def _row(
+    selection: Selection,
+    name: str,
+    state: DatasetState,
+    extent: Extent | None,
+    annotations: dict[str, dict[str, bool]],
+    samples: dict[str, int],
+    sources: tuple[WeightRow, ...],
+) -> DatasetRow:
+    return DatasetRow(
+        name=name,
+        kind=selection.kind("datasets", name),
+        licence=selection.datasets[name].licence,
+        role=selection.roles[name],
+        state=state,
+        scenes=extent.scenes if extent else None,
+        views=extent.views if extent else None,
+        image_size=extent.image_size if extent else None,
+        annotations=annotations,
+        samples=samples,
+        sources=sources,
+    )
+
+
+def _wanted_spec(selection: Selection, name: str) -> str:
+    """The digest that `prepare` would write now: other options or other code prepare again."""
+    return digest(json.loads(Specs(selection.config).prepare(name)))
+
+
+def _extent(index: SceneIndex) -> Extent:
+    scenes: dict[str, int] = {}
+    views: dict[str, int] = {}
+    for record in index:
+        scenes[record.split] = scenes.get(record.split, 0) + 1
+        views[record.split] = views.get(record.split, 0) + len(record.frame_ids)
+    sizes = [record.image_size for record in index]
+    return Extent(scenes, views, max(sizes, default=(0, 0), key=lambda size: size[0] * size[1]))
+
+
+def _planned(selection: Selection, name: str) -> Extent | None:
+    plan = selection.datasets[name].planned()
+    if plan is None:
+        return None
+    scenes = {split: count for split, count in plan.scenes.items() if count}
+    return Extent(scenes, {split: count * plan.views for split, count in scenes.items()}, plan.image_size)
+
+
+def _sources(selection: Selection, name: str, *, needed: bool, needs: list[Need]) -> tuple[WeightRow, ...]:
+    """Files of others that preparing reads. They are missing only while the dataset is not prepared."""
+    rows = []
+    for file in selection.datasets[name].source_files():
+        there = file.path.exists()
+        size = size_on_disk(file.path) if there and file.path.is_file() else file.bytes
+        rows.append(
+            WeightRow(f"datasets.{name}", str(file.path), file.what, file.source, size, "complete" if there else "not there")
+        )
+        if needed and not there:
+            needs.append(Need("datasets", f"{name} needs {file.what}", str(file.path), f"get it from {file.source}"))
+    return tuple(rows)
+
+
+def _annotations(
+    selection: Selection, name: str, index: SceneIndex | None, needs: list[Need]
+) -> tuple[dict[str, dict[str, bool]], dict[str, int]]:
+    """Which annotation files of a prepared study dataset are there, and how many samples its benchmarks evaluate."""
+    if index is None or name not in selection.study:
+        return {}, {}
+    split = selection.config.evaluation.split
+    found: dict[str, dict[str, bool]] = {}
+    for benchmarks, wanted in ((selection.evaluated, split), (selection.trained, "train")):
+        for benchmark in benchmarks.values():
+            if not isinstance(benchmark, RepresentationBenchmark):
+                there = _has_annotations(selection, index, benchmark, wanted)
+                found.setdefault(benchmark.name, {})[wanted] = there
+                if not there:
+                    needs.append(_no_annotations(name, benchmark, wanted, index))
+    samples: dict[str, int] = {}
+    for benchmark in selection.evaluated.values():
+        if found.get(benchmark.name, {}).get(split, True):
+            try:
+                samples[benchmark.name] = len(benchmark.samples(index, split))
+            except PipelineError as error:
+                needs.append(Need("datasets", f"{name}, {benchmark.name}: {error.what}", error.where or "", error.mend or ""))
+    return found, samples
+
+
+def _has_annotations(selection: Selection, index: SceneIndex, benchmark: Benchmark, split: str) -> bool:
+    try:
+        files = index.annotation_files(selection.kind("benchmarks", benchmark.name), split)
+    except PipelineError:
+        return False
+    return bool(files) and all(path.is_file() for path in files)
+
+
+def _no_annotations(name: str, benchmark: Benchmark, split: str, index: SceneIndex) -> Need:
+    return Need(
+        "datasets",
+        f"{name} has no annotations of {benchmark.name} for split {split}",
+        str(index.path),
+        f"prepare it with them (snakemake --cores all -f {index.path}) or leave {benchmark.name} out",
+    )

@@ -1,0 +1,97 @@
+"""Released weights: there or not, how large, and whether their entries fit; faults are listed, never raised one by one."""
+
+from __future__ import annotations
+
+import json
+import struct
+from collections.abc import Iterator
+from pathlib import Path
+
+from pipeline.backbones.base import Backbone
+from pipeline.doctor.report import CheckState, Need, WeightRow
+from pipeline.doctor.selection import Selection
+from pipeline.errors import PipelineError
+from pipeline.teachers.base import Teacher, WeightFile
+
+FLOAT32_BYTES = 4
+
+
+def weight_rows(selection: Selection) -> tuple[tuple[WeightRow, ...], tuple[Need, ...]]:
+    """A row for every released file that the study needs, and what is missing or faulty."""
+    rows: list[WeightRow] = []
+    needs: list[Need] = []
+    for owner, member in _owners(selection):
+        files = member.weight_files()
+        absent = [file for file in files if not file.path.exists()]
+        fault = None if absent else _fault(member)
+        others: CheckState = "not checked" if absent else "faulty" if fault else "complete"
+        for file in files:
+            state = "not there" if file in absent else others
+            rows.append(WeightRow(owner, str(file.path), file.what, file.source, _bytes(file), state))
+        needs += [Need("weights", f"{owner} needs {f.what}", str(f.path), f"get it from {f.source}") for f in absent]
+        if fault:
+            where = fault.where or ", ".join(str(file.path) for file in files)
+            needs.append(Need("weights", f"{owner}: {fault.what}", where, fault.mend or fault.allowed or ""))
+    return tuple(rows), tuple(needs)
+
+
+def _owners(selection: Selection) -> Iterator[tuple[str, Teacher | Backbone]]:
+    for name, teacher in selection.teachers.items():
+        if teacher.present and not teacher.derived:
+            yield f"teachers.{name}", teacher
+    for name, backbone in selection.backbones.items():
+        yield f"backbones.{name}", backbone
+
+
+def _fault(member: Teacher | Backbone) -> PipelineError | None:
+    """What is wrong with weights that are there; a fault of the program keeps its traceback."""
+    try:
+        member.check_weights()
+    except PipelineError as error:
+        return error
+    return None
+
+
+def _bytes(file: WeightFile) -> int | None:
+    """Bytes on disk; the published size when it is not there."""
+    return size_on_disk(file.path) if file.path.exists() else file.bytes
+
+
+def size_on_disk(path: Path) -> int:
+    """Bytes of a file, or of all files below a folder."""
+    files = path.rglob("*") if path.is_dir() else [path]
+    return sum(file.stat().st_size for file in files if file.is_file())
+
+
+def parameters(files: tuple[WeightFile, ...]) -> int | None:
+    """Parameters of released files: counted in safetensors headers, else bytes / 4 (float32); None when nothing is known."""
+    counts = [_parameters(file) for file in files]
+    known = [count for count in counts if count is not None]
+    return sum(known) if known and len(known) == len(counts) else None
+
+
+def _parameters(file: WeightFile) -> int | None:
+    headers = sorted(file.path.glob("*.safetensors")) if file.path.is_dir() else [file.path]
+    counts = [_header_count(path) for path in headers if path.suffix == ".safetensors" and path.is_file()]
+    if counts:
+        return sum(counts)
+    size = _bytes(file)
+    return None if size is None else size // FLOAT32_BYTES
+
+
+def _header_count(path: Path) -> int:
+    """Numbers in a safetensors file, from its JSON header; 0 when the file is damaged (check_weights says so)."""
+    try:
+        with path.open("rb") as stream:
+            (length,) = struct.unpack("<Q", stream.read(8))
+            header = json.loads(stream.read(min(length, 100_000_000)))
+        shapes = [entry["shape"] for name, entry in header.items() if name != "__metadata__"]
+    except (OSError, struct.error, ValueError, KeyError, TypeError, AttributeError):
+        return 0
+    total = 0
+    for shape in shapes:
+        count = 1
+        for side in shape:
+            count *= side
+        total += count
+    return total

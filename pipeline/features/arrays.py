@@ -1,0 +1,221 @@
+"""The only module that touches Zarr: one scene's array is one Zarr v3 array in one file, written and read at disk speed.
+
+``features.zarr/{array}/{scene}/zarr.json`` describes a sharded array without compression; ``c.0.0...`` holds its one shard:
+
+    view 0 | view 1 | ... | index: (offset, bytes) uint64 per view | CRC-32C of the index, uint32
+
+which is what zarr-python writes (and reads: a test and ``features verify --all`` do) and is fixed by the Zarr v3 specification,
+"sharding_indexed" codec. zarr-python makes the description; the bytes are written and memory-mapped here, because going
+through its pipeline takes several copies of a scene. Nothing is read before the description, size and index are right, and
+pages are faulted in by madvise, which reports a failing disk as an error where touching them would kill the process.
+"""
+
+from __future__ import annotations
+
+import json
+import mmap
+import os
+import shutil
+import struct
+from functools import lru_cache
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+import google_crc32c
+import numpy as np
+from numpy.typing import NDArray
+
+from pipeline.features.checks import damaged
+from pipeline.features.journal import fsync
+
+_POPULATE_READ = 22  # MADV_POPULATE_READ, Linux 5.14; Python has no name for it.
+_UNSUPPORTED = (22,)  # EINVAL: older kernels, other systems
+
+
+@lru_cache(maxsize=256)
+def _description(shape: tuple[int, ...], dtype: str) -> bytes:
+    """zarr.json of an array (V,...) of one shard with one chunk per view."""
+    import zarr
+    from zarr.core.buffer import Buffer
+    from zarr.storage import MemoryStore
+
+    content: dict[str, Buffer] = {}
+    zarr.create_array(
+        MemoryStore(content),
+        shape=shape,
+        dtype=dtype,
+        chunks=(1, *shape[1:]),
+        shards=shape,
+        compressors=None,
+        filters=None,
+        chunk_key_encoding={"name": "default", "separator": "."},
+    )
+    return content["zarr.json"].to_bytes()
+
+
+@lru_cache(maxsize=1)
+def _group() -> bytes:
+    """zarr.json of a group."""
+    import zarr
+    from zarr.core.buffer import Buffer
+    from zarr.storage import MemoryStore
+
+    content: dict[str, Buffer] = {}
+    zarr.open_group(MemoryStore(content), mode="w", zarr_format=3)
+    return content["zarr.json"].to_bytes()
+
+
+def _index(views: int, chunk_bytes: int) -> bytes:
+    """The index at the end of a shard whose chunks lie one after the other, with its checksum."""
+    entries = struct.pack(f"<{2 * views}Q", *(number for v in range(views) for number in (v * chunk_bytes, chunk_bytes)))
+    return entries + struct.pack("<I", google_crc32c.value(entries))
+
+
+def _chunk_bytes(shape: tuple[int, ...], dtype: str) -> int:
+    return int(np.prod(shape[1:])) * np.dtype(dtype).itemsize
+
+
+def _data_name(shape: tuple[int, ...]) -> str:
+    return "c" + ".0" * len(shape)
+
+
+class ArrayWriter:
+    """One array (V,...) being written view by view. A context manager; ``close`` flushes everything to disk."""
+
+    def __init__(self, folder: Path, shape: tuple[int, ...], dtype: str):
+        self._folder, self._shape, self._dtype, self._written = folder, shape, dtype, 0
+        folder.mkdir(parents=True)
+        (folder / "zarr.json").write_bytes(_description(shape, dtype))
+        self._stream = (folder / _data_name(shape)).open("wb", buffering=0)
+
+    def append(self, view: NDArray[Any]) -> None:
+        """Write the next view's numbers (...)."""
+        data = memoryview(np.ascontiguousarray(view).reshape(-1).view(np.uint8))
+        while data:
+            data = data[self._stream.write(data) :]
+        self._written += 1
+
+    def close(self) -> None:
+        """Write the index and flush files and folder to disk. ValueError when a view is missing."""
+        if self._written != self._shape[0]:
+            raise ValueError(f"{self._written} of {self._shape[0]} views were written to {self._folder}")
+        self._stream.write(_index(self._shape[0], _chunk_bytes(self._shape, self._dtype)))
+        os.fsync(self._stream.fileno())
+        self._stream.close()
+        fsync(self._folder / "zarr.json")
+        fsync(self._folder)
+
+    def __enter__(self) -> ArrayWriter:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        if error is None:
+            self.close()
+        else:
+            self._stream.close()
+
+
+class MappedArray:
+    """One array (V,...) of a scene, memory-mapped. StoreError when its description, size or index is wrong."""
+
+    def __init__(self, store: Path, name: str, scene_id: str, shape: tuple[int, ...], dtype: str):
+        self._store, self._name, self._scene_id, self.shape, self.dtype = store, name, scene_id, shape, dtype
+        self._chunk_bytes = _chunk_bytes(shape, dtype)
+        folder = store / name / scene_id
+        try:
+            found = json.loads((folder / "zarr.json").read_bytes())
+            if _layout(found) != _layout(json.loads(_description(shape, dtype))):
+                raise self._damaged(f"zarr.json describes {found.get('data_type')}{found.get('shape')}, not {dtype}{shape}")
+            with (folder / _data_name(shape)).open("rb") as stream:
+                self._map = mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_COPY)
+        except (OSError, ValueError, KeyError, IndexError, TypeError, AttributeError) as error:
+            raise self._damaged(f"{type(error).__name__}: {error}") from None
+        index = _index(shape[0], self._chunk_bytes)
+        size = shape[0] * self._chunk_bytes
+        if len(self._map) != size + len(index):
+            raise self._damaged(f"{len(self._map)} bytes instead of {size + len(index)}")
+        if self._map[size:] != index:
+            raise self._damaged("the index of its views is wrong")
+
+    def _damaged(self, how: str) -> Exception:
+        return damaged(self._store, self._scene_id, f"{self._name}: {how}")
+
+    def view(self, number: int) -> NDArray[Any]:
+        """One view's numbers (...) without a copy; the array may be written to, which never reaches the file."""
+        return self.views(slice(number, number + 1))[0]
+
+    def views(self, span: slice) -> NDArray[Any]:
+        """Views ``span.start`` up to ``span.stop`` (n,...) without a copy."""
+        start, length = span.start * self._chunk_bytes, (span.stop - span.start) * self._chunk_bytes
+        self._fault_in(start, length)
+        count = length // np.dtype(self.dtype).itemsize
+        flat = np.frombuffer(self._map, dtype=np.dtype(self.dtype).newbyteorder("<"), count=count, offset=start)
+        return flat.reshape(span.stop - span.start, *self.shape[1:])
+
+    def _fault_in(self, start: int, length: int) -> None:
+        """Bring pages into memory; a file that was cut or a disk that fails is a StoreError here, not a signal later."""
+        first = start // mmap.PAGESIZE * mmap.PAGESIZE
+        try:
+            self._map.madvise(_POPULATE_READ, first, start + length - first)
+        except OSError as error:
+            if error.errno not in _UNSUPPORTED:
+                raise self._damaged(f"{type(error).__name__}: {error}") from None
+
+
+def _layout(description: dict[str, Any]) -> list[Any]:
+    """What of a zarr.json decides where the numbers are."""
+    sharding = description["codecs"][0]
+    inner = sharding["configuration"]
+    return [
+        description["shape"],
+        description["data_type"],
+        description["chunk_grid"]["configuration"]["chunk_shape"],
+        description["chunk_key_encoding"],
+        [codec["name"] for codec in description["codecs"]],
+        inner["chunk_shape"],
+        inner.get("index_location", "end"),
+        [codec["name"] for codec in inner["codecs"]],
+        [codec["name"] for codec in inner["index_codecs"]],
+    ]
+
+
+class SceneArrays:
+    """The arrays of one shard's ``features.zarr``."""
+
+    def __init__(self, path: Path):
+        self.path = path
+
+    def create(self, name: str, scene_id: str, shape: tuple[int, ...], dtype: str) -> ArrayWriter:
+        """A new array of a scene, to be filled view by view; its groups are made where they are missing."""
+        for folder in (self.path, self.path / name):
+            if not (folder / "zarr.json").is_file():
+                folder.mkdir(parents=True, exist_ok=True)
+                (folder / "zarr.json").write_bytes(_group())
+                fsync(folder / "zarr.json")
+        return ArrayWriter(self.path / name / scene_id, shape, dtype)
+
+    def open(self, name: str, scene_id: str, shape: tuple[int, ...], dtype: str) -> MappedArray:
+        """A stored array. StoreError when it is missing or not of this shape and type."""
+        return MappedArray(self.path, name, scene_id, shape, dtype)
+
+    def flush(self) -> None:
+        """Flush the groups' folders, so that new scenes are found after a power cut."""
+        for folder in (*self._groups(), self.path):
+            fsync(folder)
+
+    def scenes(self) -> set[str]:
+        """Ids of all scenes that have any array."""
+        return {folder.name for group in self._groups() for folder in group.iterdir() if folder.is_dir()}
+
+    def _groups(self) -> list[Path]:
+        return [folder for folder in self.path.iterdir() if folder.is_dir()] if self.path.is_dir() else []
+
+    def bytes_on_disk(self, scene_id: str) -> int:
+        """Bytes of all files of a scene (0 when there are none)."""
+        files = (f for group in self._groups() for f in (group / scene_id).glob("**/*") if f.is_file())
+        return sum(f.stat().st_size for f in files)
+
+    def remove(self, scene_id: str) -> None:
+        for group in self._groups():
+            shutil.rmtree(group / scene_id, ignore_errors=True)

@@ -1,0 +1,102 @@
+"""The extraction engine: while one scene is encoded, the next ones are decoded and the last ones written.
+
+    reader threads (decode, resize)  ->  this thread (encode, in order)  ->  writer thread (wait for device, store, in order)
+
+Memory is bounded whatever the data set's size: ``Flight.scenes`` scenes are between two disks at any time. Whatever fails, the
+scenes that were encoded before it are stored, and a rerun goes on behind them.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+from pipeline.features.memory import Encoder, Prepared
+from pipeline.features.store import FeatureWriter
+from pipeline.index import SceneIndex
+from pipeline.progress import Progress
+from pipeline.scene import SceneRecord
+from pipeline.teachers.base import Teacher, TeacherFeatures
+
+MOST_READERS = 8
+
+
+@dataclass(frozen=True, slots=True)
+class Flight:
+    """How much is on its way: ``readers`` threads decode; ``scenes`` bounds what is read, encoded or being written."""
+
+    readers: int = 1
+    scenes: int = 3
+
+    @classmethod
+    def of_threads(cls, threads: int) -> Flight:
+        """For a job of ``threads`` CPU threads: all but one decode (one at least, 8 at most), and two scenes more wait."""
+        readers = max(1, min(threads - 1, MOST_READERS))
+        return cls(readers, readers + 2)
+
+
+def extract_shard(
+    index: SceneIndex, records: Sequence[SceneRecord], teacher: Teacher, writer: FeatureWriter, flight: Flight | None = None
+) -> int:
+    """Encode and store every record that is not stored yet; their number. An error keeps all scenes encoded before it."""
+    todo = [record for record in records if not writer.is_done(record.scene_id, record.frame_ids)]
+    label = f"extract {writer.spec.dataset}/{teacher.name}"
+    if len(todo) < len(records):
+        print(f"{label}: {len(records) - len(todo)} of {len(records)} scenes are stored already", file=sys.stderr)
+    with Progress(label, len(todo), "scenes") as progress:
+        _Run(Encoder(index, teacher, label), writer, flight or Flight(), progress).run(todo)
+    return len(todo)
+
+
+class _Run:
+    """One pass over the records."""
+
+    def __init__(self, encoder: Encoder, writer: FeatureWriter, flight: Flight, progress: Progress):
+        self.encoder, self.writer, self.flight, self.progress = encoder, writer, flight, progress
+        self.reading: deque[tuple[SceneRecord, Future[Prepared]]] = deque()
+        self.writing: deque[Future[None]] = deque()
+
+    def run(self, records: Sequence[SceneRecord]) -> None:
+        upcoming = iter(records)
+        with _threads("write", 1, cancel=False) as keeper, _threads("read", self.flight.readers, cancel=True) as readers:
+            self._read_ahead(upcoming, readers)
+            while self.reading or self.writing:
+                heads = [entry[1] for entry in list(self.reading)[:1]] + list(self.writing)[:1]
+                wait(heads, return_when=FIRST_COMPLETED)
+                self._collect()
+                if self.reading and self.reading[0][1].done():
+                    record, future = self.reading.popleft()
+                    features = self.encoder.start(record, future.result())
+                    del future  # holds the scene's pixels
+                    self.writing.append(keeper.submit(self._store, record, features))
+                self._read_ahead(upcoming, readers)
+
+    def _read_ahead(self, upcoming: Iterator[SceneRecord], readers: ThreadPoolExecutor) -> None:
+        while len(self.reading) + len(self.writing) < self.flight.scenes:
+            record = next(upcoming, None)
+            if record is None:
+                return
+            self.reading.append((record, readers.submit(self.encoder.read, record)))
+
+    def _collect(self) -> None:
+        """Count the scenes that are on disk now; raise the error of one that could not be written."""
+        while self.writing and self.writing[0].done():
+            self.writing.popleft().result()
+            self.progress.step()
+
+    def _store(self, record: SceneRecord, features: Callable[[], TeacherFeatures]) -> None:
+        self.writer.write(record.scene_id, record.frame_ids, features())
+
+
+@contextmanager
+def _threads(name: str, count: int, *, cancel: bool) -> Iterator[ThreadPoolExecutor]:
+    """Threads that end with the context; ``cancel``: work that has not begun by then is dropped, else it is done first."""
+    pool = ThreadPoolExecutor(count, thread_name_prefix=name)
+    try:
+        yield pool
+    finally:
+        pool.shutdown(wait=True, cancel_futures=cancel)

@@ -1,0 +1,239 @@
+"""Reads features of one teacher: memory-mapped, every view verified against its checksum before it is used first.
+
+Three ways, from comfortable to fast; rates on VGGT-shaped scenes are printed by ``python -m pipeline bench``:
+
+* ``read``         float32 tokens in memory of the caller's own (twice the bytes of bfloat16);
+* ``read_stored``  the stored numbers as they lie on disk, mapped without a copy (uint16 bit patterns for bfloat16);
+* ``read_tensor``  the same as a torch tensor (bfloat16 for bfloat16 stores), for training on a GPU.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pipeline.errors import StoreError
+from pipeline.features import numbers
+from pipeline.features.arrays import MappedArray, SceneArrays
+from pipeline.features.cache import SceneCache
+from pipeline.features.checks import damaged, same_frames, view_checksum
+from pipeline.features.journal import SceneEntry
+from pipeline.features.manifest import ShardManifest, ViewEntry, ViewManifest, read_store_manifest
+from pipeline.features.spec import StoreSpec, rebuild
+from pipeline.features.writer import EXTRAS, SCALES, stored_types, token_array
+from pipeline.grid import TokenGrid
+from pipeline.options import did_you_mean
+from pipeline.teachers.base import TeacherFeatures
+
+if TYPE_CHECKING:
+    import torch
+
+
+@dataclass(frozen=True, slots=True)
+class StoredFeatures:
+    """Views of a scene as stored. ``tokens`` (V,G,K,D) uint16 bfloat16 bits, float32 or int8; ``scales`` (V,D) for int8.
+
+    Arrays are memory-mapped where one array holds what was asked for; changing them never changes the store.
+    """
+
+    tokens: NDArray[Any]
+    grid: TokenGrid
+    dtype: str
+    scales: NDArray[np.float32] | None = None
+    confidence: NDArray[np.float32] | None = None
+    depth: NDArray[np.float32] | None = None
+    pose: NDArray[np.float32] | None = None
+
+    def decoded(self) -> TeacherFeatures:
+        """As float32 in new memory."""
+        tokens = np.empty(self.tokens.shape, dtype=np.float32)
+        for view, stored in enumerate(self.tokens):
+            numbers.decode(stored, self.dtype, None if self.scales is None else self.scales[view], tokens[view])
+        extras = {name: None if getattr(self, name) is None else np.array(getattr(self, name)) for name in EXTRAS}
+        return TeacherFeatures(tokens, self.grid, **extras)
+
+
+class FeatureReader:
+    """Reads one dataset's features of one teacher from all shards; a derived teacher's view is resolved.
+
+    ``part``: read only this layer of several (``parts``). Nothing is kept in memory but which views are verified, unless
+    ``cache_bytes`` allows least-recently-used scenes. Threads may share a reader.
+    """
+
+    def __init__(self, manifests: Sequence[Path], *, part: str | None = None, cache_bytes: int = 0):
+        if not manifests:
+            raise StoreError("no feature manifests were given", mend="pass --features MANIFEST for every shard")
+        contents = [(Path(path), read_store_manifest(Path(path))) for path in manifests]
+        self.spec: StoreSpec = contents[0][1].spec
+        self._columns = self.spec.columns(part)
+        self._parts = [(name, width) for name, width in self.spec.parts if part in (None, name)]
+        self._manifest = contents[0][0]
+        self._shards: dict[str, tuple[SceneEntry, SceneArrays]] = {}
+        self._views: dict[str, ViewEntry] | None = None
+        self._verified: dict[tuple[str, str], int] = {}  # (scene, array) -> one bit per verified view
+        self._cache = SceneCache(cache_bytes)
+        for path, content in contents:
+            if content.spec != self.spec:
+                raise StoreError("shards have different specs", where=f"{contents[0][0]}, {path}", mend=rebuild(path))
+            if isinstance(content, ViewManifest):
+                self._views = {**(self._views or {}), **content.scenes}
+                for source in content.checked_sources(path):
+                    self._add_shard(source, read_store_manifest(source))
+            else:
+                self._add_shard(path, content)
+
+    def _add_shard(self, path: Path, content: ShardManifest | ViewManifest) -> None:
+        if isinstance(content, ViewManifest):
+            raise StoreError("a derived teacher cannot be derived from a derived teacher", where=str(path))
+        arrays = SceneArrays(path.parent / "features.zarr")
+        for scene_id, entry in content.scenes.items():
+            if scene_id in self._shards:
+                raise StoreError(f"scene {scene_id!r} is in two shards", where=str(path), mend=rebuild(path))
+            self._shards[scene_id] = (entry, arrays)
+
+    @property
+    def dim(self) -> int:
+        """Feature width D: of the part when one was chosen."""
+        return self._columns.stop - self._columns.start
+
+    @property
+    def grid(self) -> TokenGrid:
+        """The token grid of every view."""
+        return self.spec.grid
+
+    @property
+    def parts(self) -> dict[str, int]:
+        """Names and widths of the parts in the store, in their order on D."""
+        return dict(self.spec.parts)
+
+    @property
+    def scene_ids(self) -> tuple[str, ...]:
+        """All scenes that can be read, sorted."""
+        return tuple(sorted(self._shards if self._views is None else self._views))
+
+    def frame_ids(self, scene_id: str) -> tuple[str, ...]:
+        """The ordered frames that a scene's features were made for. StoreError when it is not stored."""
+        return self._locate(scene_id)[0]
+
+    def read(self, scene_id: str, frame_ids: Sequence[str]) -> TeacherFeatures:
+        """Features of all views of a scene, tokens float32 (V,G,K,D).
+
+        StoreError when the scene is not stored, was stored for other frames than ``frame_ids`` (in their order), or is damaged.
+        """
+        stored, source = self._locate(scene_id)
+        same_frames(scene_id, stored, tuple(frame_ids), self._manifest)
+        cached = self._cache.get(scene_id)
+        if cached is None:
+            cached = self._load(source, range(len(stored))).decoded()
+            self._cache.put(scene_id, cached)
+        return cached
+
+    def read_stored(self, scene_id: str, frame_ids: Sequence[str]) -> StoredFeatures:
+        """The stored numbers of all views, not converted and, of one part, not copied. Faults as ``read``."""
+        stored, source = self._locate(scene_id)
+        same_frames(scene_id, stored, tuple(frame_ids), self._manifest)
+        return self._load(source, range(len(stored)))
+
+    def read_tensor(self, scene_id: str, frame_ids: Sequence[str], *, out: torch.Tensor | None = None) -> torch.Tensor:
+        """Tokens (V,G,K,D) as a CPU tensor: bfloat16 of bfloat16 and int8 stores, float32 of float32 stores.
+
+        Without a float32 copy; of bfloat16 and float32 stores mapped without any. ``out`` (same shape and type, pinned, say)
+        is filled and returned instead. Faults as ``read``.
+        """
+        import torch
+
+        found = self.read_stored(scene_id, frame_ids)
+        if found.dtype == "int8":
+            assert found.scales is not None
+            result = torch.empty(found.tokens.shape, dtype=torch.bfloat16) if out is None else out
+            for view, stored in enumerate(found.tokens):
+                result[view].copy_(torch.from_numpy(stored) * torch.from_numpy(found.scales[view]))
+            return result
+        tokens = torch.from_numpy(found.tokens)
+        tokens = tokens.view(torch.bfloat16) if found.dtype == "bfloat16" else tokens
+        return tokens if out is None else out.copy_(tokens)
+
+    def read_view(self, scene_id: str, view: int) -> TeacherFeatures:
+        """Features of one view, tokens float32 (1,G,K,D); reads and verifies that view's chunk only."""
+        stored, source = self._locate(scene_id)
+        if not 0 <= view < len(stored):
+            raise StoreError(f"scene {scene_id!r} has no view {view}", allowed=f"0 to {len(stored) - 1}")
+        return self._load(source, range(view, view + 1)).decoded()
+
+    def verify(self, scene_id: str) -> int:
+        """Read every byte of a scene again and compare with the checksums; its bytes. StoreError when it is damaged."""
+        _, source = self._locate(scene_id)
+        entry, arrays = self._shards[source]
+        if arrays.bytes_on_disk(source) != entry.bytes:
+            raise damaged(arrays.path, source, f"{arrays.bytes_on_disk(source)} bytes on disk instead of {entry.bytes}")
+        for name in entry.views:
+            self._verified.pop((source, name), None)
+            self._array(source, name, slice(0, len(entry.frame_ids)))
+        return entry.bytes
+
+    def cosine_error(self, scene_id: str) -> float:
+        """Largest 1 - cosine between a token of the scene before and after storing: measured for int8, else the bound."""
+        entry = self._shards[self._locate(scene_id)[1]][0]
+        return numbers.STATED_ERROR[self.spec.dtype] if entry.error is None else entry.error
+
+    def stored_bytes(self, scene_id: str) -> int:
+        """Bytes on disk of the scene that is read."""
+        return self._shards[self._locate(scene_id)[1]][0].bytes
+
+    def _locate(self, scene_id: str) -> tuple[tuple[str, ...], str]:
+        """(frames that a caller must ask for, scene whose arrays are read)."""
+        if self._views is not None and scene_id in self._views and self._views[scene_id].source in self._shards:
+            return self._views[scene_id].frame_ids, self._views[scene_id].source
+        if self._views is None and scene_id in self._shards:
+            return self._shards[scene_id][0].frame_ids, scene_id
+        near = did_you_mean(scene_id, self.scene_ids)
+        raise StoreError(
+            f"no features of teacher {self.spec.teacher!r} for scene {scene_id!r}{near}; {len(self.scene_ids)} are stored",
+            where=str(self._manifest),
+            allowed="scenes of the splits in features.splits of config.yaml",
+            mend=f"add the scene's split there, then: snakemake --cores all {self._manifest}",
+        )
+
+    def _load(self, source: str, views: range) -> StoredFeatures:
+        entry, _ = self._shards[source]
+        count = len(entry.frame_ids)
+        wanted = [view % count for view in views]
+        span = slice(min(wanted), max(wanted) + 1)
+        order = None if wanted == list(range(span.start, span.stop)) else [view - span.start for view in wanted]
+
+        def take(name: str) -> NDArray[Any]:
+            found = self._array(source, name, span)
+            return found if order is None else found[order]
+
+        tokens = [take(token_array(self.spec, part)) for part, _ in self._parts]
+        return StoredFeatures(
+            tokens=tokens[0] if len(tokens) == 1 else np.concatenate(tokens, axis=-1),
+            grid=self.grid,
+            dtype=self.spec.dtype,
+            scales=take(SCALES)[:, self._columns] if self.spec.dtype == "int8" else None,
+            **{name: take(name) for name in EXTRAS if name in entry.views},
+        )
+
+    def _array(self, source: str, name: str, span: slice) -> NDArray[Any]:
+        """Verified views of one array of a stored scene, mapped."""
+        entry, arrays = self._shards[source]
+        known = stored_types(self.spec, entry.views)
+        if name not in entry.views or name not in known:
+            raise damaged(arrays.path, source, f"its entry has no checksums of {name}")
+        shape, dtype = known[name]
+        array: MappedArray = arrays.open(name, source, (len(entry.frame_ids), *shape), dtype)
+        seen = self._verified.get((source, name), 0)
+        for view in range(span.start, span.stop):
+            if seen >> view & 1:
+                continue
+            if view_checksum(array.view(view)) != entry.views[name][view]:
+                how = f"checksum of {name} of view {view}, frame {entry.frame_ids[view]!r}, is wrong"
+                raise damaged(arrays.path, source, how)
+            seen |= 1 << view
+        self._verified[source, name] = seen
+        return array.views(span)

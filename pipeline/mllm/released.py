@@ -1,0 +1,131 @@
+"""What a checkpoint folder holds, from its headers alone: are all shards there, do names and shapes fit the model's class.
+
+The comparison is the loading of `transformers` itself with tensors on the meta device, so that renamed entries of older
+checkpoints and tied weights count as they do when the weights are loaded. No tensor's bytes are read.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from transformers import AutoConfig
+from transformers.utils import logging
+
+from pipeline.backbones.base import ModelSize
+from pipeline.errors import CheckpointError
+from pipeline.mllm.loaded import TransformersBackbone
+from pipeline.mllm.models import check_family
+from pipeline.mllm.tokenizer import load_tokenizer
+
+INDEX, SINGLE = "model.safetensors.index.json", "model.safetensors"
+MEND = "download the checkpoint again, all safetensors shards"
+_VISION = {"visual", "vision_tower", "vision_model"}
+
+
+def check_released(family: type[TransformersBackbone], folder: Path) -> None:
+    """CheckpointError unless configuration, tokenizer, every shard and every weight of the class are there."""
+    check_family(family, folder)
+    state = header_state(folder)
+    load_tokenizer(folder)
+    with _quiet():
+        try:
+            _, info = family.model_class.from_pretrained(
+                None,
+                config=AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=False),
+                state_dict=state,
+                device_map="meta",
+                attn_implementation="sdpa",
+                ignore_mismatched_sizes=True,
+                output_loading_info=True,
+            )
+        except (OSError, RuntimeError, ValueError) as error:
+            raise CheckpointError(
+                f"weights do not fit the class ({str(error).splitlines()[0]})", where=str(folder), mend=MEND
+            ) from None
+    _check_info(info, folder)
+
+
+def _check_info(info: dict[str, Any], folder: Path) -> None:
+    missing = sorted(str(name) for name in info["missing_keys"])
+    other = sorted(str(entry[0]) for entry in info["mismatched_keys"])
+    faults = [(label, names) for label, names in (("missing", missing), ("of another shape", other)) if names]
+    if faults:
+        text = "; ".join(f"{len(names)} {label}, first {names[0]!r}" for label, names in faults)
+        raise CheckpointError(f"weights do not fit the configuration: {text}", where=str(folder), mend=MEND)
+
+
+def header_state(folder: Path) -> dict[str, torch.Tensor]:
+    """Every entry of every shard as a tensor on the meta device. CheckpointError for missing or truncated shards."""
+    state: dict[str, torch.Tensor] = {}
+    for path in _shards(folder):
+        try:
+            with safe_open(path, framework="pt") as file:
+                for name in file.keys():  # noqa: SIM118 - not a mapping
+                    state[name] = torch.empty(file.get_slice(name).get_shape(), device="meta")
+        except (OSError, SafetensorError) as error:
+            raise CheckpointError(f"{path.name} cannot be read ({error})", where=str(folder), mend=MEND) from None
+    return state
+
+
+def _shards(folder: Path) -> list[Path]:
+    """The safetensors files that the folder's index names, or the single file. CheckpointError when any is not there."""
+    index = folder / INDEX
+    names = {SINGLE}
+    if index.is_file():
+        try:
+            names = {str(name) for name in json.loads(index.read_text(encoding="utf-8"))["weight_map"].values()}
+        except (json.JSONDecodeError, UnicodeDecodeError, KeyError, TypeError, AttributeError) as error:
+            raise CheckpointError(f"{INDEX} is not an index of shards ({error!r})", where=str(folder), mend=MEND) from None
+    missing = sorted(name for name in names if not (folder / name).is_file())
+    if missing:
+        raise CheckpointError(
+            f"{len(missing)} of {len(names)} safetensors files are missing: {', '.join(missing[:3])}"
+            + (" ..." if len(missing) > 3 else ""),
+            where=str(folder),
+            mend=MEND,
+        )
+    return [folder / name for name in sorted(names)]
+
+
+def released_size(family: type[TransformersBackbone], folder: Path, tokens: tuple[int, int] | None) -> ModelSize:
+    """Size of the model in a folder, from headers and configuration. CheckpointError as ``check_released``."""
+    check_family(family, folder)
+    counts = {True: 0, False: 0}
+    for name, tensor in header_state(folder).items():
+        counts[bool(_VISION & set(name.split(".")))] += tensor.numel()
+    config = AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
+    text, vision = config.get_text_config(), config.vision_config.to_dict()
+    rows, cols = tokens or family.default_tokens(config)
+    merged = vision.get("spatial_merge_size")
+    return ModelSize(
+        language=counts[False],
+        vision=counts[True],
+        layers=int(text.num_hidden_layers),
+        width=int(text.hidden_size),
+        tokens=rows * cols,
+        patches=rows * cols * merged**2 if merged else _patches(vision["image_size"], vision["patch_size"]),
+    )
+
+
+def _patches(image: Any, patch: Any) -> int:
+    """Patches of a square or (height, width) image."""
+    sizes = image if isinstance(image, list | tuple) else (image, image)
+    sides = patch if isinstance(patch, list | tuple) else (patch, patch)
+    return int(sizes[0] // sides[0]) * int(sizes[1] // sides[1])
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """The library's own report of missing weights would come before the error that counts them."""
+    level = logging.get_verbosity()
+    logging.set_verbosity_error()
+    try:
+        yield
+    finally:
+        logging.set_verbosity(level)

@@ -1,0 +1,115 @@
+"""The released checkpoint of FLARE (geometry_pose.pth) and random weights.
+
+Upstream keeps the network under the key ``model`` of a pickled dictionary and loads it without asking whether all names fit.
+Here every entry that any tap needs must be there with its shape; known entries of heads that are not built are left out, and
+other names, which an actual file may hold, are said on stderr.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from pipeline.errors import CheckpointError
+from pipeline.nets.flare.config import FLAREConfig, TapName
+from pipeline.nets.flare.layers import JointAttention
+from pipeline.nets.flare.model import FLARE
+from pipeline.nets.weights import INITIAL_STD, initialise, read_shapes, read_weights
+from pipeline.provenance import seed_for
+
+NOT_BUILT = (
+    "mask_token",
+    "patch_embed_coarse.",
+    "patch_embed_test_.",
+    "enc_blocks_stage2.",
+    "enc_norm_stage2.",
+    "dec_norm.",
+    "downstream_head1.",
+    "downstream_head2.",
+    "downstream_head4.",
+    "cnn_wobn.",
+    "cnn_proj.",
+    "cnn_fusion.",
+)
+"""Beginnings of the names of known entries that no tap needs (heads for points and Gaussians, parts upstream never calls)."""
+
+Shapes = Mapping[str, tuple[int, ...]]
+
+
+def read_entries(path: Path, *, mend: str) -> dict[str, Tensor]:
+    """Entries of a checkpoint: a pickled file with them under ``model`` or as they are, or a .safetensors file.
+
+    Pickled files are memory-mapped: no tensor is read before it is used. CheckpointError when it is not such a file.
+    """
+    # Checkpoints of this family keep the command line's arguments beside the network; a namespace is plain data.
+    with torch.serialization.safe_globals([argparse.Namespace]):
+        content = read_weights(path, mend=mend)
+    entries = content.get("model", content) if isinstance(content, dict) else None
+    if not isinstance(entries, dict) or not entries or not all(isinstance(value, Tensor) for value in entries.values()):
+        raise CheckpointError(
+            f"weights {path} hold no network", allowed="tensors by name, as they are or under the key 'model'", mend=mend
+        )
+    return entries
+
+
+def entry_shapes(path: Path, *, mend: str) -> Shapes:
+    """Name -> shape of every entry of a checkpoint; tensors are not read."""
+    if path.suffix == ".safetensors":
+        return read_shapes(path, mend=mend)
+    return {name: tuple(value.shape) for name, value in read_entries(path, mend=mend).items()}
+
+
+def check_shapes(found: Shapes, config: FLAREConfig, *, where: str, mend: str) -> list[str]:
+    """Names that are neither needed nor known. CheckpointError when an entry that some tap needs is missing or misshapen."""
+    with torch.device("meta"):
+        needed = {name: tuple(value.shape) for name, value in FLARE(config).entries().items()}
+    missing = [name for name in needed if name not in found]
+    misshapen = [name for name, shape in needed.items() if name in found and tuple(found[name]) != shape]
+    faults = [(label, names) for label, names in (("missing", missing), ("misshapen", misshapen)) if names]
+    if faults:
+        text = "; ".join(f"{len(names)} of {len(needed)} {label}, first {names[0]!r}" for label, names in faults)
+        raise CheckpointError(f"weights do not fit FLARE's geometry and pose model: {text}", where=where, mend=mend)
+    return [name for name in found if name not in needed and not name.startswith(NOT_BUILT)]
+
+
+def check_checkpoint(path: Path, config: FLAREConfig, *, mend: str) -> None:
+    """Names and shapes of a checkpoint, without reading tensors; unknown names are counted on stderr."""
+    unknown = check_shapes(entry_shapes(path, mend=mend), config, where=str(path), mend=mend)
+    if unknown:
+        text = f"note: {len(unknown)} entries of {path} are unknown to FLARE and not used, first {unknown[0]!r}"
+        print(text, file=sys.stderr, flush=True)
+
+
+def load_checkpoint(path: Path, config: FLAREConfig, taps: Sequence[TapName], *, mend: str) -> FLARE:
+    """The network with a checkpoint's weights; only what the taps need is kept. CheckpointError as ``check_shapes``."""
+    check_checkpoint(path, config, mend=mend)
+    with torch.device("meta"):
+        model = FLARE(config, taps)
+    model.load_entries(read_entries(path, mend=mend))
+    return model
+
+
+def untrained(config: FLAREConfig, taps: Sequence[TapName], seed: int) -> FLARE:
+    """The network with weights drawn from ``seed`` alone."""
+    model = FLARE(config, taps)
+    for stage in model.stages():
+        initialise(stage, seed)
+        _initialise_rest(stage, seed)
+    return model
+
+
+def _initialise_rest(stage: nn.Module, seed: int) -> None:
+    """Pose tokens and joint attention, whose parameters are none of torch's layers."""
+    generator = torch.Generator().manual_seed(seed_for("flare", seed))
+    for name, parameter in stage.named_parameters():
+        if "pose_token" in name:
+            nn.init.normal_(parameter, std=INITIAL_STD, generator=generator)
+    for module in stage.modules():
+        if isinstance(module, JointAttention):
+            std = module.in_proj_weight.shape[1] ** -0.5
+            nn.init.trunc_normal_(module.in_proj_weight, std=std, a=-2 * std, b=2 * std, generator=generator)

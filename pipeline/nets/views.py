@@ -1,0 +1,63 @@
+"""Views of a scene on their way to a network and features on their way back, so that neither side waits for the other.
+
+``prepare`` works on the CPU (resizing, page-locked memory for a GPU), ``to_device`` queues copy and normalisation, and
+``begin_copy`` queues the way back; only the function that it returns waits.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from pipeline.grid import TokenGrid
+from pipeline.nets.resize import Channels, Filter, InputRule, resize_views
+
+
+@dataclass(frozen=True, slots=True)
+class PreparedViews:
+    """``pixels`` uint8 (V,h,w,3) at the network's input size, and the token grid in the original images."""
+
+    pixels: Tensor
+    grid: TokenGrid
+
+
+class ViewInput:
+    """One rule for all views: resized by ``rule`` and ``resampling``, then (x / 255 - mean) / std per channel."""
+
+    def __init__(self, rule: InputRule, resampling: Filter, channels: tuple[Channels, Channels], device: str):
+        self.rule, self.resampling = rule, resampling
+        self.device = torch.device(device)
+        mean, std = (torch.tensor(values, device=self.device).view(3, 1, 1) for values in channels)
+        self._scale, self._offset = 1 / (255 * std), mean / std
+
+    def prepare(self, rgb: NDArray[np.uint8]) -> PreparedViews:
+        """Views uint8 (V,H,W,3) of any size, resized. FrameError when they are too narrow for a single patch."""
+        height, width = rgb.shape[1:3]
+        pixels = torch.from_numpy(resize_views(rgb, self.rule.input_size(height, width), self.resampling))
+        return PreparedViews(pixels.pin_memory() if self.device.type == "cuda" else pixels, self.rule.grid(height, width))
+
+    def to_device(self, prepared: PreparedViews) -> Tensor:
+        """float32 (V,3,h,w) on the device."""
+        pixels = prepared.pixels.to(self.device, non_blocking=True).permute(0, 3, 1, 2).float()
+        return (pixels * self._scale - self._offset).contiguous()
+
+
+def begin_copy(tensor: Tensor) -> Callable[[], NDArray[np.float32]]:
+    """Queue the copy of a float32 tensor to the host; the returned function waits for it. Nothing is copied on a CPU."""
+    if not tensor.is_cuda:
+        return lambda: np.ascontiguousarray(tensor.numpy())
+    host = torch.empty(tensor.shape, dtype=tensor.dtype, pin_memory=True)
+    host.copy_(tensor, non_blocking=True)
+    done = torch.cuda.Event()
+    done.record()
+
+    def array() -> NDArray[np.float32]:
+        done.synchronize()
+        return host.numpy()
+
+    return array

@@ -1,0 +1,42 @@
+"""Say whether everything is there that a study needs, and what it will cost, before any hour is spent.
+
+Exit code 0 when nothing is missing, 2 with the list otherwise. Nothing is downloaded, computed or changed; weights are
+checked by their headers.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from pathlib import Path
+
+HELP = "say what a study needs, what of it is missing and what it will cost (licences, weights, data, environment)"
+
+
+def configure(parser: argparse.ArgumentParser) -> None:
+    from pipeline.doctor import SUSTAINED_TFLOPS
+
+    parser.add_argument("configfiles", nargs="*", type=Path, default=[Path("config.yaml")], help="default: config.yaml")
+    parser.add_argument("--json", action="store_true", help="print the report as JSON")
+    parser.add_argument(
+        "--tflops",
+        type=float,
+        default=SUSTAINED_TFLOPS,
+        metavar="N",
+        help="TFLOP/s that one GPU sustains, for the estimated hours (default %(default)g, an A100)",
+    )
+
+
+def run(args: argparse.Namespace) -> None:
+    from pipeline.config import read_config
+    from pipeline.doctor.examine import examine
+    from pipeline.doctor.text import render
+    from pipeline.errors import ConfigError, EnvironmentFaultError
+
+    if not args.tflops > 0:
+        raise ConfigError(f"--tflops is {args.tflops:g}", allowed="a number above 0")
+    report = examine(read_config(args.configfiles), args.configfiles, args.tflops)
+    print(json.dumps(report.to_json(), indent=1) if args.json else render(report), end="\n" if args.json else "")
+    if report.missing:
+        count = len(report.missing)
+        raise EnvironmentFaultError(f"{count} {'thing is' if count == 1 else 'things are'} missing, listed above")

@@ -1,0 +1,171 @@
+"""FLARE (Zhang et al., CVPR 2025, arXiv 2502.12138): the other 3D foundation model of 3DRS.
+
+``size: released`` is the geometry and pose model, whose checkpoint you download yourself; ``size: tiny_untrained`` is a small
+network of the same architecture with random weights, for tests and dry runs. Taps:
+
+    enc_norm         1024  the image encoder: every view by itself
+    dec_norm_fine     768  geometry in each camera's own frame, all views together
+    dec_norm_point    768  geometry in the frame of the first view, all views together
+
+Which of them 3DRS stored is not known (its extractor calls a function that was never released); its loss accepts 24 x 32
+tokens, which all three have on 4:3 images. Cameras that the network predicts on its way are not given: their convention is not
+part of the specification this follows, in an earlier version their scale was not that of its points (its authors in FLARE's
+issue 7), and they are not reproducible across machines (see nets/flare/pose.py). Depth needs heads that are not built.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
+
+from pydantic import Field, field_validator, model_validator
+
+from pipeline.grid import TokenGrid
+from pipeline.nets.flare.config import RELEASED, TINY, FLAREConfig, TapName
+from pipeline.options import Options
+from pipeline.scene import Scene
+from pipeline.teachers.base import Licence, Teacher, TeacherFeatures, WeightFile
+
+if TYPE_CHECKING:
+    from pipeline.nets.flare.features import FeatureNetwork
+    from pipeline.nets.views import PreparedViews
+
+
+class FlareOptions(Options):
+    """Which weights, and what is taken from them."""
+
+    size: Literal["released", "tiny_untrained"] = Field(
+        "released", description="released: the geometry and pose model; tiny_untrained: small, with random weights."
+    )
+    checkpoint: str | None = Field(
+        None, description="File of the released weights (geometry_pose.pth, or its entries as .safetensors)."
+    )
+    tap: TapName | tuple[TapName, ...] = Field(
+        ("dec_norm_point",),
+        description="Tokens taken: enc_norm (1024 channels), dec_norm_fine, dec_norm_point (768); several stand side by side.",
+    )
+    precision: Literal["float32", "bfloat16"] = Field(
+        "float32", description="Arithmetic of matrix products (autocast; upstream bfloat16). Cameras are float32 always."
+    )
+    seed: int = Field(0, ge=0, description="Seed of the random weights, size tiny_untrained.")
+
+    @field_validator("tap")
+    @classmethod
+    def _always_several(cls, tap: TapName | tuple[TapName, ...]) -> tuple[TapName, ...]:
+        # One tap is the same with and without a list: the same options, the same digest.
+        return (tap,) if isinstance(tap, str) else tap
+
+    @model_validator(mode="after")
+    def _weights_come_from_one_place(self) -> FlareOptions:
+        if (self.size == "released") != (self.checkpoint is not None):
+            raise ValueError("size released needs checkpoint: PATH, size tiny_untrained has none")
+        if self.size == "released" and self.seed:
+            raise ValueError("a seed belongs to size tiny_untrained")
+        if not self.taps or len(set(self.taps)) != len(self.taps):
+            raise ValueError("name at least one tap, and none twice")
+        return self
+
+    @property
+    def taps(self) -> tuple[TapName, ...]:
+        """The wanted taps, in order."""
+        return (self.tap,) if isinstance(self.tap, str) else self.tap
+
+
+class FlareTeacher(Teacher):
+    """Depends on the order of views (the first is the reference) and on their set, unless only the encoder is tapped."""
+
+    options_model = FlareOptions
+    code = ("nets",)
+    example: ClassVar[Mapping[str, Any]] = {
+        "size": "tiny_untrained",
+        "tap": ["enc_norm", "dec_norm_fine", "dec_norm_point"],
+    }
+    licence = "weights CC BY-NC-SA 4.0 (AntResearch/FLARE): features for non-commercial use; the code is this project's own"
+    options: FlareOptions
+    _network: FeatureNetwork | None = None
+
+    def __init__(self, name: str, options: FlareOptions):
+        super().__init__(name, options)
+        self.order_dependent = self.set_dependent = options.taps != ("enc_norm",)
+
+    @property
+    def _config(self) -> FLAREConfig:
+        return RELEASED if self.options.size == "released" else TINY
+
+    @property
+    def _path(self) -> Path:
+        return Path(str(self.options.checkpoint))
+
+    @property
+    def _mend(self) -> str:
+        return f"download geometry_pose.pth of AntResearch/FLARE and name it in config.yaml: teachers.{self.name}.checkpoint"
+
+    @property
+    def dim(self) -> int:
+        return sum(self.parts().values())
+
+    def parts(self) -> dict[str, int]:
+        return {tap: self._config.tap_width(tap) for tap in self.options.taps}
+
+    def grid(self, height_px: int, width_px: int) -> TokenGrid:
+        from pipeline.nets.flare.images import image_rule
+
+        return image_rule(height_px, width_px, self._config).grid
+
+    def tap(self) -> str:
+        size = "" if self.options.size == "released" else f", {self.options.size}, seed {self.options.seed}"
+        return f"{', '.join(self.options.taps)}, {self.options.precision}{size}"
+
+    def licences(self) -> Licence:
+        if self.options.size == "tiny_untrained":
+            return super().licences()
+        code = "Apache-2.0 (this project's own implementation; upstream's code, CC BY-NC-SA 4.0, is not part of it)"
+        return Licence(code=code, weights="CC BY-NC-SA 4.0 (AntResearch/FLARE)", commercial=False)
+
+    def weight_files(self) -> tuple[WeightFile, ...]:
+        if self.options.size == "tiny_untrained":
+            return ()
+        what = "FLARE, geometry and pose model (geometry_pose.pth; its tensors are about 5.6 GB)"
+        return (WeightFile(self._path, what, "model repository AntResearch/FLARE on the Hugging Face hub"),)
+
+    def check_weights(self) -> None:
+        from pipeline.nets.flare.weights import check_checkpoint
+
+        if self.options.size == "released":
+            check_checkpoint(self._path, self._config, mend=self._mend)
+
+    def load(self, weights: Path | None, device: str) -> str:
+        from pipeline.nets.flare.features import released_features, untrained_features
+
+        options, bfloat16 = self.options, self.options.precision == "bfloat16"
+        if options.size == "released":
+            self._network, value = released_features(
+                self._path, self._config, options.taps, device=device, bfloat16=bfloat16, mend=self._mend
+            )
+        else:
+            self._network, value = untrained_features(
+                self._config, options.taps, options.seed, device=device, bfloat16=bfloat16
+            )
+        return value
+
+    def encode(self, scene: Scene) -> TeacherFeatures:
+        return self._loaded.encode(scene)
+
+    def prepare(self, scene: Scene) -> PreparedViews:
+        return self._loaded.prepare(scene)
+
+    def start(self, prepared: PreparedViews) -> Callable[[], TeacherFeatures]:
+        return self._loaded.start(prepared)
+
+    def memory_advice(self) -> str:
+        advice = [] if self.options.precision == "bfloat16" else [f"teachers.{self.name}: precision: bfloat16"]
+        if "dec_norm_point" in self.options.taps:
+            advice.append(f"teachers.{self.name}: tap: dec_norm_fine (other features, about half of the work)")
+        return "; or ".join(advice)
+
+    @property
+    def _loaded(self) -> FeatureNetwork:
+        if self._network is None:
+            raise TypeError("call load before encode")
+        return self._network

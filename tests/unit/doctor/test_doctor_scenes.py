@@ -1,0 +1,162 @@
+"""Datasets: prepared, outdated, damaged or not; scenes, views, annotations and samples."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from doctor_studies import built_in, write_config
+
+from pipeline import registry
+from pipeline.config import StudyConfig
+from pipeline.datasets.base import Dataset, ScenePlan
+from pipeline.doctor.scenes import Examined, examine_dataset
+from pipeline.doctor.selection import select
+from pipeline.index import SceneIndex
+
+Prepared = Callable[[StudyConfig], Path]
+pytestmark = pytest.mark.usefixtures("project")
+FAKE_DATASET = '''
+"""Dataset of a test: needs a file of others and does not know its scenes before it is prepared."""
+
+from pathlib import Path
+
+from pipeline.datasets.base import Dataset, SourceFile
+
+
+class FakeScans(Dataset):
+    licence = "ask the authors"
+
+    def source_files(self):
+        return (SourceFile(Path("raw/scans.tar"), "the scans", "a form on the authors' page", 12_000_000_000),)
+
+    def prepare(self, folder, *, threads):
+        raise NotImplementedError
+'''
+
+
+def examined(content: dict[str, Any], name: str = "tiny_rooms") -> Examined:
+    return examine_dataset(select(write_config(content)), name)
+
+
+def test_not_prepared_says_what_will_be_made() -> None:
+    found = examined(built_in())
+    assert (found.row.state, found.row.licence) == ("not prepared", "Apache-2.0 (made here)")
+    assert found.row.scenes == {"train": 6, "val": 2, "test": 3}
+    assert found.row.views == {"train": 24, "val": 8, "test": 12}
+    assert found.row.image_size == (96, 128)
+    assert found.row.sources == ()
+    assert found.needs == ()
+    assert found.index is None
+
+
+def test_prepared_counts_what_is_there(prepared: Prepared, tiny_rooms: SceneIndex) -> None:
+    prepared(write_config(built_in()))
+    found = examined(built_in())
+    assert found.row.state == "prepared"
+    assert found.row.scenes == {"train": 6, "val": 2, "test": 3}
+    assert found.needs == ()
+    assert found.row.annotations["scanqa"] == {"test": True, "train": True}
+    assert "correspondence" not in found.row.annotations
+    benchmark = registry.create("benchmarks", {"name": "scanqa", "kind": "scanqa", "options": {}})
+    assert found.row.samples["scanqa"] == len(benchmark.samples(tiny_rooms, "test"))
+
+
+def test_other_options_make_it_outdated(prepared: Prepared) -> None:
+    prepared(write_config(built_in()))
+    changed = built_in()
+    changed["datasets"]["tiny_rooms"] |= {"train": 60, "views": 3}
+    found = examined(changed)
+    assert found.row.state == "outdated"
+    assert found.row.scenes == {"train": 60, "val": 2, "test": 3}
+    assert found.row.views == {"train": 180, "val": 6, "test": 9}
+    assert found.row.samples == {}
+
+
+def test_a_damaged_manifest_is_a_need(prepared: Prepared) -> None:
+    folder = prepared(write_config(built_in()))
+    (folder / "manifest.json").write_text("{")
+    found = examined(built_in())
+    assert found.row.state == "damaged"
+    assert "not valid JSON" in found.needs[0].what
+    assert found.row.scenes is not None
+
+
+def test_missing_annotations_are_needs(prepared: Prepared) -> None:
+    folder = prepared(write_config(built_in()))
+    path = folder / "manifest.json"
+    manifest = json.loads(path.read_text())
+    del manifest["annotations"]["scanqa"]["test"]
+    (folder / manifest["annotations"]["sqa3d"]["train"][0]).unlink()
+    path.write_text(json.dumps(manifest))
+    found = examined(built_in())
+    assert found.row.annotations["scanqa"] == {"test": False, "train": True}
+    assert found.row.annotations["sqa3d"] == {"test": True, "train": False}
+    assert "scanqa" not in found.row.samples
+    assert {need.what for need in found.needs} == {
+        "tiny_rooms has no annotations of scanqa for split test",
+        "tiny_rooms has no annotations of sqa3d for split train",
+    }
+
+
+def test_a_benchmark_that_nothing_reads_needs_no_annotations(prepared: Prepared) -> None:
+    content = built_in(recipes={"qa": {"train_on": ["scanqa"]}}, study={"benchmarks": ["scanqa"]})
+    folder = prepared(write_config(content))
+    path = folder / "manifest.json"
+    manifest = json.loads(path.read_text())
+    manifest["annotations"] = {"scanqa": manifest["annotations"]["scanqa"]}
+    path.write_text(json.dumps(manifest))
+    found = examined(content)
+    assert found.needs == ()
+    assert set(found.row.samples) == {"scanqa"}
+
+
+def test_malformed_annotations_are_needs(prepared: Prepared) -> None:
+    folder = prepared(write_config(built_in()))
+    manifest = json.loads((folder / "manifest.json").read_text())
+    (folder / manifest["annotations"]["scanqa"]["test"][0]).write_text('{"not": "a list"}')
+    found = examined(built_in())
+    assert len(found.needs) == 1
+    assert "scanqa" in found.needs[0].what
+
+
+def test_source_files_of_a_dataset(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = tmp_path_factory.mktemp("plugins")
+    (folder / "datasets").mkdir()
+    (folder / "datasets" / "fake_scans.py").write_text(FAKE_DATASET, encoding="utf-8")
+    monkeypatch.setenv("PIPELINE_PLUGINS", str(folder))
+    content = built_in(datasets={"fake_scans": {}, "tiny_rooms": {"kind": "rooms"}}, study={"datasets": ["fake_scans"]})
+    found = examined(content, "fake_scans")
+    assert (found.row.state, found.row.scenes, found.extent) == ("not prepared", None, None)
+    assert found.row.sources[0].state == "not there"
+    assert found.row.sources[0].bytes == 12_000_000_000
+    assert [(need.what, need.where) for need in found.needs] == [("fake_scans needs the scans", "raw/scans.tar")]
+    Path("raw").mkdir()
+    Path("raw/scans.tar").write_bytes(b"123")
+    found = examined(content, "fake_scans")
+    assert found.needs == ()
+    assert (found.row.sources[0].state, found.row.sources[0].bytes) == ("complete", 3)
+
+
+def test_roles_and_selection() -> None:
+    content = built_in(
+        datasets={"tiny_rooms": {"kind": "rooms"}, "own": {"kind": "rooms"}, "unused": {"kind": "rooms"}},
+        backbones={"internvl": {"pretrain": {"dataset": "own"}}, "qwen2_5_vl": {"pretrain": {"dataset": "own"}}},
+        study={"datasets": ["tiny_rooms"], "backbones": ["internvl"]},
+    )
+    selection = select(write_config(content))
+    assert selection.roles == {"tiny_rooms": "study", "own": "pretraining of internvl"}
+    assert set(selection.datasets) == {"tiny_rooms", "own"}
+
+
+@pytest.mark.parametrize("kind", sorted(registry.member_files("datasets")))
+def test_every_dataset_states_its_licence(kind: str) -> None:
+    cls = registry.member_class("datasets", kind)
+    dataset: Dataset = registry.create("datasets", {"name": kind, "kind": kind, "options": dict(cls.example)})
+    assert dataset.licence != Dataset.licence
+    plan = dataset.planned()
+    assert plan is None or (isinstance(plan, ScenePlan) and sum(plan.scenes.values()) > 0)
+    assert all(file.source and file.what for file in dataset.source_files())

@@ -1,0 +1,168 @@
+"""The FLARE network's own properties; equality with the reference is in tests/parity/test_flare_golden.py."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import numpy as np
+import pytest
+import torch
+from box_rooms import make_scene
+
+from pipeline.grid import TokenGrid
+from pipeline.nets.flare.config import RELEASED, TINY
+from pipeline.nets.flare.images import image_rule, to_input
+from pipeline.nets.flare.layers import CameraBlock, plain_norm
+from pipeline.nets.flare.model import FLARE
+from pipeline.nets.flare.pose import FOCAL_MAX, FOCAL_MIN, PoseHead, camera_numbers
+from pipeline.nets.flare.weights import untrained
+
+
+@pytest.fixture(scope="module")
+def model() -> FLARE:
+    return untrained(TINY, ("enc_norm", "dec_norm_fine", "dec_norm_point"), 3).eval()
+
+
+def images(views: int) -> torch.Tensor:
+    return to_input(make_scene(views=views).rgb, TINY)[None]
+
+
+@torch.no_grad()
+def test_first_view_is_the_reference_and_the_others_are_alike(model: FLARE) -> None:
+    views = images(4)
+    plain, swapped, other_first = model(views), model(views[:, [0, 2, 1, 3]]), model(views[:, [1, 0, 2, 3]])
+    torch.testing.assert_close(other_first["enc_norm"], plain["enc_norm"][:, [1, 0, 2, 3]], atol=1e-4, rtol=1e-4)
+    for tap in ("dec_norm_fine", "dec_norm_point"):
+        torch.testing.assert_close(swapped[tap], plain[tap][:, [0, 2, 1, 3]], atol=1e-3, rtol=1e-3)
+        assert (other_first[tap] - plain[tap][:, [1, 0, 2, 3]]).abs().max() > 1e-2
+
+
+@torch.no_grad()
+def test_scenes_of_a_batch_do_not_see_each_other(model: FLARE) -> None:
+    one, two = images(2), images(4)[:, 2:]
+    both, alone = model(torch.cat([one, two])), [model(one), model(two)]
+    for tap, value in both.items():
+        torch.testing.assert_close(value, torch.cat([alone[0][tap], alone[1][tap]]), atol=1e-3, rtol=1e-3)
+
+
+@torch.no_grad()
+def test_views_see_each_other_in_the_decoders_only(model: FLARE) -> None:
+    views = images(3)
+    changed = torch.cat([views[:, :2], 1 - views[:, 2:]], dim=1)
+    plain, other = model(views), model(changed)
+    torch.testing.assert_close(other["enc_norm"][:, :2], plain["enc_norm"][:, :2], atol=1e-5, rtol=1e-5)
+    for tap in ("dec_norm_fine", "dec_norm_point"):
+        assert (other[tap][:, :2] - plain[tap][:, :2]).abs().max() > 1e-2
+
+
+def test_only_needed_stages_exist() -> None:
+    names = {tap: set(FLARE(TINY, (tap,)).entries()) for tap in ("enc_norm", "dec_norm_fine", "dec_norm_point")}
+    assert names["enc_norm"] < names["dec_norm_fine"] < names["dec_norm_point"]
+    assert all(name.startswith(("patch_embed.", "enc_blocks.", "enc_norm.")) for name in names["enc_norm"])
+    assert not any(("stage2" in name and "pose_head" in name) or "point" in name for name in names["dec_norm_fine"])
+    assert names["dec_norm_point"] == set(FLARE(TINY).entries())
+
+
+def test_random_weights_come_from_the_seed_alone() -> None:
+    torch.manual_seed(1)
+    first = untrained(TINY, ("dec_norm_fine",), 5).entries()
+    torch.manual_seed(2)
+    again, other = untrained(TINY, ("dec_norm_fine",), 5).entries(), untrained(TINY, ("dec_norm_fine",), 6).entries()
+    assert all(torch.equal(first[name], again[name]) for name in first)
+    assert not torch.equal(first["pose_token_ref"], other["pose_token_ref"])
+    assert not torch.equal(first["cam_cond_encoder.0.attn.in_proj_weight"], other["cam_cond_encoder.0.attn.in_proj_weight"])
+    assert not torch.equal(first["pose_token_ref"], first["pose_token_source"])
+
+
+@torch.no_grad()
+def test_joint_attention_is_torchs() -> None:
+    """The same weights in torch's own MultiheadAttention give the same block."""
+    torch.manual_seed(0)
+    block, reference = CameraBlock(24, 4, 2), torch.nn.MultiheadAttention(24, 4, batch_first=True)
+    reference.load_state_dict({name: torch.randn_like(value) for name, value in block.attn.state_dict().items()}, strict=True)
+    block.attn.load_state_dict(reference.state_dict(), strict=True)
+    x = torch.randn(2, 7, 24)
+    start = plain_norm(x)
+    middle = start + reference(start, start, start, need_weights=False)[0]
+    torch.testing.assert_close(block(x), middle + block.mlp(plain_norm(middle)), atol=1e-5, rtol=1e-5)
+
+
+@torch.no_grad()
+def test_cameras() -> None:
+    head = PoseHead(dataclasses.replace(RELEASED, decoder_width=72, pose_heads=4, pose_depth=1))
+    assert head.pose_proj.in_features == 9 * (2 * 4 + 1)
+    torch.nn.init.normal_(head.pose_branch.fc2.bias, std=30)
+    tokens = torch.randn(2, 5, 72)
+    cameras = head(tokens)
+    assert len(cameras) == 4
+    focal = torch.stack(cameras)[..., 7:]
+    assert ((focal >= FOCAL_MIN) & (focal <= FOCAL_MAX)).all()
+    numbers = camera_numbers(cameras[-1])
+    assert numbers.shape == (2, 5, 7)
+    torch.testing.assert_close(numbers[..., :4], cameras[-1][..., 3:7])
+    torch.testing.assert_close(numbers[..., 4:].norm(dim=-1).mean(1), torch.ones(2))
+    far = cameras[-1].clone()
+    far[..., :3] *= 100
+    torch.testing.assert_close(camera_numbers(far), numbers)
+
+
+@torch.no_grad()
+def test_the_pose_head_ignores_autocast() -> None:
+    head = PoseHead(dataclasses.replace(RELEASED, decoder_width=72, pose_heads=4, pose_depth=1))
+    tokens = torch.randn(1, 3, 72)
+    with torch.autocast("cpu", torch.bfloat16):
+        inside = head(tokens)
+    for number, camera in enumerate(head(tokens)):
+        assert torch.equal(inside[number], camera)
+
+
+@torch.no_grad()
+def test_bfloat16_products_stay_near_float32(model: FLARE) -> None:
+    views = images(2)
+    plain = model(views)
+    with torch.autocast("cpu", torch.bfloat16):
+        rough = model(views)
+    for tap, value in rough.items():
+        assert value.dtype == torch.float32
+        assert not torch.equal(value, plain[tap])
+        cosine = torch.nn.functional.cosine_similarity(value, plain[tap], dim=-1)
+        assert cosine.mean() > 0.99, tap
+
+
+@pytest.mark.parametrize(
+    ("size", "grid"),
+    [
+        ((968, 1296), TokenGrid(24, 32, (1 / 514, 0.0, 513 / 514, 1.0))),
+        ((480, 640), TokenGrid(24, 32)),
+        ((384, 512), TokenGrid(24, 32)),
+        ((640, 480), TokenGrid(24, 32, (0.0, 149 / 682, 1.0, 533 / 682))),
+        ((300, 1200), TokenGrid(24, 32, (512 / 1536, 0.0, 1024 / 1536, 1.0))),
+        ((1080, 1920), TokenGrid(24, 32, (85 / 682, 0.0, 597 / 682, 1.0))),
+    ],
+)
+def test_grid_of_released_size(size: tuple[int, int], grid: TokenGrid) -> None:
+    assert image_rule(*size, RELEASED).grid == grid
+    assert to_input(np.zeros((1, *size, 3), dtype=np.uint8), RELEASED).shape == (1, 3, 384, 512)
+
+
+def test_every_image_is_covered() -> None:
+    """Whatever the size, the resized image is at least as large as what is cut out of it, and the cut lies inside."""
+    random = np.random.default_rng(0)
+    for height, width in random.integers(8, 4000, size=(2000, 2)):
+        rule = image_rule(int(height), int(width), RELEASED)
+        assert 0 <= rule.top <= rule.height - 384
+        assert 0 <= rule.left <= rule.width - 512
+        assert abs(2 * rule.top - (rule.height - 384)) <= 1
+        assert abs(2 * rule.left - (rule.width - 512)) <= 1
+        assert 384 in (rule.height, rule.height - 1) or 512 in (rule.width, rule.width - 1)
+
+
+def test_the_window_is_where_the_pixels_come_from() -> None:
+    """A picture whose red is the column and green the row tells which part of it was kept."""
+    height, width = 300, 700
+    rgb = np.zeros((1, height, width, 3), dtype=np.uint8)
+    rgb[..., 0] = np.arange(width) / width * 255
+    rgb[..., 1] = (np.arange(height) / height * 255)[:, None]
+    found, window = to_input(rgb, RELEASED)[0], image_rule(height, width, RELEASED).grid.window
+    edges = [float(found[0, :, 0].mean()), float(found[1, 0].mean()), float(found[0, :, -1].mean()), float(found[1, -1].mean())]
+    np.testing.assert_allclose(edges, window, atol=0.01)

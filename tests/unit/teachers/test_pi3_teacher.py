@@ -1,0 +1,267 @@
+"""The teacher ``pi3``: options, licences, loading of weight files, and what it says about a scene."""
+
+from __future__ import annotations
+
+import ast
+import dataclasses
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from box_rooms import make_scene
+from safetensors.torch import save_file
+
+from pipeline import registry
+from pipeline.errors import CheckpointError, ConfigError
+from pipeline.nets.pi3 import features
+from pipeline.nets.pi3.config import TINY, Variant
+from pipeline.nets.pi3.features import check_released, load_features, tiny_features
+from pipeline.nets.pi3.model import NETWORKS
+from pipeline.nets.weights import initialise
+from pipeline.scene import Scene
+from pipeline.teachers.base import Teacher, TeacherFeatures
+
+VARIANTS: tuple[Variant, ...] = ("pi3", "pi3x")
+
+
+def teacher(**options: Any) -> Teacher:
+    return registry.create("teachers", {"name": "t", "kind": "pi3", "options": options})
+
+
+def tiny(**options: Any) -> Teacher:
+    made = teacher(**{"size": "tiny_untrained", "predictions": True} | options)
+    made.load(None, "cpu")
+    return made
+
+
+def chosen(scene: Scene, views: list[int]) -> Scene:
+    record = dataclasses.replace(
+        scene.record,
+        frame_ids=tuple(scene.record.frame_ids[view] for view in views),
+        world_from_camera=scene.record.world_from_camera[views],
+    )
+    return Scene(record, scene.rgb[views], scene.depth_m[views])
+
+
+@pytest.fixture(scope="module")
+def scene() -> Scene:
+    return make_scene("pi3", views=4)
+
+
+@pytest.fixture
+def weights(tmp_path: Path, request: pytest.FixtureRequest) -> Path:
+    """The tiny size's own weights as a released file would hold them (variant by parameter, default pi3)."""
+    variant: Variant = getattr(request, "param", "pi3")
+    network = NETWORKS[variant](TINY)
+    initialise(network, features.TINY_SEED)
+    state = dict(network.state_dict())
+    if variant == "pi3x":
+        state["depth_encoder.norm.weight"] = torch.ones(3)
+    save_file(state, tmp_path / "model.safetensors")
+    return tmp_path / "model.safetensors"
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({}, "size released needs checkpoint"),
+        ({"size": "tiny_untrained", "checkpoint": "x"}, "size tiny_untrained takes none"),
+        ({"checkpoint": "x", "layers": [18]}, "no layer 18 .allowed: -18 to 17"),
+        ({"size": "tiny_untrained", "layers": [-3]}, "no layer -3"),
+        ({"checkpoint": "x", "layers": [17, -1]}, "every layer once"),
+        ({"size": "tiny_untrained", "variant": "pi3y"}, "variant"),
+        ({"size": "tiny_untrained", "layer": [0]}, "did you mean 'layers'"),
+    ],
+)
+def test_impossible_options_are_refused(options: dict[str, Any], message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        teacher(**options)
+
+
+def test_description_of_the_released_size() -> None:
+    made = teacher(checkpoint="w/model.safetensors", variant="pi3x", layers=[8, -1])
+    assert made.dim == 4096
+    assert made.parts() == {"layer8": 2048, "layer17": 2048}
+    assert made.grid(968, 1296).count == 31 * 41
+    assert "pi3x" in made.tap()
+    assert teacher(checkpoint="w", predictions=True).tap() != teacher(checkpoint="w").tap()
+    assert not made.order_dependent
+    assert made.set_dependent
+    assert not made.licences().commercial
+    assert "CC BY-NC 4.0" in made.licences().weights
+    (file,) = made.weight_files()
+    assert file.path == Path("w/model.safetensors")
+    assert "yyfz233/Pi3X" in file.what
+    assert "yyfz233/Pi3X" in file.source
+    assert file.bytes == 4 * 1_360_032_439
+
+
+def test_its_code_is_all_that_its_network_imports() -> None:
+    """What is digested into a store's spec: everything under nets that is reached from nets/pi3, and nothing else."""
+    root = Path(registry.__file__).parent
+    waiting, reached = sorted((root / "nets" / "pi3").glob("*.py")), set()
+    while waiting:
+        for node in ast.walk(ast.parse(waiting.pop().read_text())):
+            name = node.module or "" if isinstance(node, ast.ImportFrom) else ""
+            if name.startswith("pipeline.nets.") and name not in reached:
+                reached.add(name)
+                waiting.append(root.parent.joinpath(*name.split(".")).with_suffix(".py"))
+    code = {f"pipeline.{name}" for name in teacher(size="tiny_untrained").code}
+    assert {name for name in reached if not name.startswith("pipeline.nets.pi3.")} | {"pipeline.nets.pi3"} == code
+
+
+def test_what_needs_less_memory_is_named() -> None:
+    assert teacher(checkpoint="x", predictions=True).memory_advice() == "teachers.t: precision: bfloat16, predictions: false"
+    assert teacher(checkpoint="x", precision="bfloat16").memory_advice() == ""
+
+
+def test_preparing_and_starting_is_encoding(scene: Scene) -> None:
+    made = tiny()
+    finish = made.start(made.prepare(scene))
+    made.encode(make_scene("other", views=2))
+    found, expected = finish(), made.encode(scene)
+    for name in ("tokens", "depth", "confidence", "pose"):
+        np.testing.assert_array_equal(getattr(found, name), getattr(expected, name))
+
+
+def test_the_tiny_size_needs_no_files() -> None:
+    made = tiny()
+    assert made.weight_files() == ()
+    made.check_weights()
+    assert made.licences().commercial
+    assert made.load(None, "cpu") == made.load(None, "cpu") != ""
+
+
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_everything_it_says_about_a_scene(variant: Variant, scene: Scene) -> None:
+    found = tiny(variant=variant).encode(scene)
+    rows, cols = found.grid.rows, found.grid.cols
+    assert found.tokens.shape == (4, rows, cols, 64)
+    assert found.depth is not None
+    assert found.confidence is not None
+    assert found.pose is not None
+    assert found.depth.shape == found.confidence.shape == (4, rows, cols)
+    assert found.pose.shape == (4, 4, 4)
+    assert {array.dtype for array in (found.depth, found.confidence, found.pose)} == {np.dtype(np.float32)}
+    assert (found.depth > 0).all()
+    np.testing.assert_array_equal(found.pose[0], np.eye(4))
+    turn = found.pose[:, :3, :3]
+    np.testing.assert_allclose(turn @ turn.transpose(0, 2, 1), np.broadcast_to(np.eye(3), (4, 3, 3)), atol=1e-5)
+
+
+def test_predictions_can_be_left_out(scene: Scene) -> None:
+    found, whole = tiny(predictions=False).encode(scene), tiny().encode(scene)
+    assert found.depth is None
+    assert found.confidence is None
+    assert found.pose is None
+    np.testing.assert_array_equal(found.tokens, whole.tokens)
+
+
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_another_order_is_the_same_in_another_order(variant: Variant, scene: Scene) -> None:
+    made, order = tiny(variant=variant), [2, 0, 3, 1]
+    plain, other = made.encode(scene), made.encode(chosen(scene, order))
+    np.testing.assert_allclose(other.tokens, plain.tokens[order], atol=1e-4)
+    assert plain.depth is not None
+    assert plain.pose is not None
+    assert other.pose is not None
+    np.testing.assert_allclose(other.depth, plain.depth[order], rtol=1e-4)
+    # The poses are the same ones, told from the new first view.
+    np.testing.assert_allclose(other.pose, np.linalg.inv(plain.pose[2]) @ plain.pose[order], atol=1e-4)
+
+
+def test_another_set_of_views_is_another_thing(scene: Scene) -> None:
+    made = tiny()
+    assert made.set_dependent
+    plain, fewer = made.encode(scene).tokens, made.encode(chosen(scene, [0, 1])).tokens
+    assert np.abs(fewer - plain[:2]).max() > 1e-2 * np.abs(plain).max()
+
+
+def test_several_layers_weigh_the_same(scene: Scene) -> None:
+    both, last = tiny(layers=[0, -1]).encode(scene).tokens, tiny().encode(scene).tokens
+    assert both.shape[-1] == 128
+    for part in np.split(both, 2, axis=-1):
+        np.testing.assert_allclose(np.square(part).mean(-1), 1.0, rtol=1e-3)
+    scale = np.sqrt(np.square(last).mean(-1, keepdims=True))
+    np.testing.assert_allclose(both[..., 64:], last / scale, atol=1e-4)
+
+
+def test_bfloat16_is_close_to_float32(scene: Scene) -> None:
+    exact, rough = tiny().encode(scene), tiny(precision="bfloat16").encode(scene)
+    a, b = exact.tokens.reshape(-1, 64), rough.tokens.reshape(-1, 64)
+    assert rough.tokens.dtype == np.float32
+    assert not np.array_equal(a, b)
+    assert ((a * b).sum(1) / np.linalg.norm(a, axis=1) / np.linalg.norm(b, axis=1)).min() > 0.99
+    np.testing.assert_allclose(rough.depth, exact.depth, rtol=0.1)
+
+
+def loaded(path: Path, variant: Variant = "pi3", *, predictions: bool = True) -> TeacherFeatures:
+    network, value = load_features(
+        path, variant, (-1,), predictions=predictions, device="cpu", bfloat16=False, mend="get it", config=TINY
+    )
+    assert value
+    return network.encode(make_scene("pi3", views=2))
+
+
+@pytest.mark.parametrize(("weights", "variant"), [(v, v) for v in VARIANTS], indirect=["weights"])
+@pytest.mark.parametrize("predictions", [True, False])
+def test_a_file_gives_the_network_it_holds(weights: Path, variant: Variant, predictions: bool) -> None:
+    found = loaded(weights, variant, predictions=predictions)
+    whole, _ = tiny_features(variant, (-1,), predictions=True, device="cpu", bfloat16=False)
+    expected = whole.encode(make_scene("pi3", views=2))
+    np.testing.assert_array_equal(found.tokens, expected.tokens)
+    assert (found.depth is not None) == predictions
+    if predictions:
+        np.testing.assert_array_equal(found.depth, expected.depth)
+
+
+def test_a_file_of_half_precision_runs_in_float32(weights: Path) -> None:
+    network = NETWORKS["pi3"](TINY)
+    initialise(network, features.TINY_SEED)
+    save_file({name: value.bfloat16() for name, value in network.state_dict().items()}, weights)
+    assert np.isfinite(loaded(weights).tokens).all()
+
+
+def test_checking_reads_no_numbers(weights: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(features, "read_weights", lambda *_, **__: pytest.fail("numbers were read"))
+    check_released(weights, "pi3", mend="get it", config=TINY)
+    with pytest.raises(CheckpointError, match=r"misshapen, first 'camera_decoder"):
+        teacher(checkpoint=str(weights)).check_weights()
+
+
+@pytest.mark.parametrize("weights", ["pi3", "pi3x"], indirect=True)
+def test_weights_of_the_other_variant_are_told(weights: Path) -> None:
+    wrong, right = ("pi3", "pi3x") if "metric_token" in features.read_shapes(weights, mend="") else ("pi3x", "pi3")
+    with pytest.raises(CheckpointError, match=f"not of variant {wrong}") as caught:
+        teacher(checkpoint=str(weights), variant=wrong).check_weights()
+    assert f"variant: {right}" in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("spoil", "message"),
+    [
+        (lambda state: state.pop("conf_head.proj.bias"), "1 missing, first 'conf_head.proj.bias'"),
+        (lambda state: state.update(extra=torch.zeros(1)), "1 unexpected, first 'extra'"),
+        (lambda state: state.update(register_token=torch.zeros(1, 1, 4, 32)), "1 misshapen, first 'register_token'"),
+    ],
+)
+def test_partial_and_other_weights_are_refused(weights: Path, spoil: Any, message: str) -> None:
+    """Also where the spoilt entry belongs to a head that is not built."""
+    network = NETWORKS["pi3"](TINY)
+    state = dict(network.state_dict())
+    spoil(state)
+    save_file(state, weights)
+    with pytest.raises(CheckpointError, match=message):
+        loaded(weights, predictions=False)
+
+
+def test_missing_and_cut_files_are_refused(weights: Path) -> None:
+    weights.write_bytes(weights.read_bytes()[:-100])
+    for path, message in ((weights, "cannot be read"), (weights.with_name("none.safetensors"), "do not exist")):
+        made = teacher(checkpoint=str(path))
+        for act in (made.check_weights, lambda made=made: made.load(None, "cpu")):
+            with pytest.raises(CheckpointError, match=message) as caught:
+                act()
+            assert "yyfz233/Pi3" in str(caught.value)

@@ -8,6 +8,7 @@ PYTHON ?= python3.11
 export PATH := $(CURDIR)/.venv/bin:$(PATH)
 export PYTHONPATH := $(CURDIR):$(CURDIR)/workflow/logger
 export PYTHON
+PYTEST = OMP_NUM_THREADS=1 python -m pytest --numprocesses auto --maxprocesses 4 --dist loadfile
 SNAKEMAKE = snakemake --cores $(CORES) --rerun-incomplete --logger study --configfile $(CONFIG)
 
 .DEFAULT_GOAL := help
@@ -45,10 +46,10 @@ run: check
 	@echo "report  results/report/index.html"
 
 test: setup
-	@python -m pytest
+	@$(PYTEST)
 
 test-fast: setup
-	@python -m pytest -m "not slow"
+	@$(PYTEST) -m "not slow"
 
 lint: setup
 	ruff check .

@@ -56,30 +56,32 @@ def run(args: argparse.Namespace) -> None:
     from pipeline.nets.vggt.flops import forward_flops
     from pipeline.provenance import versions, write_atomic
 
-    shape = Shape(*args.shape, student=args.student)
+    views, rows, cols, dim = args.shape
+    shape = Shape(views, rows, cols, dim, args.student)
     base = args.folder or Path(tempfile.gettempdir())
     base.mkdir(parents=True, exist_ok=True)
     _check_space(base, shape, args.scenes, max(args.memory_scenes))
     folder = Path(tempfile.mkdtemp(prefix="bench-features-", dir=base))
     found: dict[str, Any] = {"machine": machine(), "versions": versions(), "shape": asdict(shape)}
     try:
-        rows = _stores.measure(folder, shape, args.scenes, args.repeats, _say)
+        table = _stores.measure(folder, shape, args.scenes, args.repeats, _say)
         _say(f"peak memory with {args.memory_scenes[0]} and {args.memory_scenes[1]} scenes")
-        rows += _memory.measure(folder / "memory", shape, args.memory_scenes)
+        table += _memory.measure(folder / "memory", shape, args.memory_scenes)
         _say("a tiny VGGT against a straightforward one")
-        width, depth, views = args.net
-        task = {"width": width, "depth": depth, "views": views, "rows": shape.rows, "cols": shape.cols, "repeats": 3}
-        rows += _forward.measure(task)
+        width, depth, net_views = args.net
+        task = {"width": width, "depth": depth, "views": net_views, "rows": rows, "cols": cols, "repeats": 3}
+        table += _forward.measure(task)
         _say("extraction, overlapped and not")
-        rows += _engine.overlap(folder, ROOMS, *args.extract, threads=args.threads)
-        found["rows"] = [row.to_json() for row in rows]
+        scenes, extract_views = args.extract
+        table += _engine.overlap(folder, ROOMS, scenes, extract_views, args.threads)
+        found["rows"] = [row.to_json() for row in table]
         found["tflop"] = {part: n / 1e12 for part, n in forward_flops(RELEASED_1B, 32, 28, 37, predictions=True).items()}
         if args.cuda:
             _say("VGGT-1B on the GPU")
             found["gpu"] = _on_gpu(args, folder)
     finally:
         shutil.rmtree(folder, ignore_errors=True)
-    print(report(found, rows))
+    print(report(found, table))
     if args.out:
         write_atomic(args.out, json.dumps(found, indent=1, sort_keys=True) + "\n")
 
@@ -120,7 +122,7 @@ def report(found: dict[str, Any], rows: Sequence[Row]) -> str:
         f"Measured on {where['cpu']}, {where['cores']} cores, {where['memory_gb']} GB, {where['system']}, "
         f"OMP_NUM_THREADS {where['threads']}",
         "",
-        *table(rows),
+        *lines_of(rows),
         "",
         "FLOP of VGGT-1B for 32 views of 392 x 518 pixels, in 10^12: "
         + ", ".join(f"{part} {value:.2f}" for part, value in found["tflop"].items()),
@@ -130,7 +132,7 @@ def report(found: dict[str, Any], rows: Sequence[Row]) -> str:
     return "\n".join(lines)
 
 
-def table(rows: Sequence[Row]) -> list[str]:
+def lines_of(rows: Sequence[Row]) -> list[str]:
     """One line per row: both measurements, their ratio, and the target."""
     cells = [["what", "ours", "against", "it takes", "ratio", "target", "note"]]
     for row in rows:

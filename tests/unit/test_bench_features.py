@@ -97,7 +97,7 @@ def test_rows_judge_both_ways() -> None:
     small = Row("bytes", 2.0, 10.0, "x", "bytes", "smaller", 0.5)
     assert (small.ratio, small.met) == (0.2, True)
     assert Row("plain", 1.0, 1.0, "x", "s", "faster").met is None
-    table = features.table([fast, small])
+    table = features.lines_of([fast, small])
     assert ">= 6 MISSED" in table[2]
     assert "<= 0.5 met" in table[3]
 

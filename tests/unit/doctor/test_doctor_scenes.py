@@ -76,12 +76,15 @@ def test_other_options_make_it_outdated(prepared: Prepared) -> None:
     assert found.row.samples == {}
 
 
-def test_a_damaged_manifest_is_a_need(prepared: Prepared) -> None:
+@pytest.mark.parametrize(
+    ("text", "message"), [("{", "not valid JSON"), ('{"schema": 1}', "no entry"), ('{"schema": 99}', "schema 99")]
+)
+def test_a_damaged_manifest_is_a_need(text: str, message: str, prepared: Prepared) -> None:
     folder = prepared(write_config(built_in()))
-    (folder / "manifest.json").write_text("{")
+    (folder / "manifest.json").write_text(text)
     found = examined(built_in())
     assert found.row.state == "damaged"
-    assert "not valid JSON" in found.needs[0].what
+    assert message in found.needs[0].what
     assert found.row.scenes is not None
 
 

@@ -8,6 +8,7 @@ import tracemalloc
 import numpy as np
 import pytest
 
+from pipeline import frames
 from pipeline.errors import ConfigError, FrameError
 from pipeline.frames import FrameOptions, choose_frames, sample_frames, seen_voxels
 from pipeline.options import validate
@@ -82,17 +83,18 @@ def naive_greedy(seen: list[np.ndarray], count: int, ratio: float | None, seed: 
     return tuple(sorted(chosen))
 
 
-def walk_items(frames: int, per_frame: int, rng: np.random.Generator) -> list[np.ndarray]:
+def walk_items(number: int, per_frame: int, rng: np.random.Generator) -> list[np.ndarray]:
     """Frames of a walk: each sees most of what its neighbours see; ids are large and not consecutive, some are invalid."""
-    names = rng.integers(0, 2**62, frames * per_frame // 20 + per_frame * 2)
-    starts = np.linspace(0, len(names) - per_frame * 2, frames).astype(int)
+    names = rng.integers(0, 2**62, number * per_frame // 20 + per_frame * 2)
+    starts = np.linspace(0, len(names) - per_frame * 2, number).astype(int)
     found = [names[s + rng.integers(0, per_frame * 2, per_frame)] for s in starts]
     return [np.where(rng.random(len(f)) < 0.05, -1, f) for f in found]
 
 
 @pytest.mark.parametrize("seed", range(6))
 @pytest.mark.parametrize("ratio", [None, 0.5, 0.9, 1.0])
-def test_greedy_equals_python_sets(seed: int, ratio: float | None) -> None:
+def test_greedy_equals_python_sets(seed: int, ratio: float | None, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(frames, "BATCH_ITEMS", 50)  # numbered in many batches
     rng = np.random.default_rng(seed)
     seen = walk_items(int(rng.integers(5, 60)), int(rng.integers(1, 40)), rng)
     if seed % 2:

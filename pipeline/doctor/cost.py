@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import shutil
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +12,7 @@ import numpy as np
 from pipeline import paths
 from pipeline.backbones.base import Backbone, ModelSize
 from pipeline.doctor import work
-from pipeline.doctor.report import Cost, FeatureCost, RunCost
+from pipeline.doctor.report import Cost, FeatureCost, RunCost, WeightRow
 from pipeline.doctor.scenes import Examined, Extent
 from pipeline.doctor.selection import Selection, has_foreign_weights, teacher_shape
 from pipeline.doctor.weights import FLOAT32_BYTES, parameters
@@ -32,12 +32,15 @@ STATES = 4
 NO_GPU = ("every model is small and made here: CPU cores are enough, no GPU is needed",)
 
 
-def estimate(selection: Selection, datasets: Mapping[str, Examined], tflops: float) -> Cost:
-    """The cost of the whole study at ``tflops`` TFLOP/s sustained on one GPU."""
+def estimate(selection: Selection, datasets: Mapping[str, Examined], counts: Mapping[str, int | None], tflops: float) -> Cost:
+    """The cost of the whole study at ``tflops`` TFLOP/s sustained on one GPU.
+
+    ``counts``: parameters of the teachers with weights of others (``teacher_parameters``).
+    """
     study = selection.config.study
     runs = len(study["datasets"]) * len(study["backbones"]) * _runs_per_cell(selection)
     features = [
-        _features(selection, dataset, teacher, datasets[dataset].extent, tflops)
+        _features(selection, dataset, teacher, datasets[dataset].extent, counts, tflops)
         for dataset in selection.study
         for teacher in selection.teachers.values()
         if teacher.present and not teacher.derived
@@ -55,7 +58,7 @@ def estimate(selection: Selection, datasets: Mapping[str, Examined], tflops: flo
         gpu_hours=sum(value for value in hours if value is not None),
         disk_bytes=sum(value for value in sizes if value is not None) - stored,
         unknown=tuple(_unknown(features, backbones)),
-        load_bytes=_largest_load(selection, backbones),
+        load_bytes=max([0, *(FLOAT32_BYTES * (n or 0) for n in counts.values()), *(run.load_bytes or 0 for run in backbones)]),
         free_disk_bytes=_free_disk(),
         free_memory_bytes=_free_memory(),
         assumptions=_assumptions(tflops) if any(value != 0 for value in hours) else NO_GPU,
@@ -79,9 +82,26 @@ def _predictions(selection: Selection, datasets: Mapping[str, Examined]) -> int 
 # ------------------------------------------------------------------ features
 
 
-def _features(selection: Selection, dataset: str, teacher: Teacher, extent: Extent | None, tflops: float) -> FeatureCost:
+def teacher_parameters(selection: Selection, weights: Sequence[WeightRow]) -> dict[str, int | None]:
+    """Parameters of every teacher with weights of others, None where nothing says how many."""
+    faulty = {row.owner for row in weights if row.state == "faulty"}
+    return {
+        name: parameters(teacher.weight_files(), faulty=f"teachers.{name}" in faulty)
+        for name, teacher in selection.teachers.items()
+        if has_foreign_weights(teacher)
+    }
+
+
+def _features(
+    selection: Selection,
+    dataset: str,
+    teacher: Teacher,
+    extent: Extent | None,
+    counts: Mapping[str, int | None],
+    tflops: float,
+) -> FeatureCost:
     stored = _stored(selection, dataset, teacher.name)
-    foreign = has_foreign_weights(teacher)
+    foreign = teacher.name in counts
     if extent is None:
         return FeatureCost(dataset, teacher.name, None, None, None, stored, None if foreign else 0.0)
     splits = selection.config.features.splits
@@ -95,7 +115,7 @@ def _features(selection: Selection, dataset: str, teacher: Teacher, extent: Exte
     size = views * _bytes_per_view(selection, teacher, grid, dim)
     hours: float | None = 0.0
     if foreign:
-        count = parameters(teacher.weight_files())
+        count = counts[teacher.name]
         together, per_scene = teacher.set_dependent, views / max(1, scenes)
         flops = None if count is None else work.teacher(count, width, per_scene, grid.count, together=together)
         hours = None if flops is None else work.hours(scenes * flops, tflops)
@@ -202,13 +222,6 @@ def _answers(selection: Selection, size: ModelSize, dataset: Examined, extent: E
 
 
 # ----------------------------------------------------------------- resources
-
-
-def _largest_load(selection: Selection, backbones: list[RunCost]) -> int:
-    """Bytes of the largest released model in memory; teachers are kept in float32."""
-    released = [teacher.weight_files() for teacher in selection.teachers.values() if has_foreign_weights(teacher)]
-    teachers = [FLOAT32_BYTES * (parameters(files) or 0) for files in released]
-    return max([0, *teachers, *(row.load_bytes or 0 for row in backbones)])
 
 
 def _unknown(features: list[FeatureCost], backbones: list[RunCost]) -> list[str]:

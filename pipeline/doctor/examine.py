@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from pipeline.config import StudyConfig
-from pipeline.doctor.cost import estimate
+from pipeline.doctor.cost import estimate, teacher_parameters
 from pipeline.doctor.environment import Probes, Wanted, examine_environment
 from pipeline.doctor.report import Cost, Need, Report
 from pipeline.doctor.scenes import Examined, examine_dataset
@@ -20,7 +20,7 @@ def examine(config: StudyConfig, files: Sequence[Path], tflops: float) -> Report
     selection = select(config)
     datasets = {name: examine_dataset(selection, name) for name in selection.datasets}
     weights, weight_needs = weight_rows(selection)
-    cost = estimate(selection, datasets, tflops)
+    cost = estimate(selection, datasets, teacher_parameters(selection, weights), tflops)
     rows, environment_needs = examine_environment(_wanted(selection, datasets), probes)
     sizes = {found.extent.image_size for name, found in datasets.items() if found.extent and name in selection.study}
     teachers, teacher_needs = teacher_rows(selection, sizes)

@@ -180,4 +180,6 @@ def hours_text(hours: float | None) -> str:
         return "GPU hours not known yet"
     if hours == 0:
         return "no GPU hours"
+    if hours < 0.01:
+        return "under 0.01 GPU hours"
     return f"about {hours:.2g} GPU hours" if hours < 10 else f"about {hours:,.0f} GPU hours"

@@ -109,6 +109,17 @@ def test_a_laboratory_study_has_hours_disk_and_memory() -> None:
     assert any("125 TFLOP/s" in line for line in cost.assumptions)
 
 
+@pytest.mark.usefixtures("fake_teacher")
+def test_faulty_weights_count_with_their_published_size() -> None:
+    Path("weights.pt").write_bytes(b"faulty")
+    fake = {"kind": "fake_released", "files": ["weights.pt"], "size": 5_000_000_000}
+    cost = report_of(lab(teachers={"fake": fake})).cost
+    assert cost.features[0].gpu_hours == pytest.approx(
+        work.hours(562 * work.teacher(1_250_000_000, 2048, 32, 28 * 37, together=True), 125)
+    )
+    assert cost.load_bytes == 4 * 3_754_622_976
+
+
 def test_finished_runs_need_no_more_disk() -> None:
     before = report_of(lab()).cost
     Path("results/runs/rooms/qwen_3b/none/3drs/seed0").mkdir(parents=True)

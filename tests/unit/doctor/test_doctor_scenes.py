@@ -11,11 +11,13 @@ import pytest
 from doctor_studies import built_in, write_config
 
 from pipeline import registry
+from pipeline.__main__ import main
 from pipeline.config import StudyConfig
 from pipeline.datasets.base import Dataset, ScenePlan
 from pipeline.doctor.scenes import Examined, examine_dataset
 from pipeline.doctor.selection import select
 from pipeline.index import SceneIndex
+from pipeline.specs import Specs
 
 Prepared = Callable[[StudyConfig], Path]
 pytestmark = pytest.mark.usefixtures("project")
@@ -163,3 +165,14 @@ def test_every_dataset_states_its_licence(kind: str) -> None:
     plan = dataset.planned()
     assert plan is None or (isinstance(plan, ScenePlan) and sum(plan.scenes.values()) > 0)
     assert all(file.source and file.what for file in dataset.source_files())
+
+
+def test_what_the_verb_prepares_is_prepared() -> None:
+    """The rooms are made by the verb `prepare` with the workflow's own specification."""
+    content = built_in(datasets={"tiny_rooms": {"kind": "rooms", "train": 1, "val": 0, "test": 1, "views": 2}})
+    config = write_config(content)
+    Path("spec.json").write_text(Specs(config).prepare("tiny_rooms"))
+    assert main(["prepare", "--spec", "@spec.json", "--out", "results/scenes/tiny_rooms/manifest.json"]) == 0
+    found = examined(content)
+    assert (found.row.state, found.needs) == ("prepared", ())
+    assert found.row.views == {"train": 2, "test": 2}

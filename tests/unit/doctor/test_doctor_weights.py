@@ -197,3 +197,6 @@ def test_parameters_of_files(tmp_path: Path) -> None:
     assert parameters((a, WeightFile(tmp_path / "no.pt", "", "", 8))) == 15
     assert parameters((a, WeightFile(tmp_path / "no.pt", "", ""))) is None
     assert parameters(()) is None
+    faulty = WeightFile(tmp_path / "a.safetensors", "", "", 4000)
+    assert (parameters((faulty,)), parameters((faulty,), faulty=True)) == (13, 1000)
+    assert parameters((a,), faulty=True) is None

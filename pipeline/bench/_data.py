@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from pipeline.features.store import StoreSpec
+from pipeline.features.spec import StoredDtype, StoreSpec
 from pipeline.grid import TokenGrid
 from pipeline.index import SceneIndex, write_index
 from pipeline.scene import SceneRecord
@@ -41,11 +41,11 @@ class Shape:
     def pooled(self) -> TokenGrid:
         return TokenGrid(self.student, self.student)
 
-    def spec(self, *, pooled: bool) -> StoreSpec:
-        """Spec of a bfloat16 store on the native or the student's grid."""
+    def spec(self, *, pooled: bool, dtype: StoredDtype = "bfloat16") -> StoreSpec:
+        """Spec of a store on the native or the student's grid."""
         grid = self.pooled if pooled else self.native
         native = self.native if pooled and self.pooled != self.native else None
-        return StoreSpec("bench", "random_numbers", "bench", self.dim, grid.rows, grid.cols, native=native)
+        return StoreSpec("bench", "random_numbers", "bench", self.dim, grid.rows, grid.cols, dtype=dtype, native=native)
 
 
 def reference_tokens(shape: Shape, seed: int = 0) -> NDArray[np.float32]:

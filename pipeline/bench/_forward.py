@@ -48,7 +48,7 @@ def measure(task: dict[str, Any]) -> list[Row]:
     plain = child("pipeline.bench._forward", task | {"which": "straightforward"})
     worst = max(abs(a - b) for a, b in zip(ours["sample"], plain["sample"], strict=True))
     what = f"VGGT {task['width']} wide, {task['depth']} + {task['depth']} blocks, {task['views']} views"
-    note = f"results differ by at most {worst:.0e}"
+    note = f"results differ by at most {worst:.0e}" if worst else "the same result"
     return [
         Row(f"{what}: time", ours["time_s"], plain["time_s"], "straightforward", "s", "faster", note=note),
         Row(f"{what}: memory", ours["peak_mb"], plain["peak_mb"], "straightforward", "MB", "smaller", note="above the weights"),

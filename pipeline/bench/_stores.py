@@ -19,10 +19,13 @@ from numpy.typing import NDArray
 from pipeline.bench._data import SPECIAL, Shape, features_of, reference_tokens
 from pipeline.bench._measure import Row, drop_cache, median_s, times
 from pipeline.features.numbers import to_bfloat16_bits
-from pipeline.features.store import FeatureReader, FeatureWriter
+from pipeline.features.spec import StoredDtype
+from pipeline.features.store import FeatureReader, FeatureWriter, StoreSpec
 from pipeline.teachers.base import TeacherFeatures
 
 REFERENCE, RAW = "savez_compressed float32", "numpy.memmap, raw bytes"
+VARIANTS: tuple[tuple[bool, StoredDtype], ...] = ((False, "bfloat16"), (True, "bfloat16"), (False, "int8"), (True, "int8"))
+"""(student's grid, number format) of the stores that are measured; the first one also against raw bytes."""
 
 
 def measure(folder: Path, shape: Shape, scenes: int, repeats: int, say: Callable[[str], None]) -> list[Row]:
@@ -33,15 +36,17 @@ def measure(folder: Path, shape: Shape, scenes: int, repeats: int, say: Callable
     reference = _reference(folder / "reference.npz", tokens)
     del tokens
     rows = []
-    for pooled, name in ((False, "native grid"), (True, f"{shape.student} x {shape.student} grid")):
+    for pooled, dtype in VARIANTS:
+        name = f"{shape.student} x {shape.student} grid, {dtype}" if pooled else f"native grid, {dtype}"
         say(f"our store, {name}: {scenes} scenes")
-        store = _store(folder / name.replace(" ", "_"), shape, features, scenes, repeats, pooled=pooled)
+        place = folder / f"{dtype}_{pooled}"
+        store = _store(place, shape, shape.spec(pooled=pooled, dtype=dtype), features, scenes, repeats)
         rows += _against_reference(name, shape, store, reference, pooled=pooled)
-        if not pooled:
+        if (pooled, dtype) == VARIANTS[0]:
             say("raw numpy.memmap of the same bytes")
             raw = _raw(folder / "raw.bin", to_bfloat16_bits(features.tokens), scenes, repeats)
             rows += _against_raw(name, store, raw)
-        shutil.rmtree(folder / name.replace(" ", "_"))
+        shutil.rmtree(place)
     return rows
 
 
@@ -59,11 +64,11 @@ def _reference(path: Path, tokens: NDArray[np.float32]) -> dict[str, float]:
 
 
 def _store(
-    folder: Path, shape: Shape, features: TeacherFeatures, scenes: int, repeats: int, *, pooled: bool
+    folder: Path, shape: Shape, spec: StoreSpec, features: TeacherFeatures, scenes: int, repeats: int
 ) -> dict[str, float]:
     """Medians: write; read float32 and as stored, first (verified) and again, warm and cold; one view; bytes per scene."""
     names = [f"scene{number:04d}" for number in range(scenes)]
-    with FeatureWriter(folder, shape.spec(pooled=pooled)) as writer:
+    with FeatureWriter(folder, spec) as writer:
         upcoming = iter(names)
         found = {"write": float(np.median(times(lambda: writer.write(next(upcoming), shape.frames, features), scenes)))}
         found["bytes"] = writer.finish()["counts"]["bytes"] / scenes
@@ -144,7 +149,7 @@ def _against_reference(
     grid = "averaged into the grid and " if pooled else ""
     return [
         Row(what + "bytes of a scene", store["bytes"], reference["bytes"], REFERENCE, "bytes", "smaller", share),
-        Row(what + "bytes of a scene", store["bytes"], plain, "the same uncompressed", "bytes", "smaller", note="computed"),
+        Row(what + "bytes of a scene", store["bytes"], plain, "float32, uncompressed", "bytes", "smaller", note="computed"),
         Row(what + "write a scene", store["write"], reference["write"], REFERENCE, "s", "faster", 25, f"{grid}on disk"),
         Row(what + "read a scene", store["read first"], reference["read"], REFERENCE, "s", "faster", 15, "float32, verified"),
         Row(what + "read it again", store["read again"], reference["read"], REFERENCE, "s", "faster", note="float32"),

@@ -52,14 +52,15 @@ def test_every_ratio_is_that_of_its_two_measurements(measured: tuple[dict, str])
 def test_what_the_issue_asks_for_is_measured(measured: tuple[dict, str]) -> None:
     targets = {(row["name"], row["other_name"]): row["target"] for row in measured[0]["rows"] if row["target"] is not None}
     reference, raw = "savez_compressed float32", "numpy.memmap, raw bytes"
-    assert targets[("native grid: bytes of a scene", reference)] == 1 / 2
-    assert targets[("2 x 2 grid: bytes of a scene", reference)] == 1 / 10
-    for grid in ("native grid", "2 x 2 grid"):
+    for dtype in ("bfloat16", "int8"):
+        assert targets[(f"native grid, {dtype}: bytes of a scene", reference)] == 1 / 2
+        assert targets[(f"2 x 2 grid, {dtype}: bytes of a scene", reference)] == 1 / 10
+    for grid in ("native grid, bfloat16", "2 x 2 grid, bfloat16", "native grid, int8"):
         assert targets[(f"{grid}: write a scene", reference)] == 25
         assert targets[(f"{grid}: read a scene", reference)] == 15
         assert targets[(f"{grid}: read one view", reference)] == 100
-    assert targets[("native grid: write a scene", raw)] == 0.5
-    assert targets[("native grid: read, bytes as stored", raw)] == 0.6
+    assert targets[("native grid, bfloat16: write a scene", raw)] == 0.5
+    assert targets[("native grid, bfloat16: read, bytes as stored", raw)] == 0.6
     assert {"write peak of 4 scenes", "read peak of 4 scenes"} <= {name for name, _ in targets}
     names = [row["name"] for row in measured[0]["rows"]]
     assert sum(name.startswith("VGGT 64 wide") for name in names) == 2
@@ -73,10 +74,10 @@ def test_what_the_issue_asks_for_is_measured(measured: tuple[dict, str]) -> None
 def test_bytes_are_those_on_disk(measured: tuple[dict, str]) -> None:
     """bfloat16 takes two bytes a number; what comes on top is the file's index and description."""
     rows = {(row["name"], row["other_name"]): row for row in measured[0]["rows"]}
-    plain = rows[("native grid: bytes of a scene", "the same uncompressed")]
+    plain = rows[("native grid, bfloat16: bytes of a scene", "float32, uncompressed")]
     assert plain["other"] == 4 * 3 * (SPECIAL + 4 * 5) * 64
     assert 2 * 3 * 4 * 5 * 64 <= plain["ours"] < 2 * 3 * 4 * 5 * 64 + 2000
-    pooled = rows[("2 x 2 grid: bytes of a scene", "the same uncompressed")]
+    pooled = rows[("2 x 2 grid, bfloat16: bytes of a scene", "float32, uncompressed")]
     assert 2 * 3 * 2 * 2 * 64 <= pooled["ours"] < 2 * 3 * 2 * 2 * 64 + 2000
 
 

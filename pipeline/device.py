@@ -35,6 +35,7 @@ def device(gpus: int) -> Iterator[str]:
             mend="compute on the CPU: --gpus 0 (Snakemake: leave gpu out of --set-resources)",
         )
     index, lock = claim(names, Path(tempfile.gettempdir()))
+    _use(index)
     try:
         yield f"cuda:{index}"
     finally:
@@ -49,6 +50,13 @@ def _visible_gpus() -> list[str]:
     if not torch.cuda.is_available():
         return []
     return [str(torch.cuda.get_device_properties(i).uuid) for i in range(torch.cuda.device_count())]
+
+
+def _use(index: int) -> None:
+    """Make it the device on which streams, events and page-locked memory are made when nothing else is said."""
+    import torch
+
+    torch.cuda.set_device(index)
 
 
 def claim(names: Sequence[str], folder: Path) -> tuple[int, IO[str] | None]:

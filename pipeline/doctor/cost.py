@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import shutil
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -12,15 +12,16 @@ import numpy as np
 from pipeline import paths
 from pipeline.backbones.base import Backbone, ModelSize
 from pipeline.doctor import work
-from pipeline.doctor.report import Cost, FeatureCost, RunCost
+from pipeline.doctor.report import Cost, FeatureCost, RunCost, WeightRow
 from pipeline.doctor.scenes import Examined, Extent
-from pipeline.doctor.selection import Selection, teacher_shape
-from pipeline.doctor.weights import parameters
+from pipeline.doctor.selection import Selection, has_foreign_weights, teacher_shape
+from pipeline.doctor.weights import FLOAT32_BYTES, parameters
 from pipeline.errors import PipelineError
 from pipeline.features.layout import array_types
 from pipeline.features.spec import StoreSpec, stored_grid
 from pipeline.grid import TokenGrid
 from pipeline.provenance import read_manifest
+from pipeline.specs import Specs
 from pipeline.teachers.base import Teacher
 from pipeline.training.recipe import Recipe
 
@@ -28,20 +29,25 @@ DTYPE_BYTES: Mapping[str, int] = {"float32": 4, "bfloat16": 2}
 STATES = 4
 """Numbers that full fine-tuning keeps per parameter, all in the weights' format: weight, gradient, AdamW's two moments."""
 
+NO_GPU = ("every model is small and made here: CPU cores are enough, no GPU is needed",)
 
-def estimate(selection: Selection, datasets: Mapping[str, Examined], tflops: float) -> Cost:
-    """The cost of the whole study at ``tflops`` TFLOP/s sustained on one GPU."""
+
+def estimate(selection: Selection, datasets: Mapping[str, Examined], counts: Mapping[str, int | None], tflops: float) -> Cost:
+    """The cost of the whole study at ``tflops`` TFLOP/s sustained on one GPU.
+
+    ``counts``: parameters of the teachers with weights of others (``teacher_parameters``).
+    """
     study = selection.config.study
     runs = len(study["datasets"]) * len(study["backbones"]) * _runs_per_cell(selection)
     features = [
-        _features(selection, dataset, teacher, datasets[dataset].extent, tflops)
+        _features(selection, dataset, teacher, datasets[dataset].extent, counts, tflops)
         for dataset in selection.study
         for teacher in selection.teachers.values()
         if teacher.present and not teacher.derived
     ]
     backbones = [_runs(selection, backbone, datasets, tflops) for backbone in selection.backbones.values()]
-    hours = [row.gpu_hours for row in (*features, *backbones)]
-    sizes = [row.bytes for row in (*features, *backbones)]
+    hours = [row.gpu_hours for row in features] + [run.gpu_hours for run in backbones]
+    sizes = [row.bytes for row in features] + [run.bytes for run in backbones]
     stored = sum(min(row.stored_bytes, row.bytes or 0) for row in features)
     return Cost(
         runs=runs,
@@ -52,9 +58,10 @@ def estimate(selection: Selection, datasets: Mapping[str, Examined], tflops: flo
         gpu_hours=sum(value for value in hours if value is not None),
         disk_bytes=sum(value for value in sizes if value is not None) - stored,
         unknown=tuple(_unknown(features, backbones)),
+        load_bytes=max([0, *(FLOAT32_BYTES * (n or 0) for n in counts.values()), *(run.load_bytes or 0 for run in backbones)]),
         free_disk_bytes=_free_disk(),
         free_memory_bytes=_free_memory(),
-        assumptions=_assumptions(features, backbones, tflops),
+        assumptions=_assumptions(tflops) if any(value != 0 for value in hours) else NO_GPU,
     )
 
 
@@ -75,11 +82,28 @@ def _predictions(selection: Selection, datasets: Mapping[str, Examined]) -> int 
 # ------------------------------------------------------------------ features
 
 
-def _features(selection: Selection, dataset: str, teacher: Teacher, extent: Extent | None, tflops: float) -> FeatureCost:
+def teacher_parameters(selection: Selection, weights: Sequence[WeightRow]) -> dict[str, int | None]:
+    """Parameters of every teacher with weights of others, None where nothing says how many."""
+    faulty = {row.owner for row in weights if row.state == "faulty"}
+    return {
+        name: parameters(teacher.weight_files(), faulty=f"teachers.{name}" in faulty)
+        for name, teacher in selection.teachers.items()
+        if has_foreign_weights(teacher)
+    }
+
+
+def _features(
+    selection: Selection,
+    dataset: str,
+    teacher: Teacher,
+    extent: Extent | None,
+    counts: Mapping[str, int | None],
+    tflops: float,
+) -> FeatureCost:
     stored = _stored(selection, dataset, teacher.name)
-    files = teacher.weight_files()
+    foreign = teacher.name in counts
     if extent is None:
-        return FeatureCost(dataset, teacher.name, None, None, None, stored, None if files else 0.0)
+        return FeatureCost(dataset, teacher.name, None, None, None, stored, None if foreign else 0.0)
     splits = selection.config.features.splits
     scenes = sum(extent.scenes.get(split, 0) for split in splits)
     views = sum(extent.views.get(split, 0) for split in splits)
@@ -87,11 +111,11 @@ def _features(selection: Selection, dataset: str, teacher: Teacher, extent: Exte
         grid, dim = teacher_shape(teacher, extent.image_size)
         width = max(teacher.parts().values())
     except PipelineError:  # listed with the teachers or with the weights
-        return FeatureCost(dataset, teacher.name, scenes, views, None, stored, None if files else 0.0)
+        return FeatureCost(dataset, teacher.name, scenes, views, None, stored, None if foreign else 0.0)
     size = views * _bytes_per_view(selection, teacher, grid, dim)
     hours: float | None = 0.0
-    if files:
-        count = parameters(files)
+    if foreign:
+        count = counts[teacher.name]
         together, per_scene = teacher.set_dependent, views / max(1, scenes)
         flops = None if count is None else work.teacher(count, width, per_scene, grid.count, together=together)
         hours = None if flops is None else work.hours(scenes * flops, tflops)
@@ -124,13 +148,13 @@ def _stored(selection: Selection, dataset: str, teacher: str) -> int:
 
 
 def _runs(selection: Selection, backbone: Backbone, datasets: Mapping[str, Examined], tflops: float) -> RunCost:
-    runs = len(selection.study) * _runs_per_cell(selection)
+    runs, finished = len(selection.study) * _runs_per_cell(selection), _finished(selection, backbone.name)
     if backbone.pretrain_dataset() is not None:
-        return RunCost(backbone.name, runs, None, 0.0, None, None)
+        return RunCost(backbone.name, runs, finished, None, 0.0, None, None, None)
     size = backbone.size()
     if size is None:
-        return RunCost(backbone.name, runs, None, None, None, None)
-    per_number = DTYPE_BYTES[str(selection.config.backbones[backbone.name]["options"].get("dtype", "float32"))]
+        return RunCost(backbone.name, runs, finished, None, None, None, None, None)
+    per_number = DTYPE_BYTES.get(selection.config.backbones[backbone.name]["options"].get("dtype"), 4)
     total: float | None = 0.0
     for name in selection.study:
         flops = _flops_of_dataset(selection, size, datasets[name])
@@ -138,11 +162,20 @@ def _runs(selection: Selection, backbone: Backbone, datasets: Mapping[str, Exami
     return RunCost(
         backbone=backbone.name,
         runs=runs,
+        finished=finished,
         parameters=size.parameters,
         gpu_hours=None if total is None else work.hours(total, tflops),
-        bytes=runs * size.parameters * per_number,
+        bytes=(runs - finished) * size.parameters * per_number,
+        load_bytes=size.parameters * per_number,
         memory_bytes=_training_numbers(selection, size) * per_number,
     )
+
+
+def _finished(selection: Selection, backbone: str) -> int:
+    """Runs of this backbone whose manifest is there."""
+    specs = Specs(selection.config)
+    found = [specs.cell_inputs(paths.RUN_MANIFEST, dataset, backbone) for dataset in selection.study]
+    return sum(Path(path).is_file() for files in found for path in files)
 
 
 def _training_numbers(selection: Selection, size: ModelSize) -> int:
@@ -196,9 +229,7 @@ def _unknown(features: list[FeatureCost], backbones: list[RunCost]) -> list[str]
     return found + [f"runs of {row.backbone}" for row in backbones if row.gpu_hours is None]
 
 
-def _assumptions(features: list[FeatureCost], backbones: list[RunCost], tflops: float) -> tuple[str, ...]:
-    if all(row.gpu_hours == 0 for row in (*features, *backbones)):
-        return ("every model is small and made here: CPU cores are enough, no GPU is needed",)
+def _assumptions(tflops: float) -> tuple[str, ...]:
     return (
         f"{tflops:g} TFLOP/s sustained per GPU (--tflops; 125 is 40 % of an A100's 312 in bf16)",
         "2 x parameters x tokens a pass, plus attention; 3 passes to train, 4 with checkpointing, 1 where frozen",

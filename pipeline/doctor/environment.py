@@ -19,6 +19,7 @@ from pipeline.metrics.java import java_home
 CONSTRAINTS = Path(__file__).parents[2] / "envs" / "constraints.txt"
 WATCHED = ("torch", "transformers", "safetensors", "zarr", "snakemake", "numpy", "pandas", "pyarrow", "open3d")
 """Packages whose version decides results or file formats."""
+OPEN3D: list[str | Path] = [sys.executable, "-c", "import open3d; print(open3d.__version__)"]
 TIMEOUT_S = 60
 SETUP = "make setup"
 
@@ -67,7 +68,7 @@ class Probes:
 
     def __init__(self) -> None:
         home, smi = java_home(), shutil.which("nvidia-smi")
-        self.open3d = Probe([sys.executable, "-c", "import open3d; print(open3d.__version__)"])
+        self.open3d = Probe(OPEN3D)
         self.java = Probe([home / "bin" / "java", "-version"] if home else None)
         self._gpus = Probe([smi, "--query-gpu=name,memory.total", "--format=csv,noheader"] if smi else None)
 

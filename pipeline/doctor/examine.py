@@ -6,11 +6,11 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from pipeline.config import StudyConfig
-from pipeline.doctor.cost import estimate
+from pipeline.doctor.cost import estimate, teacher_parameters
 from pipeline.doctor.environment import Probes, Wanted, examine_environment
 from pipeline.doctor.report import Cost, Need, Report
 from pipeline.doctor.scenes import Examined, examine_dataset
-from pipeline.doctor.selection import Selection, backbone_rows, select, teacher_rows
+from pipeline.doctor.selection import Selection, backbone_rows, has_foreign_weights, select, teacher_rows
 from pipeline.doctor.weights import weight_rows
 
 
@@ -20,7 +20,7 @@ def examine(config: StudyConfig, files: Sequence[Path], tflops: float) -> Report
     selection = select(config)
     datasets = {name: examine_dataset(selection, name) for name in selection.datasets}
     weights, weight_needs = weight_rows(selection)
-    cost = estimate(selection, datasets, tflops)
+    cost = estimate(selection, datasets, teacher_parameters(selection, weights), tflops)
     rows, environment_needs = examine_environment(_wanted(selection, datasets), probes)
     sizes = {found.extent.image_size for name, found in datasets.items() if found.extent and name in selection.study}
     teachers, teacher_needs = teacher_rows(selection, sizes)
@@ -39,16 +39,12 @@ def examine(config: StudyConfig, files: Sequence[Path], tflops: float) -> Report
 
 
 def _wanted(selection: Selection, datasets: dict[str, Examined]) -> Wanted:
-    released = [*selection.teachers.values(), *selection.backbones.values()]
     return Wanted(
-        java=any(member["options"].get("meteor") for member in _evaluated(selection)),
+        java=any(selection.config.benchmarks[name]["options"].get("meteor") for name in selection.evaluated),
         open3d=any(found.row.kind == "rooms" and found.row.state != "prepared" for found in datasets.values()),
-        gpu=any(member.weight_files() for member in released),
+        gpu=any(has_foreign_weights(teacher) for teacher in selection.teachers.values())
+        or any(backbone.weight_files() for backbone in selection.backbones.values()),
     )
-
-
-def _evaluated(selection: Selection) -> list[dict[str, object]]:
-    return [selection.config.benchmarks[name] for name in selection.evaluated]
 
 
 def _space(cost: Cost) -> list[Need]:

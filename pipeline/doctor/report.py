@@ -100,20 +100,26 @@ class FeatureCost:
 class RunCost:
     """All runs of one backbone. ``gpu_hours`` 0 for models built here, None where model or data are not known yet.
 
-    ``bytes`` of the fine-tuned models; ``memory_bytes``: weights, gradients and optimizer of one training.
+    ``finished`` runs are there already; ``bytes`` of the other fine-tuned models; ``load_bytes`` of the model in memory;
+    ``memory_bytes``: weights, gradients and optimizer of one training.
     """
 
     backbone: str
     runs: int
+    finished: int
     parameters: int | None
     gpu_hours: float | None
     bytes: int | None
+    load_bytes: int | None
     memory_bytes: int | None
 
 
 @dataclass(frozen=True, slots=True)
 class Cost:
-    """The whole study. Totals are of what is known; ``unknown`` says what is not. ``predictions``: answers of all runs."""
+    """The whole study. Totals are of what is known; ``unknown`` says what is not. ``predictions``: answers of all runs.
+
+    ``gpu_hours`` of everything, ``disk_bytes`` of what is not stored yet, ``load_bytes`` of the largest released model.
+    """
 
     runs: int
     benchmarks: int
@@ -123,6 +129,7 @@ class Cost:
     gpu_hours: float
     disk_bytes: int
     unknown: tuple[str, ...]
+    load_bytes: int
     free_disk_bytes: int
     free_memory_bytes: int | None
     assumptions: tuple[str, ...]

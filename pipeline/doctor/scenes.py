@@ -55,14 +55,21 @@ def examine_dataset(selection: Selection, name: str) -> Examined:
             index = SceneIndex(manifest)
             extent = _extent(index)
             state = "prepared" if index.content.get("spec") == _wanted_spec(selection, name) else "outdated"
-        except PipelineError as error:
+        except (PipelineError, KeyError) as error:
             index, state = None, "damaged"
-            needs.append(Need("datasets", f"{name}: {error.what}", error.where or str(manifest), error.mend or ""))
+            needs.append(_damaged(name, manifest, error))
     if index is None or state == "outdated":
         index, extent = None, _planned(selection, name)
     sources = _sources(selection, name, needed=state != "prepared", needs=needs)
     annotations, samples = _annotations(selection, name, index, needs)
     return Examined(_row(selection, name, state, extent, annotations, samples, sources), tuple(needs), extent, index)
+
+
+def _damaged(name: str, manifest: Path, error: PipelineError | KeyError) -> Need:
+    mend = f"snakemake --cores all -f {manifest}"
+    if isinstance(error, KeyError):
+        return Need("datasets", f"{name}: the manifest has no entry {error}", str(manifest), mend)
+    return Need("datasets", f"{name}: {error.what}", error.where or str(manifest), error.mend or mend)
 
 
 def _row(

@@ -58,8 +58,9 @@ def select(config: StudyConfig) -> Selection:
 def _roles(config: StudyConfig, teachers: dict[str, Teacher], backbones: dict[str, Backbone]) -> dict[str, str]:
     """Dataset -> why it is needed, the study's own first."""
     learners: dict[str, list[str]] = {}
-    for name, member in (*teachers.items(), *backbones.items()):
-        dataset = member.pretrain_dataset()
+    datasets = {name: teacher.pretrain_dataset() for name, teacher in teachers.items()}
+    datasets |= {name: backbone.pretrain_dataset() for name, backbone in backbones.items()}
+    for name, dataset in datasets.items():
         if dataset is not None:
             learners.setdefault(dataset, []).append(name)
     texts = {dataset: f"pretraining of {', '.join(names)}" for dataset, names in learners.items()}
@@ -121,7 +122,16 @@ def _origin(teacher: Teacher) -> str:
         return f"features of {teacher.source()}"
     if teacher.trained_here:
         return f"trained in the workflow on {teacher.pretrain_dataset()}"
-    return "released weights" if teacher.weight_files() else "no weights"
+    if teacher.weight_files():
+        return "released weights"
+    return "weights that its own package brings" if has_foreign_weights(teacher) else "no weights"
+
+
+def has_foreign_weights(teacher: Teacher) -> bool:
+    """Whether features come from weights of others, in files named here or brought by a package of the user's."""
+    if not teacher.present or teacher.derived or teacher.trained_here:
+        return False
+    return bool(teacher.weight_files()) or not teacher.licences().weights.startswith("none")
 
 
 def backbone_rows(selection: Selection) -> tuple[MemberRow, ...]:

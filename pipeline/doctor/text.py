@@ -5,7 +5,7 @@ from __future__ import annotations
 import textwrap
 from collections.abc import Iterable, Iterator
 
-from pipeline.doctor.report import Cost, DatasetRow, MemberRow, Report, WeightRow
+from pipeline.doctor.report import Cost, DatasetRow, FeatureCost, MemberRow, Report, RunCost, WeightRow
 
 WIDTH = 100
 _NAME = 22
@@ -105,26 +105,44 @@ def _annotations(row: DatasetRow) -> str:
 
 
 def _cost(cost: Cost) -> Iterator[str]:
+    done = sum(run.finished for run in cost.backbones)
+    finished = f" ({done} finished)" if done else ""
     answers = f"{cost.predictions:,} answers" if cost.predictions is not None else "answers are counted once data is prepared"
-    yield from _entry("runs", f"{cost.runs}, each on {cost.benchmarks} benchmarks; {answers}")
+    yield from _entry("runs", f"{cost.runs}{finished}, each on {cost.benchmarks} benchmarks; {answers}")
     for row in cost.features:
-        if row.bytes is None:
-            amount = "known after preparing"
-        else:
-            amount = f"{bytes_text(row.bytes)} for {row.scenes:,} scenes ({row.views:,} views)"
-        stored = f", {bytes_text(row.stored_bytes)} stored already" if row.stored_bytes else ""
-        yield from _entry(f"cache {row.teacher}", f"{amount}{stored}; {hours_text(row.gpu_hours)}")
+        yield from _feature_cost(row)
     for run in cost.backbones:
         if run.gpu_hours != 0:
-            size = f"{run.parameters / 1e9:.2f} G parameters" if run.parameters else "size not known before it is there"
-            disk = f"; models {bytes_text(run.bytes)}" if run.bytes else ""
-            memory = f"; {bytes_text(run.memory_bytes)} of GPU memory to train" if run.memory_bytes else ""
-            yield from _entry(f"runs {run.backbone}", f"{run.runs} runs, {size}; {hours_text(run.gpu_hours)}{disk}{memory}")
+            yield from _run_cost(run)
     unknown = f"; not in it: {', '.join(cost.unknown)}" if cost.unknown else ""
-    yield from _entry("together", f"{hours_text(cost.gpu_hours)}, {bytes_text(cost.disk_bytes)} of disk{unknown}")
-    memory = f", {bytes_text(cost.free_memory_bytes)} of memory" if cost.free_memory_bytes is not None else ""
-    yield from _entry("free here", f"{bytes_text(cost.free_disk_bytes)} of disk{memory}")
+    yield from _entry("together", f"{hours_text(cost.gpu_hours)}, {bytes_text(cost.disk_bytes)} of disk to come{unknown}")
+    yield from _entry("free here", f"{bytes_text(cost.free_disk_bytes)} of disk{_free_memory(cost)}")
     yield from _entry("assumed", *cost.assumptions)
+
+
+def _feature_cost(row: FeatureCost) -> list[str]:
+    amount = "bytes not known yet"
+    if row.bytes is not None:
+        amount = f"{bytes_text(row.bytes)} for {row.scenes:,} scenes ({row.views:,} views)"
+    stored = f", {bytes_text(row.stored_bytes)} stored already" if row.stored_bytes else ""
+    return _entry(f"cache {row.teacher}", f"{amount}{stored}; {hours_text(row.gpu_hours)}")
+
+
+def _run_cost(run: RunCost) -> list[str]:
+    size = f"{run.parameters / 1e9:.2f} G parameters" if run.parameters else "size not known before it is there"
+    disk = f"; models {bytes_text(run.bytes)}" if run.bytes else ""
+    memory = f"; {bytes_text(run.memory_bytes)} of GPU memory to train" if run.memory_bytes else ""
+    return _entry(f"runs {run.backbone}", f"{run.runs} runs, {size}; {hours_text(run.gpu_hours)}{disk}{memory}")
+
+
+def _free_memory(cost: Cost) -> str:
+    if cost.free_memory_bytes is None:
+        return ""
+    free = f", {bytes_text(cost.free_memory_bytes)} of memory"
+    if not cost.load_bytes:
+        return free
+    short = "MORE THAN IS FREE" if cost.load_bytes > cost.free_memory_bytes else "fits"
+    return f"{free}; the largest model takes {bytes_text(cost.load_bytes)} to load ({short})"
 
 
 def _environment(name: str, state: str, detail: str) -> list[str]:
@@ -162,4 +180,6 @@ def hours_text(hours: float | None) -> str:
         return "GPU hours not known yet"
     if hours == 0:
         return "no GPU hours"
+    if hours < 0.01:
+        return "under 0.01 GPU hours"
     return f"about {hours:.2g} GPU hours" if hours < 10 else f"about {hours:,.0f} GPU hours"

@@ -31,7 +31,8 @@ def weight_rows(selection: Selection) -> tuple[tuple[WeightRow, ...], tuple[Need
         needs += [Need("weights", f"{owner} needs {f.what}", str(f.path), f"get it from {f.source}") for f in absent]
         if fault:
             where = fault.where or ", ".join(str(file.path) for file in files)
-            needs.append(Need("weights", f"{owner}: {fault.what}", where, fault.mend or fault.allowed or ""))
+            again = f"get it again from {files[0].source}" if files else ""
+            needs.append(Need("weights", f"{owner}: {fault.what}", where, fault.mend or again))
     return tuple(rows), tuple(needs)
 
 
@@ -63,11 +64,18 @@ def size_on_disk(path: Path) -> int:
     return sum(file.stat().st_size for file in files if file.is_file())
 
 
-def parameters(files: tuple[WeightFile, ...]) -> int | None:
-    """Parameters of released files: counted in safetensors headers, else bytes / 4 (float32); None when nothing is known."""
-    counts = [_parameters(file) for file in files]
+def parameters(files: tuple[WeightFile, ...], *, faulty: bool = False) -> int | None:
+    """Parameters of released files: counted in safetensors headers, else bytes / 4 (float32); None when nothing is known.
+
+    Of files that are there but ``faulty`` only the published size counts.
+    """
+    counts = [_published(file) if faulty else _parameters(file) for file in files]
     known = [count for count in counts if count is not None]
     return sum(known) if known and len(known) == len(counts) else None
+
+
+def _published(file: WeightFile) -> int | None:
+    return None if file.bytes is None else file.bytes // FLOAT32_BYTES
 
 
 def _parameters(file: WeightFile) -> int | None:
@@ -75,8 +83,7 @@ def _parameters(file: WeightFile) -> int | None:
     counts = [_header_count(path) for path in headers if path.suffix == ".safetensors" and path.is_file()]
     if counts:
         return sum(counts)
-    size = _bytes(file)
-    return None if size is None else size // FLOAT32_BYTES
+    return size_on_disk(file.path) // FLOAT32_BYTES if file.path.exists() else _published(file)
 
 
 def _header_count(path: Path) -> int:

@@ -92,10 +92,16 @@ def check_features(spec: StoreSpec, scene_id: str, frame_ids: Sequence[str], fea
             raise StoreError(f"{name} has numbers that are not finite", where=where, mend="check the teacher's weights")
 
 
-def not_finite(spec: StoreSpec, scene_id: str, frame_id: str) -> StoreError:
+def not_finite(where: str) -> StoreError:
     """The error for tokens with NaN or infinities, or too large for bfloat16."""
+    return StoreError("features are not finite numbers", where=where, mend="check the teacher's weights and the depth")
+
+
+def too_coarse(where: str, moved: float, limit: float) -> StoreError:
+    """The error for a scene that int8 would change too much."""
     return StoreError(
-        f"features of frame {frame_id!r} are not finite numbers",
-        where=f"teacher {spec.teacher!r}, scene {scene_id!r}",
-        mend="check the teacher's weights and the depth",
+        f"int8 turns a token by 1 - cosine = {moved:.3g}",
+        where=where,
+        allowed=f"at most {limit}; channels with spikes need more than 8 bits",
+        mend="config.yaml: features.dtype: bfloat16",
     )

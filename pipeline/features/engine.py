@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import Any
 
 from pipeline.features.memory import Encoder, Prepared
 from pipeline.features.store import FeatureWriter
@@ -65,7 +66,7 @@ class _Run:
         with _threads("write", 1, cancel=False) as keeper, _threads("read", self.flight.readers, cancel=True) as readers:
             self._read_ahead(upcoming, readers)
             while self.reading or self.writing:
-                heads = [entry[1] for entry in list(self.reading)[:1]] + list(self.writing)[:1]
+                heads: list[Future[Any]] = [*(entry[1] for entry in list(self.reading)[:1]), *list(self.writing)[:1]]
                 wait(heads, return_when=FIRST_COMPLETED)
                 self._collect()
                 if self.reading and self.reading[0][1].done():

@@ -23,9 +23,9 @@ from pipeline.features.arrays import MappedArray, SceneArrays
 from pipeline.features.cache import SceneCache
 from pipeline.features.checks import damaged, same_frames, view_checksum
 from pipeline.features.journal import SceneEntry
+from pipeline.features.layout import EXTRAS, SCALES, array_types, token_array
 from pipeline.features.manifest import ShardManifest, ViewEntry, ViewManifest, read_store_manifest
 from pipeline.features.spec import StoreSpec, rebuild
-from pipeline.features.writer import EXTRAS, SCALES, stored_types, token_array
 from pipeline.grid import TokenGrid
 from pipeline.options import did_you_mean
 from pipeline.teachers.base import TeacherFeatures
@@ -222,7 +222,7 @@ class FeatureReader:
     def _array(self, source: str, name: str, span: slice) -> NDArray[Any]:
         """Verified views of one array of a stored scene, mapped."""
         entry, arrays = self._shards[source]
-        known = stored_types(self.spec, entry.views)
+        known = array_types(self.spec, entry.views)
         if name not in entry.views or name not in known:
             raise damaged(arrays.path, source, f"its entry has no checksums of {name}")
         shape, dtype = known[name]

@@ -10,25 +10,20 @@ from types import TracebackType
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from pipeline.conventions import checked_id
 from pipeline.errors import StoreError
 from pipeline.features import numbers
-from pipeline.features.arrays import ArrayWriter, SceneArrays
-from pipeline.features.checks import check_features, disk_faults, not_finite, view_checksum
+from pipeline.features.arrays import SceneArrays
+from pipeline.features.checks import check_features, disk_faults, not_finite, too_coarse, view_checksum
 from pipeline.features.journal import Journal, SceneEntry
+from pipeline.features.layout import EXTRAS, SCALES, array_types, token_array
 from pipeline.features.lock import WriterLock
 from pipeline.features.manifest import ShardManifest, read_store_manifest
 from pipeline.features.resample import resample_features
 from pipeline.features.spec import StoreSpec
 from pipeline.teachers.base import TeacherFeatures
-
-SCALES, EXTRAS = "scales", ("confidence", "depth", "pose")
-
-
-def token_array(spec: StoreSpec, part: str) -> str:
-    """Name of the array that holds a part: reading one part touches no byte of the others."""
-    return "tokens" if spec.parts == (("tokens", spec.dim),) else f"tokens.{part}"
 
 
 class FeatureWriter:
@@ -110,7 +105,8 @@ class FeatureWriter:
             features = resample_features(features, self.spec.grid)
         with disk_faults(self.folder, len(self._done) - (scene_id in self._done)):
             self.manifest.unlink(missing_ok=True)
-            self._done.pop(scene_id, None)
+            if self._done.pop(scene_id, None) is not None:  # other frames: its line must not outlive its bytes
+                self._journal.start(self.spec.digest(), self._done)
             self._arrays.remove(scene_id)
             try:
                 entry = self._store(scene_id, tuple(frame_ids), features)
@@ -122,53 +118,42 @@ class FeatureWriter:
 
     def _store(self, scene_id: str, frame_ids: tuple[str, ...], features: TeacherFeatures) -> SceneEntry:
         views: dict[str, list[str]] = {}
-        errors = [0.0]
-
-        def put(array: ArrayWriter, name: str, values: np.ndarray[Any, Any]) -> None:
-            array.append(values)
-            views.setdefault(name, []).append(view_checksum(values))
-
+        error = 0.0
+        extras = {name: values for name in EXTRAS if (values := getattr(features, name)) is not None}
         with ExitStack() as stack:
             arrays = {
                 name: stack.enter_context(self._arrays.create(name, scene_id, (len(frame_ids), *shape), dtype))
-                for name, (shape, dtype) in array_types(self.spec, features).items()
+                for name, (shape, dtype) in array_types(self.spec, extras).items()
             }
             for view, frame_id in enumerate(frame_ids):
-                stored, scales = self._converted(features.tokens[view], errors)
-                for part, _ in self.spec.parts:
-                    values = np.ascontiguousarray(stored[..., self.spec.columns(part)])
-                    if not numbers.finite(values):
-                        raise not_finite(self.spec, scene_id, frame_id)
-                    put(arrays[token_array(self.spec, part)], token_array(self.spec, part), values)
-                if scales is not None:
-                    if not np.isfinite(scales).all() or errors[-1] > numbers.INT8_LIMIT:
-                        raise self._too_coarse(scene_id, frame_id, errors[-1], scales)
-                    put(arrays[SCALES], SCALES, scales)
-                for name in EXTRAS:
-                    if name in arrays:
-                        put(arrays[name], name, np.ascontiguousarray(getattr(features, name)[view], dtype="<f4"))
+                stored, moved = self._stored(features.tokens[view], f"scene {scene_id!r}, frame {frame_id!r}")
+                stored |= {name: np.ascontiguousarray(values[view], dtype="<f4") for name, values in extras.items()}
+                for name, numbers_of_view in stored.items():
+                    arrays[name].append(numbers_of_view)
+                    views.setdefault(name, []).append(view_checksum(numbers_of_view))
+                error = max(error, moved)
         self._arrays.flush()
-        found = {name: tuple(values) for name, values in views.items()}
-        error = max(errors) if self.spec.dtype == "int8" else None
-        return SceneEntry(frame_ids, found, self._arrays.bytes_on_disk(scene_id), error)
+        checksums = {name: tuple(values) for name, values in views.items()}
+        size = self._arrays.bytes_on_disk(scene_id)
+        return SceneEntry(frame_ids, checksums, size, error if self.spec.dtype == "int8" else None)
 
-    def _converted(self, tokens: np.ndarray[Any, Any], errors: list[float]) -> tuple[np.ndarray[Any, Any], Any]:
-        """(numbers as stored, scales or None); for int8 the view's largest cosine error is added to ``errors``."""
-        if self.spec.dtype != "int8":
-            return numbers.encode(tokens, self.spec.dtype), None
-        stored, scales = numbers.quantise(tokens)
-        errors.append(float(numbers.cosine_error(tokens, numbers.decode(stored, "int8", scales)).max(initial=0.0)))
-        return stored, scales
-
-    def _too_coarse(self, scene_id: str, frame_id: str, error: float, scales: np.ndarray[Any, Any]) -> StoreError:
-        if not np.isfinite(scales).all():
-            return not_finite(self.spec, scene_id, frame_id)
-        return StoreError(
-            f"int8 turns a token of frame {frame_id!r} by 1 - cos = {error:.3g}",
-            where=f"teacher {self.spec.teacher!r}, scene {scene_id!r}",
-            allowed=f"at most {numbers.INT8_LIMIT}; channels with spikes need more than 8 bits",
-            mend="config.yaml: features.dtype: bfloat16",
-        )
+    def _stored(self, tokens: NDArray[np.float32], what: str) -> tuple[dict[str, NDArray[Any]], float]:
+        """(arrays of a view's tokens (G,K,D) as stored, for int8 the largest 1 - cosine that this costs a token)."""
+        where, spec, moved, found = f"teacher {self.spec.teacher!r}, {what}", self.spec, 0.0, {}
+        if spec.dtype == "int8":
+            if not numbers.finite(tokens):
+                raise not_finite(where)
+            values, found[SCALES] = numbers.quantise(tokens)
+            moved = float(numbers.cosine_error(tokens, numbers.decode(values, "int8", found[SCALES])).max())
+            if moved > numbers.INT8_LIMIT:
+                raise too_coarse(where, moved, numbers.INT8_LIMIT)
+        else:
+            values = numbers.encode(tokens, spec.dtype)
+            if not numbers.finite(values):
+                raise not_finite(where)
+        for part, _ in spec.parts:
+            found[token_array(spec, part)] = np.ascontiguousarray(values[..., spec.columns(part)])
+        return found, moved
 
     def finish(self, scene_ids: Iterable[str] | None = None, *, shard: tuple[int, int] = (0, 1)) -> dict[str, Any]:
         """Write the manifest over ``scene_ids`` (default: all stored) and return it.
@@ -185,22 +170,3 @@ class FeatureWriter:
         with disk_faults(self.folder, len(self._done)):
             self._journal.start(self.spec.digest(), self._done)
             return ShardManifest(self.spec, {scene: self._done[scene] for scene in wanted}, shard).write(self.manifest)
-
-
-def array_types(spec: StoreSpec, features: TeacherFeatures) -> dict[str, tuple[tuple[int, ...], str]]:
-    """Arrays of a scene: name -> (shape of one view, type on disk)."""
-    extras = [name for name in EXTRAS if getattr(features, name) is not None]
-    return stored_types(spec, extras)
-
-
-def stored_types(spec: StoreSpec, names: Iterable[str]) -> dict[str, tuple[tuple[int, ...], str]]:
-    """The tokens, scales and, of the ``names`` given, extras of a store: name -> (shape of one view, type on disk)."""
-    dtype = numbers.stored_type(spec.dtype)
-    found: dict[str, tuple[tuple[int, ...], str]] = {
-        token_array(spec, part): ((spec.rows, spec.cols, width), dtype) for part, width in spec.parts
-    }
-    if spec.dtype == "int8":
-        found[SCALES] = ((spec.dim,), "float32")
-    maps = (spec.rows, spec.cols)
-    shapes = {"confidence": maps, "depth": maps, "pose": (4, 4)}
-    return found | {name: (shapes[name], "float32") for name in EXTRAS if name in set(names)}

@@ -19,10 +19,12 @@ from transformers.utils import logging
 
 from pipeline.backbones.base import ModelSize
 from pipeline.errors import CheckpointError
+from pipeline.mllm.chat import TURN_END
 from pipeline.mllm.loaded import TransformersBackbone
 from pipeline.mllm.models import check_family
-from pipeline.mllm.tokenizer import load_tokenizer
+from pipeline.mllm.tokenizer import load_tokenizer, token_id
 
+TOKENIZER_FILES = ("tokenizer.json", "vocab.json", "tokenizer.model")
 INDEX, SINGLE = "model.safetensors.index.json", "model.safetensors"
 MEND = "download the checkpoint again, all safetensors shards"
 _VISION = {"visual", "vision_tower", "vision_model"}
@@ -32,10 +34,10 @@ def check_released(family: type[TransformersBackbone], folder: Path) -> None:
     """CheckpointError unless configuration, tokenizer, every shard and every weight of the class are there."""
     check_family(family, folder)
     state = header_state(folder)
-    load_tokenizer(folder)
+    _check_tokenizer(family, folder)
     with _quiet():
         try:
-            _, info = family.model_class.from_pretrained(
+            loaded: Any = family.model_class.from_pretrained(
                 None,
                 config=AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=False),
                 state_dict=state,
@@ -48,7 +50,21 @@ def check_released(family: type[TransformersBackbone], folder: Path) -> None:
             raise CheckpointError(
                 f"weights do not fit the class ({str(error).splitlines()[0]})", where=str(folder), mend=MEND
             ) from None
-    _check_info(info, folder)
+    _check_info(loaded[1], folder)
+
+
+def _check_tokenizer(family: type[TransformersBackbone], folder: Path) -> None:
+    """Without its files the library makes an empty tokenizer of the family without a word."""
+    if not any((folder / name).is_file() for name in TOKENIZER_FILES):
+        raise CheckpointError(
+            "the tokenizer is missing",
+            where=str(folder),
+            allowed=" or ".join(TOKENIZER_FILES),
+            mend="put the checkpoint's tokenizer.json and tokenizer_config.json beside its weights",
+        )
+    tokenizer = load_tokenizer(folder)
+    for token in (family.chat.visual, TURN_END):
+        token_id(tokenizer, token, str(folder))
 
 
 def _check_info(info: dict[str, Any], folder: Path) -> None:

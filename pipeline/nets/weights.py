@@ -75,9 +75,12 @@ def read_weights(path: Path, *, mend: str) -> dict[str, Tensor]:
     try:
         if path.suffix == ".safetensors":
             return load_file(path)
-        return torch.load(path, map_location="cpu", mmap=True, weights_only=True)
+        state = torch.load(path, map_location="cpu", mmap=True, weights_only=True)
     except Exception as error:  # torch and safetensors raise a dozen types for damaged files; all mean the same here
         raise CheckpointError(f"weights {path} cannot be read ({type(error).__name__}: {error})", mend=mend) from None
+    if not isinstance(state, dict):
+        raise CheckpointError(f"weights {path} hold {type(state).__name__}, not named tensors", mend=mend)
+    return state
 
 
 def read_shapes(path: Path, *, mend: str) -> dict[str, tuple[int, ...]]:

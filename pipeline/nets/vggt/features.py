@@ -115,12 +115,12 @@ def _unit_square(part: Tensor) -> Tensor:
 def _fetch(tensors: dict[str, Tensor]) -> Callable[[], dict[str, NDArray[np.float32]]]:
     """Begin to copy tensors to the host; the returned function waits and gives arrays. On the CPU nothing is copied."""
     done = None
-    if next(iter(tensors.values())).is_cuda:
+    device = next(iter(tensors.values())).device
+    if device.type == "cuda":
         hosts = {name: torch.empty(value.shape, dtype=value.dtype, pin_memory=True) for name, value in tensors.items()}
         for name, value in tensors.items():
             hosts[name].copy_(value, non_blocking=True)
-        done = torch.cuda.Event()
-        done.record()
+        done = torch.cuda.current_stream(device).record_event()
         tensors = hosts
 
     def arrays() -> dict[str, NDArray[np.float32]]:
@@ -136,7 +136,9 @@ def first_view_poses(codes: NDArray[np.float32], size: tuple[int, int]) -> NDArr
     extrinsics, _ = decode_pose(torch.from_numpy(codes).double(), size)
     camera_from_world = np.tile(np.eye(4), (len(codes), 1, 1))
     camera_from_world[:, :3] = extrinsics.numpy()
-    return (camera_from_world[0] @ np.linalg.inv(camera_from_world)).astype(np.float32)
+    poses = (camera_from_world[0] @ np.linalg.inv(camera_from_world)).astype(np.float32)
+    poses[0] = np.eye(4)
+    return poses
 
 
 def load_features(

@@ -11,8 +11,20 @@ import pytest
 from doctor_studies import FAKE_TEACHER, tiny_random_checkpoint
 
 from pipeline.config import StudyConfig
+from pipeline.doctor.environment import Probes
 from pipeline.provenance import digest
 from pipeline.specs import Specs
+
+
+@pytest.fixture(scope="session")
+def probes() -> Probes:
+    """This machine's programs, started and asked once: importing Open3D takes a second."""
+    return Probes()
+
+
+@pytest.fixture(autouse=True)
+def _asked_once(probes: Probes, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("pipeline.doctor.examine.Probes", lambda: probes)
 
 
 @pytest.fixture

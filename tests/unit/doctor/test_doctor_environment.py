@@ -13,9 +13,11 @@ from pipeline.doctor.environment import WATCHED, Probe, Probes, Wanted, examine_
 NOTHING = Wanted(java=False, open3d=False, gpu=False)
 
 
-@pytest.fixture(scope="module")
-def probes() -> Probes:
-    return Probes()
+@pytest.fixture
+def no_open3d(monkeypatch: pytest.MonkeyPatch) -> None:
+    """New probes of the test ask a program that fails instead of importing Open3D."""
+    failing = ["sh", "-c", "echo 'libGL.so.1 of this test is not there'; exit 1"]
+    monkeypatch.setattr("pipeline.doctor.environment.OPEN3D", failing)
 
 
 def rows_by_name(wanted: Wanted, probes: Probes) -> dict[str, environment.EnvironmentRow]:
@@ -52,10 +54,10 @@ def test_other_and_missing_versions(monkeypatch: pytest.MonkeyPatch, probes: Pro
     assert [need.what for need in needs] == [f"zarr: not installed (tested: {environment.constraints()['zarr']})"]
 
 
+@pytest.mark.usefixtures("no_open3d")
 def test_java_and_open3d_are_needed_only_by_studies_that_use_them(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("pipeline.doctor.environment.java_home", lambda: None)
     without = Probes()
-    without.open3d = Probe(["python3", "-c", "raise ImportError('libGL.so.1 of this test is not there')"])
     rows, needs = examine_environment(NOTHING, without)
     assert {row.name for row in rows if row.state == "missing"} == {"java", "open3d"}
     assert needs == ()
@@ -71,6 +73,7 @@ def stub_of_nvidia_smi(folder: Path, script: str) -> None:
     path.chmod(0o755)
 
 
+@pytest.mark.usefixtures("no_open3d")
 def test_devices_are_those_of_the_driver(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PATH", f"{tmp_path}:/usr/bin:/bin")
     stub_of_nvidia_smi(tmp_path, "echo 'NVIDIA Stub, 81559 MiB'; echo 'NVIDIA Stub, 81559 MiB'")
@@ -83,6 +86,7 @@ def test_devices_are_those_of_the_driver(tmp_path: Path, monkeypatch: pytest.Mon
     assert Probes().gpus() == []
 
 
+@pytest.mark.usefixtures("no_open3d")
 def test_a_released_study_without_a_device_is_told_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PATH", f"{tmp_path}:/usr/bin:/bin")
     stub_of_nvidia_smi(tmp_path, "exit 1")

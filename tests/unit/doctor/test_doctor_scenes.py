@@ -11,11 +11,13 @@ import pytest
 from doctor_studies import built_in, write_config
 
 from pipeline import registry
+from pipeline.__main__ import main
 from pipeline.config import StudyConfig
 from pipeline.datasets.base import Dataset, ScenePlan
 from pipeline.doctor.scenes import Examined, examine_dataset
 from pipeline.doctor.selection import select
 from pipeline.index import SceneIndex
+from pipeline.specs import Specs
 
 Prepared = Callable[[StudyConfig], Path]
 pytestmark = pytest.mark.usefixtures("project")
@@ -76,12 +78,15 @@ def test_other_options_make_it_outdated(prepared: Prepared) -> None:
     assert found.row.samples == {}
 
 
-def test_a_damaged_manifest_is_a_need(prepared: Prepared) -> None:
+@pytest.mark.parametrize(
+    ("text", "message"), [("{", "not valid JSON"), ('{"schema": 1}', "no entry"), ('{"schema": 99}', "schema 99")]
+)
+def test_a_damaged_manifest_is_a_need(text: str, message: str, prepared: Prepared) -> None:
     folder = prepared(write_config(built_in()))
-    (folder / "manifest.json").write_text("{")
+    (folder / "manifest.json").write_text(text)
     found = examined(built_in())
     assert found.row.state == "damaged"
-    assert "not valid JSON" in found.needs[0].what
+    assert message in found.needs[0].what
     assert found.row.scenes is not None
 
 
@@ -160,3 +165,14 @@ def test_every_dataset_states_its_licence(kind: str) -> None:
     plan = dataset.planned()
     assert plan is None or (isinstance(plan, ScenePlan) and sum(plan.scenes.values()) > 0)
     assert all(file.source and file.what for file in dataset.source_files())
+
+
+def test_what_the_verb_prepares_is_prepared() -> None:
+    """The rooms are made by the verb `prepare` with the workflow's own specification."""
+    content = built_in(datasets={"tiny_rooms": {"kind": "rooms", "train": 1, "val": 0, "test": 1, "views": 2}})
+    config = write_config(content)
+    Path("spec.json").write_text(Specs(config).prepare("tiny_rooms"))
+    assert main(["prepare", "--spec", "@spec.json", "--out", "results/scenes/tiny_rooms/manifest.json"]) == 0
+    found = examined(content)
+    assert (found.row.state, found.needs) == ("prepared", ())
+    assert found.row.views == {"train": 2, "test": 2}

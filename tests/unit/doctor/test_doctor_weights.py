@@ -67,7 +67,7 @@ def test_what_is_wrong_is_said(copied: Path) -> None:
 def test_missing_and_misshapen_entries_are_counted(copied: Path) -> None:
     first = shards(copied)[0]
     state = load_file(first)
-    gone, *others = sorted(state)
+    gone, *others = sorted(name for name in state if "embed" not in name)  # lm_head is tied to the embeddings
     for name in others:
         state[name] = torch.zeros(3, 5)
     save_file({name: value for name, value in state.items() if name != gone}, first, metadata={"format": "pt"})
@@ -81,7 +81,7 @@ def test_a_checkpoint_of_another_family_or_without_tokenizer(copied: Path) -> No
         member("internvl", copied).check_weights()
     for name in ("tokenizer.json", "tokenizer_config.json"):
         (copied / name).unlink()
-    with pytest.raises(CheckpointError, match="no usable tokenizer"):
+    with pytest.raises(CheckpointError, match="the tokenizer is missing"):
         member("qwen2_5_vl", copied).check_weights()
     (copied / "config.json").unlink()
     with pytest.raises(CheckpointError, match=r"config\.json does not exist"):
@@ -197,3 +197,6 @@ def test_parameters_of_files(tmp_path: Path) -> None:
     assert parameters((a, WeightFile(tmp_path / "no.pt", "", "", 8))) == 15
     assert parameters((a, WeightFile(tmp_path / "no.pt", "", ""))) is None
     assert parameters(()) is None
+    faulty = WeightFile(tmp_path / "a.safetensors", "", "", 4000)
+    assert (parameters((faulty,)), parameters((faulty,), faulty=True)) == (13, 1000)
+    assert parameters((a,), faulty=True) is None

@@ -22,7 +22,7 @@ from pathlib import Path
 from pipeline.features.store import FeatureWriter, StoreSpec
 from pipeline.grid import TokenGrid
 from pipeline.teachers.base import TeacherFeatures
-spec = StoreSpec(dataset="rooms", teacher="oracle", kind="geometry", dim=64, rows=12, cols=16)
+spec = StoreSpec(dataset="rooms", teacher="oracle", kind="geometry", dim=64, rows=12, cols=16, dtype="float32")
 with FeatureWriter(Path(sys.argv[1]), spec) as writer:
     for number in range(int(sys.argv[2])):
         scene = f"scene{number:03d}"
@@ -59,7 +59,7 @@ def test_a_killed_writer_leaves_a_resumable_store(tmp_path: Path) -> None:
         process.wait()
         process.stdout.close()
         assert not (tmp_path / "manifest.json").exists()
-    spec = StoreSpec(dataset="rooms", teacher="oracle", kind="geometry", dim=64, rows=12, cols=16)
+    spec = StoreSpec(dataset="rooms", teacher="oracle", kind="geometry", dim=64, rows=12, cols=16, dtype="float32")
     with FeatureWriter(tmp_path, spec) as writer:
         done = [n for n in range(40) if writer.is_done(f"scene{n:03d}")]
     assert 10 <= len(done) < 40

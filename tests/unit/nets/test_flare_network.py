@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 
 import numpy as np
 import pytest
@@ -104,6 +105,32 @@ def test_cameras() -> None:
     far = cameras[-1].clone()
     far[..., :3] *= 100
     torch.testing.assert_close(camera_numbers(far), numbers)
+
+
+@torch.no_grad()
+def test_harmonics_are_shifted_sines_in_float32() -> None:
+    """At the released size's 42 frequencies a cosine would be another number: float32 cannot hold z + pi/2 for large z."""
+    head = PoseHead(dataclasses.replace(RELEASED, pose_depth=1))
+    code = torch.randn(1, 2, 9, generator=torch.Generator().manual_seed(0))
+    sines, shifted, last = head._waves(code).split([378, 378, 9], dim=-1)
+    assert torch.equal(last, code)
+    for digit, power in ((0, 0), (3, 7), (8, 41)):
+        angle = code[..., digit] * torch.tensor(2.0**power)
+        assert torch.equal(sines[..., digit * 42 + power], angle.sin())
+        assert torch.equal(shifted[..., digit * 42 + power], (angle + math.pi / 2).sin())
+    cosines = (code[..., None] * 2.0 ** torch.arange(42)).cos().flatten(-2)
+    off = (shifted - cosines).abs().unflatten(-1, (9, 42)).amax((0, 1, 2))
+    assert off[:10].max() < 1e-3
+    assert off[30:].min() > 0.1
+
+
+@torch.no_grad()
+def test_the_released_size_fits_together_without_numbers() -> None:
+    """Shapes of a forward pass on the meta device, which allocates and computes nothing."""
+    with torch.device("meta"):
+        network, views = FLARE(RELEASED), torch.zeros(1, 2, 3, 384, 512)
+    shapes = {tap: tuple(value.shape) for tap, value in network(views).items()}
+    assert shapes == {"enc_norm": (1, 2, 768, 1024), "dec_norm_fine": (1, 2, 768, 768), "dec_norm_point": (1, 2, 768, 768)}
 
 
 @torch.no_grad()

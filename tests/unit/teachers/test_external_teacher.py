@@ -61,6 +61,10 @@ def second_level(model, images):
     return model(images)["levels"][1][..., 2:, :]
 
 
+def one_after_the_other(model, images):
+    return model(images)["levels"][0].flatten(1, 2)
+
+
 def hungry(model, images):
     model(images)
     raise torch.OutOfMemoryError("no room")
@@ -150,6 +154,7 @@ def test_tokens_are_the_models_and_row_major(weights_file: str) -> None:
         ({"views": "together"}, 0),
         ({"views": "together_flat"}, 0),
         ({"views_per_pass": 2}, 0),
+        ({"tap": f"{PACKAGE}:one_after_the_other", "output": [], "views": "together"}, 0),
     ],
     ids=lambda value: str(value)[:40],
 )

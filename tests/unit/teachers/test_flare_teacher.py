@@ -14,8 +14,10 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from pipeline.errors import CheckpointError, ConfigError, DataError
-from pipeline.nets.flare.config import TINY
+from pipeline.nets.flare.config import RELEASED, TINY
+from pipeline.nets.flare.model import FLARE
 from pipeline.nets.flare.weights import check_checkpoint, load_checkpoint, untrained
+from pipeline.provenance import file_digest
 from pipeline.registry import create
 from pipeline.teachers.base import Teacher
 
@@ -189,6 +191,21 @@ def test_another_models_weights_are_refused_by_the_released_size(entries: dict[s
     torch.save({"model": entries}, path)
     with pytest.raises(CheckpointError, match="missing"):
         flare(checkpoint=str(path)).check_weights()
+
+
+def test_a_file_of_the_released_names_and_shapes_is_accepted(tmp_path: Path) -> None:
+    """A fake for this test: all entries are one stored zero, seen through strides of zero, so that the file is small."""
+    with torch.device("meta"):
+        shapes = {name: value.shape for name, value in FLARE(RELEASED).entries().items()}
+    path, zero = tmp_path / "geometry_pose.pth", torch.zeros(1)
+    torch.save({"model": {name: zero.expand(shape) for name, shape in shapes.items()}}, path)
+    assert path.stat().st_size < 2**20
+    teacher = flare(checkpoint=str(path), tap="enc_norm")
+    teacher.check_weights()
+    assert teacher.load(None, "cpu") == file_digest(path)
+    torch.save({"model": {name: zero.expand(shape) for name, shape in list(shapes.items())[:-1]}}, path)
+    with pytest.raises(CheckpointError, match="1 of 1860 missing"):
+        teacher.check_weights()
 
 
 @pytest.mark.parametrize("suffix", [".pth", ".safetensors"])

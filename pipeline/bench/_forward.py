@@ -1,0 +1,136 @@
+"""VGGT's aggregator against a straightforward implementation of it, at a width that a CPU can run.
+
+The straightforward one does what a first reading of the paper suggests and what its public code does: every layer's output is
+kept, and every block computes the tables of its rotary code anew, for queries and for keys, from the largest position of that
+input (a number that the host must wait for on a GPU). Weights, attention kernel and results are the same; each runs in a
+process of its own: ``python -m pipeline.bench._forward TASK``.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from dataclasses import replace
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from pipeline.bench._measure import Row, median_s, peak_mb, reset_peak
+from pipeline.bench._memory import child
+from pipeline.nets.vggt.aggregator import Aggregator
+from pipeline.nets.vggt.config import RELEASED_1B, VGGTConfig
+from pipeline.nets.vggt.layers import Attention, Block
+from pipeline.nets.weights import initialise
+
+HEAD_DIM = 64
+
+
+def tiny_config(width: int, depth: int) -> VGGTConfig:
+    """The released network's form with fewer channels: heads of 64, ``depth`` blocks of each kind."""
+    heads = width // HEAD_DIM
+    last = depth - 1
+    return replace(
+        RELEASED_1B,
+        width=width,
+        heads=heads,
+        encoder_heads=heads,
+        depth=depth,
+        encoder_depth=depth,
+        dpt_layers=(last // 4, last // 2, 3 * last // 4, last),
+    )
+
+
+def measure(task: dict[str, Any]) -> list[Row]:
+    """``task``: width, depth, views, rows, cols, repeats."""
+    ours = child("pipeline.bench._forward", task | {"which": "ours"})
+    plain = child("pipeline.bench._forward", task | {"which": "straightforward"})
+    worst = max(abs(a - b) for a, b in zip(ours["sample"], plain["sample"], strict=True))
+    what = f"VGGT {task['width']} wide, {task['depth']} + {task['depth']} blocks, {task['views']} views"
+    note = f"results differ by at most {worst:.0e}" if worst else "the same result"
+    return [
+        Row(f"{what}: time", ours["time_s"], plain["time_s"], "straightforward", "s", "faster", note=note),
+        Row(f"{what}: memory", ours["peak_mb"], plain["peak_mb"], "straightforward", "MB", "smaller", note="above the weights"),
+    ]
+
+
+class Straightforward:
+    """The baseline: the aggregator's modules, run in the plain way."""
+
+    def __init__(self, aggregator: Aggregator):
+        self.aggregator, self.config = aggregator, aggregator.config
+
+    def __call__(self, images: Tensor) -> list[Tensor]:
+        """Images (1,V,3,H,W) -> every layer (1,V,lead+P,2C)."""
+        aggregator, config, views = self.aggregator, self.config, images.shape[1]
+        patches = aggregator.patch_tokens(images)
+        rows, cols = images.shape[-2] // config.patch, images.shape[-1] // config.patch
+        x = torch.cat([aggregator._special_tokens(1, views), patches], dim=1)
+        within = self._positions(rows, cols).expand(views, -1, -1)
+        across = within.flatten(0, 1)[None]
+        outputs = []
+        for frame_block, global_block in zip(aggregator.frame_blocks, aggregator.global_blocks, strict=True):
+            x = frame = self._block(frame_block, x, within)
+            x = self._block(global_block, x.flatten(0, 1)[None], across).unflatten(1, (views, -1))[0]
+            outputs.append(torch.cat([frame, x], dim=-1)[None])
+        return outputs
+
+    def _positions(self, rows: int, cols: int) -> Tensor:
+        """Row and column (1, lead+P, 2) of every token, 0 for special ones."""
+        places = torch.cartesian_prod(torch.arange(1, rows + 1), torch.arange(1, cols + 1))
+        return torch.cat([torch.zeros(self.config.lead, 2, dtype=places.dtype), places])[None]
+
+    def _block(self, block: Any, x: Tensor, positions: Tensor) -> Tensor:
+        assert isinstance(block, Block)
+        x = x + block.ls1(self._attention(block.attn, block.norm1(x), positions))
+        return x + block.ls2(block.mlp(block.norm2(x)))
+
+    def _attention(self, attention: Attention, x: Tensor, positions: Tensor) -> Tensor:
+        query, key, value = attention.qkv(x).unflatten(-1, (3, attention.heads, -1)).permute(2, 0, 3, 1, 4)
+        query = self._rotated(attention.q_norm(query), positions)
+        key = self._rotated(attention.k_norm(key), positions)
+        return attention.proj(F.scaled_dot_product_attention(query, key, value).transpose(1, 2).flatten(2))
+
+    def _rotated(self, x: Tensor, positions: Tensor) -> Tensor:
+        """Rows turn the first half of a head's channels, columns the second; tables for 0 to the largest position."""
+        half = x.shape[-1] // 2
+        frequency = 1.0 / (self.config.rope_base ** (torch.arange(0, half, 2).float() / half))
+        angles = torch.arange(int(positions.max()) + 1).float()[:, None] * frequency
+        angles = torch.cat([angles, angles], dim=-1)
+        parts = []
+        for axis, part in enumerate(x.split(half, dim=-1)):
+            cos = F.embedding(positions[..., axis], angles.cos())[:, None]
+            sin = F.embedding(positions[..., axis], angles.sin())[:, None]
+            first, second = part.chunk(2, dim=-1)
+            parts.append(part * cos + torch.cat([-second, first], dim=-1) * sin)
+        return torch.cat(parts, dim=-1)
+
+
+@torch.inference_mode()
+def _measure(task: dict[str, Any]) -> dict[str, Any]:
+    config = tiny_config(task["width"], task["depth"])
+    aggregator = Aggregator(config).eval()
+    initialise(aggregator, 0)
+    generator = torch.Generator().manual_seed(1)
+    size = (task["rows"] * config.patch, task["cols"] * config.patch)
+    images = torch.rand(1, task["views"], 3, *size, generator=generator)
+    plain = Straightforward(aggregator)
+
+    def run() -> Tensor:
+        if task["which"] == "ours":
+            return aggregator(images, keep=(-1,))[config.depth - 1]
+        return plain(images)[-1]
+
+    small = images[:, :1, :, : 2 * config.patch, : 2 * config.patch]
+    aggregator(small), plain(small)  # libraries are loaded and threads started before anything is counted
+    before = reset_peak()
+    result = run()
+    peak = peak_mb() - before
+    sample = result[0, :, :: max(1, result.shape[2] // 7), :: max(1, result.shape[3] // 5)].flatten().tolist()
+    del result
+    return {"time_s": median_s(run, task["repeats"]), "peak_mb": peak, "sample": sample}
+
+
+if __name__ == "__main__":
+    print(json.dumps(_measure(json.loads(sys.argv[1]))))

@@ -1,0 +1,135 @@
+"""Are stored features what their teacher says? Encodes random scenes again and compares; reads all bytes on request."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from pipeline import registry
+from pipeline.errors import CheckpointError, StoreError
+from pipeline.features.arrays import SceneArrays
+from pipeline.features.layout import EXTRAS, array_types
+from pipeline.features.manifest import ShardManifest, read_store_manifest
+from pipeline.features.numbers import cosine_error
+from pipeline.features.resample import resample_features
+from pipeline.features.spec import rebuild
+from pipeline.features.store import FeatureReader
+from pipeline.index import SceneIndex
+from pipeline.provenance import read_manifest, seed_for
+from pipeline.teachers.base import Teacher, TeacherFeatures
+
+SLACK = 2e-6
+"""1 - cosine allowed beside the stored format's: rounding of float32 sums in another order."""
+
+EXTRAS_SLACK = 1e-4
+"""Largest difference of depth, pose and confidence allowed, as a share of the largest value."""
+
+
+@dataclass(frozen=True, slots=True)
+class Comparison:
+    """A scene encoded again: largest and mean 1 - cosine of its tokens, the limit, and the largest difference of extras."""
+
+    scene_id: str
+    largest: float
+    mean: float
+    limit: float
+    extras: float
+
+    @property
+    def good(self) -> bool:
+        return self.largest <= self.limit and self.extras <= EXTRAS_SLACK
+
+
+class ShardVerifier:
+    """Verifies one shard that holds data (a derived teacher's view holds none: ``of`` gives None)."""
+
+    def __init__(self, manifest: Path, content: ShardManifest):
+        self.manifest, self.spec, self.entries = manifest, content.spec, content.scenes
+        self.reader = FeatureReader([manifest])
+        self._arrays = SceneArrays(manifest.parent / "features.zarr")
+
+    @classmethod
+    def of(cls, manifest: Path) -> ShardVerifier | None:
+        """None for a view whose sources are unchanged. StoreError for changed sources and for an unreadable manifest."""
+        content = read_store_manifest(manifest)
+        if isinstance(content, ShardManifest):
+            return cls(manifest, content)
+        content.checked_sources(manifest)
+        return None
+
+    def checksums(self) -> Iterator[tuple[str, int | StoreError]]:
+        """Read all bytes of every scene: (scene, their number, or the error that says what is damaged)."""
+        for scene_id in self.reader.scene_ids:
+            try:
+                yield scene_id, self.reader.verify(scene_id)
+            except StoreError as error:
+                yield scene_id, error
+
+    def chosen(self, count: int, seed: int) -> list[str]:
+        """``count`` random scenes (all when there are fewer); the same for the same seed."""
+        order = np.random.default_rng(seed_for("verify", seed)).permutation(len(self.reader.scene_ids))
+        return sorted(self.reader.scene_ids[i] for i in order[:count])
+
+    def teacher(self, index: SceneIndex, weights: Path | None, device: str) -> Teacher:
+        """The teacher of the spec with its weights. StoreError or CheckpointError when they are not what the shard is of."""
+        spec = self.spec
+        if index.dataset != spec.dataset or index.digest != spec.frames:
+            raise StoreError(
+                f"the features are of dataset {spec.dataset!r}, index {spec.frames or 'not stated'}",
+                where=str(self.manifest),
+                allowed=f"{index.path} is of {index.dataset!r}, index {index.digest}",
+                mend=f"give --scenes of that dataset, or {rebuild(self.manifest)}",
+            )
+        if not spec.member:
+            raise StoreError(
+                "the manifest does not say how its teacher is built", where=str(self.manifest), mend=rebuild(self.manifest)
+            )
+        teacher: Teacher = registry.create("teachers", spec.member)
+        if teacher.trained_here and weights is None:
+            mend = f"pass --weights results/teachers/{teacher.name}/manifest.json"
+            raise CheckpointError(f"teacher {teacher.name!r} is trained here and needs its weights", mend=mend)
+        if weights is not None:
+            read_manifest(weights, made_by=f"snakemake --cores all {weights}")
+        found = teacher.load(weights.parent if weights else None, device)
+        if found != spec.weights:
+            raise StoreError(
+                f"the weights of teacher {teacher.name!r} are {found or '(none)'}, the features were made with {spec.weights}",
+                where=str(self.manifest),
+                mend=f"give the weights they were made with, or {rebuild(self.manifest)}",
+            )
+        return teacher
+
+    def same_as_zarr(self, scene_id: str) -> None:
+        """StoreError unless zarr-python reads the same numbers as the store's own reader."""
+        entry = self.entries[scene_id]
+        for name, (shape, dtype) in array_types(self.spec, entry.views).items():
+            count = len(entry.frame_ids)
+            ours = self._arrays.open(name, scene_id, (count, *shape), dtype).views(slice(0, count))
+            if not np.array_equal(ours, self._arrays.read_with_zarr(name, scene_id)):
+                raise StoreError(f"zarr-python reads other numbers from {name} of scene {scene_id!r}", where=str(self.manifest))
+
+    def compare(self, scene_id: str, index: SceneIndex, teacher: Teacher, tolerance: float | None) -> Comparison:
+        """Encode a scene again and compare; ``tolerance`` replaces the limit of the stored format."""
+        record = index.records[scene_id]
+        stored = self.reader.read(scene_id, record.frame_ids)
+        again = teacher.encode(index.load(scene_id))
+        if self.spec.native is not None:
+            again = resample_features(again, self.spec.grid)
+        errors = np.concatenate([cosine_error(a, b) for a, b in zip(again.tokens, stored.tokens, strict=True)])
+        limit = self.reader.cosine_error(scene_id) + SLACK if tolerance is None else tolerance
+        return Comparison(scene_id, float(errors.max()), float(errors.mean()), limit, _extras_difference(again, stored))
+
+
+def _extras_difference(again: TeacherFeatures, stored: TeacherFeatures) -> float:
+    """Largest difference of confidence, depth and pose as a share of the largest value; infinite when one is missing."""
+    largest = 0.0
+    for name in EXTRAS:
+        a, b = getattr(again, name), getattr(stored, name)
+        if (a is None) != (b is None):
+            return float("inf")
+        if a is not None:
+            largest = max(largest, float(np.abs(a - b).max() / max(float(np.abs(a).max()), 1e-30)))
+    return largest

@@ -1,0 +1,147 @@
+"""Look at and check cached teacher features. No rule: for people, at any time, on any store.
+
+    python -m pipeline features inspect results/features/*/*/shard*/manifest.json
+    python -m pipeline features verify results/features/rooms/vggt/shard0/manifest.json \\
+        --scenes results/scenes/rooms/manifest.json --weights results/teachers/vggt/manifest.json -k 3
+    python -m pipeline features verify results/features/*/*/shard*/manifest.json --all
+    python -m pipeline features picture results/features/rooms/*/shard*/manifest.json \\
+        --scenes results/scenes/rooms/manifest.json --out features.png
+"""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from pipeline.inspection.verification import ShardVerifier
+
+HELP = "look at cached teacher features: inspect (a table), verify (checksums, encode again), picture (principal components)"
+
+
+def configure(parser: argparse.ArgumentParser) -> None:
+    commands = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
+    _inspect_options(commands.add_parser("inspect", help="table of what is stored: sizes and statistics of a sample of views"))
+    verify = commands.add_parser("verify", help="encode random scenes again and compare; --all reads every byte")
+    verify.add_argument("--scenes", type=Path, metavar="MANIFEST", help="results/scenes/D/manifest.json (needed for -k)")
+    verify.add_argument("--weights", type=Path, metavar="MANIFEST", help="manifest of a teacher trained here")
+    verify.add_argument("-k", type=int, metavar="N", help="scenes per shard to encode again (default: 3 with --scenes)")
+    verify.add_argument("--all", action="store_true", help="read all bytes of all scenes and compare their checksums")
+    verify.add_argument("--seed", type=int, default=0, metavar="N", help="which scenes (default 0)")
+    verify.add_argument(
+        "--tolerance",
+        type=float,
+        metavar="X",
+        help="1 - cosine allowed per token (default: the stored format's own error; more for another device or precision)",
+    )
+    verify.add_argument("--gpus", type=int, default=argparse.SUPPRESS, metavar="N", help="GPUs (default 0: CPU)")
+    picture = commands.add_parser("picture", help="PNG of each teacher's features over a scene's views, in comparable colours")
+    picture.add_argument("--scenes", type=Path, required=True, metavar="MANIFEST", help="results/scenes/D/manifest.json")
+    picture.add_argument("--scene", metavar="ID", help="scene (default: the first that all stores have)")
+    picture.add_argument("--views", type=int, default=6, metavar="N", help="views to show (default 6)")
+    picture.add_argument("--out", type=Path, required=True, metavar="PNG", help="picture to write")
+    for command in (verify, picture):
+        command.add_argument("manifests", type=Path, nargs="+", metavar="MANIFEST", help="feature manifests")
+
+
+def _inspect_options(inspect: argparse.ArgumentParser) -> None:
+    inspect.add_argument(
+        "manifests", type=Path, nargs="+", metavar="MANIFEST", help="feature manifests, any datasets and teachers"
+    )
+    inspect.add_argument("--views", type=int, default=32, metavar="N", help="views per store to read (default 32)")
+    inspect.add_argument("--json", type=Path, metavar="FILE", help="write the figures there too")
+
+
+def run(args: argparse.Namespace) -> None:
+    {"inspect": _inspect, "verify": _verify, "picture": _picture}[args.command](args)
+
+
+def _inspect(args: argparse.Namespace) -> None:
+    import json
+
+    from pipeline.inspection.statistics import by_store, store_statistics, text_table, to_json
+    from pipeline.provenance import write_atomic
+
+    stores = [store_statistics(paths, views=_positive("--views", args.views)) for paths in by_store(args.manifests).values()]
+    print("\n".join(text_table(stores)))
+    if args.json:
+        write_atomic(args.json, json.dumps(to_json(stores), indent=1) + "\n")
+
+
+def _verify(args: argparse.Namespace) -> None:
+    from pipeline.errors import ConfigError, StoreError
+    from pipeline.inspection.verification import ShardVerifier
+
+    count = _positive("-k", 3 if args.k is None else args.k)
+    if args.scenes is None and not args.all:
+        raise ConfigError("nothing to verify", mend="give --scenes to encode scenes again, or --all to read all bytes")
+    bad: list[str] = []
+    for manifest in args.manifests:
+        shard = ShardVerifier.of(manifest)
+        if shard is None:
+            print(f"{manifest}: derived from other features, which are unchanged; no bytes of its own")
+            continue
+        if args.all:
+            bad += _read_all(shard)
+        if args.scenes is not None:
+            bad += _encode_again(args, shard, count)
+    if bad:
+        raise StoreError(
+            f"{len(bad)} faults in stored features, first {bad[0]}",
+            allowed="right checksums; the difference of the stored format (another device or precision: see --tolerance)",
+            mend="remove the scenes (rm -r FOLDER/features.zarr/*/SCENE) and extract again: snakemake --cores all -f MANIFEST",
+        )
+
+
+def _read_all(shard: ShardVerifier) -> list[str]:
+    """Damaged scenes."""
+    total, bad = 0, []
+    for scene_id, found in shard.checksums():
+        if isinstance(found, int):
+            total += found
+        else:
+            print(f"{shard.manifest}: {found.what}")
+            bad.append(f"{scene_id} in {shard.manifest}")
+    scenes = len(shard.entries)
+    print(f"{shard.manifest}: {scenes - len(bad)} of {scenes} scenes, {total:,} bytes, have the right checksums")
+    return bad
+
+
+def _encode_again(args: argparse.Namespace, shard: ShardVerifier, count: int) -> list[str]:
+    """Scenes whose features differ."""
+    from pipeline.device import device
+    from pipeline.index import SceneIndex
+
+    index, bad = SceneIndex(args.scenes), []
+    with device(args.gpus) as where:
+        teacher = shard.teacher(index, args.weights, where)
+        for scene_id in shard.chosen(count, args.seed):
+            shard.same_as_zarr(scene_id)
+            found = shard.compare(scene_id, index, teacher, args.tolerance)
+            print(
+                f"{shard.manifest}: {scene_id}: 1 - cosine at most {found.largest:.2e}, mean {found.mean:.2e} "
+                f"(allowed {found.limit:.1e}), confidence, depth and pose differ by {found.extras:.1e}: "
+                f"{'same' if found.good else 'DIFFERENT'}"
+            )
+            if not found.good:
+                bad.append(f"{scene_id} in {shard.manifest}")
+    return bad
+
+
+def _picture(args: argparse.Namespace) -> None:
+    from pipeline.index import SceneIndex
+    from pipeline.inspection.picture import picture
+    from pipeline.provenance import write_atomic
+
+    scene, image = picture(args.manifests, SceneIndex(args.scenes), args.scene, _positive("--views", args.views))
+    write_atomic(args.out, image)
+    print(f"{args.out}: scene {scene}")
+
+
+def _positive(option: str, value: int) -> int:
+    from pipeline.errors import ConfigError
+
+    if value < 1:
+        raise ConfigError(f"{option} {value}", allowed="1 or more")
+    return value

@@ -1,0 +1,295 @@
+"""The extraction engine: order, bound, overlap, errors, and what it does when memory runs out."""
+
+from __future__ import annotations
+
+import errno
+import threading
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from box_rooms import make_scene, write_dataset
+
+from pipeline.__main__ import main
+from pipeline.device import claim
+from pipeline.errors import EnvironmentFaultError, FrameError, StoreError
+from pipeline.features.engine import Flight, extract_shard
+from pipeline.features.store import FeatureReader, FeatureWriter, StoreSpec
+from pipeline.grid import TokenGrid
+from pipeline.index import SceneIndex
+from pipeline.options import Options
+from pipeline.scene import Scene
+from pipeline.teachers.base import Teacher, TeacherFeatures
+
+SIZE, SCENES, TIMEOUT_S = (24, 32), 6, 20.0
+
+
+class MeanColourTeacher(Teacher):
+    """For these tests: one token per view, its mean colour. ``room`` is how many views fit into its pretended memory."""
+
+    def __init__(self, *, room: int = 99, set_dependent: bool = False, error: Callable[[], Exception] | None = None):
+        super().__init__("mean_colour", Options())
+        self.room, self.set_dependent = room, set_dependent
+        self.error = error or (lambda: torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB"))
+        self.passes: list[int] = []
+
+    @property
+    def dim(self) -> int:
+        return 3
+
+    def grid(self, height_px: int, width_px: int) -> TokenGrid:
+        return TokenGrid(1, 1)
+
+    def memory_advice(self) -> str:
+        return "teachers.mean_colour: precision: bfloat16"
+
+    def encode(self, scene: Scene) -> TeacherFeatures:
+        self.passes.append(len(scene.rgb))
+        if len(scene.rgb) > self.room:
+            raise self.error()
+        tokens = scene.rgb.mean((1, 2), dtype=np.float32)[:, None, None]
+        return TeacherFeatures(tokens, TokenGrid(1, 1), np.full(tokens.shape[:3], 0.5, np.float32))
+
+
+@pytest.fixture
+def index(tmp_path: Path) -> SceneIndex:
+    return write_dataset(tmp_path / "scenes", [make_scene(f"box{i}", views=5, size=SIZE) for i in range(SCENES)])
+
+
+def writer_of(tmp_path: Path) -> FeatureWriter:
+    return FeatureWriter(tmp_path / "shard0", StoreSpec("boxes", "mean_colour", "test", 3, 1, 1, dtype="float32"))
+
+
+def run(index: SceneIndex, teacher: Teacher, tmp_path: Path, flight: Flight | None = None) -> FeatureReader:
+    with writer_of(tmp_path) as writer:
+        extract_shard(index, list(index), teacher, writer, flight)
+        writer.finish()
+    return FeatureReader([tmp_path / "shard0" / "manifest.json"])
+
+
+def check(index: SceneIndex, reader: FeatureReader) -> None:
+    for record in index:
+        expected = MeanColourTeacher().encode(index.load(record.scene_id))
+        found = reader.read(record.scene_id, record.frame_ids)
+        np.testing.assert_array_equal(found.tokens, expected.tokens)
+        np.testing.assert_array_equal(found.confidence, expected.confidence)
+
+
+@pytest.mark.parametrize("flight", [Flight(1, 1), Flight(1, 3), Flight(4, 6), Flight(3, 2)])
+def test_any_flight_gives_the_same_store(index: SceneIndex, tmp_path: Path, flight: Flight) -> None:
+    check(index, run(index, MeanColourTeacher(), tmp_path, flight))
+
+
+def test_order_is_kept_and_the_number_in_flight_bounded(index: SceneIndex, tmp_path: Path, monkeypatch) -> None:
+    """Scenes are decoded by several threads, the first ones slowest; they are encoded and written in order all the same."""
+    lock, loaded, most, encoded, written = threading.Lock(), [0], [0], [], []
+    load = index.load
+
+    def counting_load(scene_id: str) -> Scene:
+        with lock:
+            loaded[0] += 1
+            most[0] = max(most[0], loaded[0] - len(written))
+        threading.Event().wait(0.05 if scene_id == "box0" else 0.0)
+        return load(scene_id)
+
+    class Watched(MeanColourTeacher):
+        def prepare(self, scene: Scene) -> Scene:
+            return scene
+
+        def start(self, prepared: Scene) -> Callable[[], TeacherFeatures]:
+            encoded.append(prepared.scene_id)
+            return super().start(prepared)
+
+    monkeypatch.setattr(index, "load", counting_load)
+    with writer_of(tmp_path) as writer:
+        write = writer.write
+        monkeypatch.setattr(writer, "write", lambda scene, *rest: (write(scene, *rest), written.append(scene)))
+        extract_shard(index, list(index), Watched(), writer, Flight(readers=3, scenes=4))
+    assert encoded == written == [f"box{i}" for i in range(SCENES)]
+    assert 1 < most[0] <= 4
+
+
+def test_reading_encoding_and_writing_overlap(index: SceneIndex, tmp_path: Path, monkeypatch) -> None:
+    """Each stage waits for another one to be at work on another scene: one after the other would never end."""
+    read_second, encoding_second = threading.Event(), threading.Event()
+    load = index.load
+
+    def watched_load(scene_id: str) -> Scene:
+        if scene_id == "box1":
+            read_second.set()
+        return load(scene_id)
+
+    class Waiting(MeanColourTeacher):
+        def encode(self, scene: Scene) -> TeacherFeatures:
+            if scene.scene_id == "box0":
+                assert read_second.wait(TIMEOUT_S), "the second scene is not read while the first is encoded"
+            if scene.scene_id == "box1":
+                encoding_second.set()
+            return super().encode(scene)
+
+    monkeypatch.setattr(index, "load", watched_load)
+    with writer_of(tmp_path) as writer:
+        write = writer.write
+
+        def watched_write(scene_id: str, *rest: Any) -> None:
+            if scene_id == "box0":
+                assert encoding_second.wait(TIMEOUT_S), "the second scene is not encoded while the first is written"
+            write(scene_id, *rest)
+
+        monkeypatch.setattr(writer, "write", watched_write)
+        assert extract_shard(index, list(index), Waiting(), writer) == SCENES
+
+
+def test_features_are_fetched_by_the_writer(index: SceneIndex, tmp_path: Path) -> None:
+    """What ``start`` returns waits for a device; it must not hold up the next scene's start."""
+    fetched: list[str] = []
+
+    class Launching(MeanColourTeacher):
+        def start(self, prepared: Scene) -> Callable[[], TeacherFeatures]:
+            features = self.encode(prepared)
+            return lambda: (fetched.append(threading.current_thread().name), features)[1]
+
+    check(index, run(index, Launching(), tmp_path))
+    assert len(fetched) == SCENES
+    assert all(name.startswith("write") for name in fetched)
+
+
+@pytest.mark.parametrize("flight", [Flight(1, 3), Flight(4, 6)])
+def test_an_unreadable_frame_keeps_all_scenes_before_it(index: SceneIndex, tmp_path: Path, flight: Flight) -> None:
+    frame = index.root / "box3" / f"{index.records['box3'].frame_ids[2]}.jpg"
+    frame.write_bytes(frame.read_bytes()[:200])
+    with writer_of(tmp_path) as writer:
+        with pytest.raises(FrameError, match=str(frame)):
+            extract_shard(index, list(index), MeanColourTeacher(), writer, flight)
+        assert [writer.is_done(f"box{i}") for i in range(SCENES)] == [True, True, True, False, False, False]
+    teacher = MeanColourTeacher()
+    frame.unlink()
+    with writer_of(tmp_path) as writer, pytest.raises(FrameError, match="missing"):
+        extract_shard(index, list(index), teacher, writer, flight)
+    assert teacher.passes == []
+
+
+def test_features_that_are_not_finite_stop_with_a_message(index: SceneIndex, tmp_path: Path) -> None:
+    class Broken(MeanColourTeacher):
+        def encode(self, scene: Scene) -> TeacherFeatures:
+            found = super().encode(scene)
+            if scene.scene_id == "box2":
+                found.tokens[1] = np.nan
+            return found
+
+    with writer_of(tmp_path) as writer:
+        with pytest.raises(StoreError, match="not finite"):
+            extract_shard(index, list(index), Broken(), writer, Flight(2, 4))
+        assert [writer.is_done(f"box{i}") for i in range(3)] == [True, True, False]
+
+
+def test_an_error_of_writing_stops_the_run(index: SceneIndex, tmp_path: Path, monkeypatch) -> None:
+    teacher = MeanColourTeacher()
+    with writer_of(tmp_path) as writer:
+        write = writer.write
+
+        def failing(scene_id: str, *rest: Any) -> None:
+            if scene_id == "box1":
+                raise OSError(errno.ENOSPC, "No space left on device")
+            write(scene_id, *rest)
+
+        monkeypatch.setattr(writer, "write", failing)
+        with pytest.raises(OSError, match="No space left"):
+            extract_shard(index, list(index), teacher, writer, Flight(1, 2))
+        assert writer.is_done("box0")
+        assert not writer.is_done("box1")
+    assert len(teacher.passes) < SCENES
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        lambda: torch.OutOfMemoryError("CUDA out of memory."),
+        lambda: MemoryError("Unable to allocate 9 GiB"),
+        lambda: RuntimeError("[enforce fail at alloc_cpu.cpp] DefaultCPUAllocator: can't allocate memory"),
+    ],
+)
+def test_a_teacher_of_single_views_falls_back_to_fewer_per_pass(index: SceneIndex, tmp_path: Path, capsys, error) -> None:
+    """Pretended shortage of memory: more than two views do not fit."""
+    teacher = MeanColourTeacher(room=2, error=error)
+    check(index, run(index, teacher, tmp_path, Flight(2, 4)))
+    said = capsys.readouterr().err
+    assert said.count("memory ran out") == 2  # 5 -> 3 -> 2, and never again for the other scenes
+    assert "2 at once (the features are the same)" in said
+    assert teacher.passes[:3] == [5, 3, 2]
+    assert sum(teacher.passes[2:]) == 5 * SCENES
+
+
+def test_a_teacher_of_sets_of_views_never_does(index: SceneIndex, tmp_path: Path) -> None:
+    teacher = MeanColourTeacher(room=2, set_dependent=True)
+    with writer_of(tmp_path) as writer, pytest.raises(EnvironmentFaultError) as found:
+        extract_shard(index, list(index), teacher, writer)
+    message = str(found.value)
+    assert "depend on which views are encoded together" in message
+    assert "CUDA out of memory" in message
+    assert "teachers.mean_colour: precision: bfloat16" in message
+    assert "datasets.boxes" in message
+    assert teacher.passes == [5]
+
+
+def test_a_single_view_that_does_not_fit_is_an_error(index: SceneIndex, tmp_path: Path) -> None:
+    teacher = MeanColourTeacher(room=0)
+    with writer_of(tmp_path) as writer, pytest.raises(EnvironmentFaultError, match="a single view does not fit"):
+        extract_shard(index, list(index), teacher, writer)
+    assert teacher.passes == [5, 3, 2, 1]
+
+
+def test_other_errors_are_not_taken_for_a_shortage(index: SceneIndex, tmp_path: Path) -> None:
+    teacher = MeanColourTeacher(room=0, error=lambda: RuntimeError("mat1 and mat2 shapes cannot be multiplied"))
+    with writer_of(tmp_path) as writer, pytest.raises(RuntimeError, match="mat1"):
+        extract_shard(index, list(index), teacher, writer)
+    assert teacher.passes == [5]
+
+
+def test_readers_follow_the_threads() -> None:
+    assert Flight.of_threads(1) == Flight(1, 3)
+    assert Flight.of_threads(8) == Flight(7, 9)
+    assert Flight.of_threads(64).readers == 8
+
+
+def test_progress_says_rate_and_time_left(index: SceneIndex, tmp_path: Path, capsys, monkeypatch) -> None:
+    monkeypatch.setattr("pipeline.progress.LINE_EVERY_S", 0.0)
+    run(index, MeanColourTeacher(), tmp_path)
+    lines = capsys.readouterr().err.splitlines()
+    assert any("extract boxes/mean_colour: 3/6 scenes" in line and "scenes/s" in line and " left" in line for line in lines)
+    run(index, MeanColourTeacher(), tmp_path)
+    assert "6 of 6 scenes are stored already" in capsys.readouterr().err
+
+
+def test_every_process_takes_a_gpu_of_its_own(tmp_path: Path, capsys) -> None:
+    """Locks on pretended names: the first free one is taken, and with none free the first is shared aloud."""
+    first, one = claim(["GPU-a", "GPU-b"], tmp_path)
+    second, two = claim(["GPU-a", "GPU-b"], tmp_path)
+    assert (first, second) == (0, 1)
+    assert claim(["GPU-a", "GPU-b"], tmp_path) == (0, None)
+    assert "all 2 visible GPUs are in use" in capsys.readouterr().err
+    assert one is not None
+    one.close()
+    again, three = claim(["GPU-a", "GPU-b"], tmp_path)
+    assert again == 0
+    for lock in (two, three):
+        assert lock is not None
+        lock.close()
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="this machine has a GPU")
+def test_a_gpu_that_is_not_there_and_wrong_numbers_are_told(index: SceneIndex, tmp_path: Path, capsys, monkeypatch) -> None:
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "3")
+    teacher = '{"name": "geometry", "kind": "geometry", "options": {}}'
+    spec = f'{{"dataset": "boxes", "teacher": {teacher}, "shard": 0, "shards": 1, "splits": ["train"], '
+    spec += '"store": {"dtype": "bfloat16"}}'
+    base = ["extract", "--spec", spec, "--scenes", str(index.path), "--out", str(tmp_path / "f" / "manifest.json")]
+    assert main([*base, "--gpus", "1"]) == 2
+    message = capsys.readouterr().err
+    assert "CUDA_VISIBLE_DEVICES='3'" in message
+    assert "--gpus 0" in message
+    assert main([*base, "--readers", "0"]) == 2
+    assert "--readers 0" in capsys.readouterr().err

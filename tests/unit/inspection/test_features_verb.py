@@ -1,0 +1,140 @@
+"""The verb ``features`` on stores of real teachers of a small dataset."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from box_rooms import make_scene, write_dataset
+from PIL import Image
+
+from pipeline.__main__ import main
+from pipeline.features.spec import StoreSpec
+from pipeline.features.store import FeatureWriter
+from pipeline.grid import TokenGrid
+from pipeline.index import SceneIndex
+from pipeline.teachers.base import TeacherFeatures
+
+GEOMETRY = {"name": "geometry", "kind": "geometry", "options": {"grid_rows": 6, "grid_cols": 8}}
+RANDOM = {"name": "random", "kind": "random", "options": {}}
+SHUFFLED = {"name": "shuffled", "kind": "shuffled", "options": {"of": "geometry", "seed": 1}}
+
+
+@pytest.fixture(scope="module")
+def dataset(tmp_path_factory: pytest.TempPathFactory) -> SceneIndex:
+    scenes = [make_scene(f"box{i}", views=3, size=(48, 64)) for i in range(4)]
+    return write_dataset(tmp_path_factory.mktemp("boxes") / "scenes", scenes)
+
+
+def extract(index: SceneIndex, out: Path, teacher: dict[str, Any], *more: str, **store: Any) -> Path:
+    spec = {"dataset": "boxes", "teacher": teacher, "shard": 0, "shards": 1, "splits": ["train"], "code": "x"}
+    spec["store"] = {"dtype": "bfloat16", "grid": "native"} | store
+    arguments = ["extract", "--spec", json.dumps(spec), "--scenes", str(index.path), "--out", str(out), *more]
+    assert main(arguments) == 0
+    return out
+
+
+@pytest.fixture(scope="module")
+def stores(dataset: SceneIndex, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    folder = tmp_path_factory.mktemp("features")
+    made = {"geometry": extract(dataset, folder / "geometry" / "manifest.json", GEOMETRY)}
+    made["random"] = extract(dataset, folder / "random" / "manifest.json", RANDOM, dtype="int8")
+    small = {"rows": 3, "cols": 4, "window": [0.0, 0.0, 1.0, 1.0]}
+    made["small"] = extract(dataset, folder / "small" / "manifest.json", GEOMETRY, grid=small)
+    source = str(made["geometry"])
+    made["shuffled"] = extract(dataset, folder / "shuffled" / "manifest.json", SHUFFLED, "--source", source)
+    return made
+
+
+def test_inspect_is_a_table(stores: dict[str, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    names = ("geometry", "random", "shuffled")
+    assert main(["features", "inspect", *(str(stores[n]) for n in names), "--json", str(tmp_path / "figures.json")]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0].split()[1:8:2] == ["dataset", "teacher", "part", "shards"]
+    assert [line.split("|")[2].strip() for line in lines[2:5]] == list(names)
+    geometry, random, shuffled = json.loads((tmp_path / "figures.json").read_text())
+    assert (geometry["scenes"], geometry["views"], geometry["grid"], geometry["dtype"]) == (4, 12, "6 x 8", "bfloat16")
+    assert geometry["extras"] == ["confidence"]
+    assert geometry["bytes_per_scene"] * 4 == sum(
+        f.stat().st_size for f in stores["geometry"].parent.glob("features.zarr/*/*/*") if f.is_file()
+    )
+    assert 0 < random["error"] < 1e-3
+    assert shuffled["bytes_per_scene"] == 0
+    assert geometry["parts"][0]["neighbour_cosine"] > geometry["parts"][0]["distant_cosine"]
+
+
+def test_statistics_are_those_of_the_tokens(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    tokens = np.random.default_rng(0).normal(size=(2, 2, 3, 8)).astype(np.float32)
+    tokens[..., :2] = 3.0
+    spec = StoreSpec("d", "t", "t", 8, 2, 3, dtype="float32", parts=(("flat", 2), ("moving", 6)))
+    with FeatureWriter(tmp_path, spec) as writer:
+        writer.write("a", ("f0", "f1"), TeacherFeatures(tokens, TokenGrid(2, 3)))
+        writer.finish()
+    assert main(["features", "inspect", str(tmp_path / "manifest.json"), "--json", str(tmp_path / "f.json")]) == 0
+    flat, moving = json.loads((tmp_path / "f.json").read_text())[0]["parts"]
+    assert (flat["part"], flat["width"], flat["dead_channels"], moving["dead_channels"]) == ("flat", 2, 1.0, 0.0)
+    assert flat["mean_norm"] == pytest.approx(18**0.5)
+    units = tokens[..., 2:] / np.linalg.norm(tokens[..., 2:], axis=-1, keepdims=True)
+    assert moving["mean_norm"] == pytest.approx(float(np.linalg.norm(tokens[..., 2:], axis=-1).mean()), rel=1e-5)
+    assert moving["distant_cosine"] == pytest.approx(float((units[0] * units[1]).sum(-1).mean()), rel=1e-4)
+    beside = np.mean([(view[:, 1:] * view[:, :-1]).sum(-1).mean() for view in units])
+    above = np.mean([(view[1:] * view[:-1]).sum(-1).mean() for view in units])
+    assert moving["neighbour_cosine"] == pytest.approx(float((beside + above) / 2), rel=1e-4)
+    assert "100.0%" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("name", ["geometry", "random", "small"])
+def test_verify_encodes_again(dataset: SceneIndex, stores: dict[str, Path], name: str, capsys) -> None:
+    assert main(["features", "verify", str(stores[name]), "--scenes", str(dataset.path), "-k", "2", "--all"]) == 0
+    said = capsys.readouterr().out
+    assert "4 of 4 scenes" in said
+    assert said.count(": same") == 2
+
+
+def test_verify_of_a_derived_teacher_and_without_anything_to_do(stores: dict[str, Path], capsys) -> None:
+    assert main(["features", "verify", str(stores["shuffled"]), "--all"]) == 0
+    assert "derived from other features, which are unchanged" in capsys.readouterr().out
+    assert main(["features", "verify", str(stores["geometry"])]) == 2
+    assert "nothing to verify" in capsys.readouterr().err
+
+
+def test_verify_finds_features_that_are_not_the_teachers(dataset: SceneIndex, tmp_path: Path, capsys) -> None:
+    """One cell of one view is another cell's: right checksums, wrong features."""
+    out = extract(dataset, tmp_path / "manifest.json", GEOMETRY)
+    from pipeline.features.store import FeatureReader
+
+    frames = dataset.records["box2"].frame_ids
+    found = FeatureReader([out]).read("box2", frames)
+    found.tokens[1, 3, 3] = found.tokens[1, 5, 7]
+    with FeatureWriter(tmp_path, FeatureReader([out]).spec) as writer:
+        writer._done.pop("box2")
+        writer.write("box2", frames, found)
+        writer.finish()
+    assert main(["features", "verify", str(out), "--scenes", str(dataset.path), "-k", "4", "--all"]) == 2
+    said = capsys.readouterr()
+    assert said.out.count("DIFFERENT") == 1
+    assert "first box2 in" in said.err
+
+
+def test_verify_refuses_another_dataset(tmp_path: Path, stores: dict[str, Path], capsys) -> None:
+    other = write_dataset(tmp_path / "scenes", [make_scene("box0", views=2, size=(48, 64))])
+    assert main(["features", "verify", str(stores["geometry"]), "--scenes", str(other.path)]) == 2
+    assert "index" in capsys.readouterr().err
+
+
+def test_picture_has_a_row_per_teacher(dataset: SceneIndex, stores: dict[str, Path], tmp_path: Path, capsys) -> None:
+    out, again = tmp_path / "picture.png", tmp_path / "again.png"
+    names = [str(stores[name]) for name in ("geometry", "random")]
+    for path in (out, again):
+        arguments = [*names, "--scenes", str(dataset.path), "--scene", "box1", "--views", "2", "--out", str(path)]
+        assert main(["features", "picture", *arguments]) == 0
+    assert "box1" in capsys.readouterr().out
+    assert out.read_bytes() == again.read_bytes()
+    with Image.open(out) as image:
+        assert image.format == "PNG"
+        assert image.size[1] > image.size[0]  # four rows of two views
+    assert main(["features", "picture", *names, "--scenes", str(dataset.path), "--scene", "box9", "--out", str(out)]) == 2
+    assert "did you mean" in capsys.readouterr().err

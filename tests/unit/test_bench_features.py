@@ -1,0 +1,161 @@
+"""``bench features`` at a tiny size: its ratios come from its own measurements. No test here asserts a time."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from pipeline.__main__ import main
+from pipeline.bench import _engine, features
+from pipeline.bench._data import SPECIAL, Shape, features_of, reference_tokens
+from pipeline.bench._forward import Straightforward, tiny_config
+from pipeline.bench._measure import Row, drop_cache, median_s, peak_mb, reset_peak
+from pipeline.nets.vggt.aggregator import Aggregator
+from pipeline.nets.vggt.config import RELEASED_1B, ROOMS
+from pipeline.nets.vggt.flops import forward_flops
+from pipeline.nets.weights import initialise
+
+TINY = ["--shape", "3x4x5x64", "--student", "2", "--scenes", "2", "--repeats", "2", "--memory-scenes", "2x4"]
+TINY += ["--net", "64x1x2", "--extract", "2x2"]
+
+
+@pytest.fixture(scope="module")
+def measured(tmp_path_factory: pytest.TempPathFactory) -> tuple[dict, str]:
+    """Figures and printed table of one tiny run."""
+    folder = tmp_path_factory.mktemp("bench")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(_engine, "COLOUR", (48, 64))
+        patch.setattr(_engine, "DEPTH", (32, 48))
+        printed: list[str] = []
+        patch.setattr("builtins.print", lambda *words, **_: printed.append(" ".join(map(str, words))))
+        assert main(["bench", "features", "--folder", str(folder / "work"), "--out", str(folder / "out.json"), *TINY]) == 0
+    assert list((folder / "work").iterdir()) == [], "temporary files were left behind"
+    return json.loads((folder / "out.json").read_text()), "\n".join(printed)
+
+
+def test_every_ratio_is_that_of_its_two_measurements(measured: tuple[dict, str]) -> None:
+    rows = measured[0]["rows"]
+    assert len(rows) > 15
+    for row in rows:
+        assert row["ours"] > 0, row["name"]
+        assert row["other"] > 0, row["name"]
+        ratio = row["other"] / row["ours"] if row["kind"] == "faster" else row["ours"] / row["other"]
+        assert row["ratio"] == pytest.approx(ratio), row["name"]
+        if row["target"] is not None:
+            assert row["met"] == (ratio >= row["target"] if row["kind"] == "faster" else ratio <= row["target"])
+
+
+def test_what_the_issue_asks_for_is_measured(measured: tuple[dict, str]) -> None:
+    targets = {(row["name"], row["other_name"]): row["target"] for row in measured[0]["rows"] if row["target"] is not None}
+    reference, raw = "savez_compressed float32", "numpy.memmap, raw bytes"
+    for dtype in ("bfloat16", "int8"):
+        assert targets[(f"native grid, {dtype}: bytes of a scene", reference)] == 1 / 2
+        assert targets[(f"2 x 2 grid, {dtype}: bytes of a scene", reference)] == 1 / 10
+    for grid in ("native grid, bfloat16", "2 x 2 grid, bfloat16", "native grid, int8"):
+        assert targets[(f"{grid}: write a scene", reference)] == 25
+        assert targets[(f"{grid}: read a scene", reference)] == 15
+        assert targets[(f"{grid}: read one view", reference)] == 100
+    assert targets[("native grid, bfloat16: write a scene", raw)] == 0.5
+    assert targets[("native grid, bfloat16: read, bytes as stored", raw)] == 0.6
+    assert {"write peak of 4 scenes", "read peak of 4 scenes"} <= {name for name, _ in targets}
+    names = [row["name"] for row in measured[0]["rows"]]
+    assert sum(name.startswith("VGGT 64 wide") for name in names) == 2
+    assert "extract on the CPU" in names
+    assert measured[0]["tflop"]["total"] == pytest.approx(
+        forward_flops(RELEASED_1B, 32, 28, 37, predictions=True)["total"] / 1e12
+    )
+    assert measured[0]["machine"]["cores"] >= 1
+
+
+def test_bytes_are_those_on_disk(measured: tuple[dict, str]) -> None:
+    """bfloat16 takes two bytes a number; what comes on top is the file's index and description."""
+    rows = {(row["name"], row["other_name"]): row for row in measured[0]["rows"]}
+    plain = rows[("native grid, bfloat16: bytes of a scene", "float32, uncompressed")]
+    assert plain["other"] == 4 * 3 * (SPECIAL + 4 * 5) * 64
+    assert 2 * 3 * 4 * 5 * 64 <= plain["ours"] < 2 * 3 * 4 * 5 * 64 + 2000
+    pooled = rows[("2 x 2 grid, bfloat16: bytes of a scene", "float32, uncompressed")]
+    assert 2 * 3 * 2 * 2 * 64 <= pooled["ours"] < 2 * 3 * 2 * 2 * 64 + 2000
+
+
+def test_the_table_is_readable_and_complete(measured: tuple[dict, str]) -> None:
+    rows, printed = measured[0]["rows"], measured[1]
+    lines = [line for line in printed.splitlines() if line.startswith("|")]
+    assert len(lines) == len(rows) + 2
+    assert len({len(line) for line in lines}) == 1
+    for row, line in zip(rows, lines[2:], strict=True):
+        assert row["name"] in line
+        assert ("met" in line or "MISSED" in line) == (row["target"] is not None)
+    assert "global blocks" in printed
+
+
+def test_rows_judge_both_ways() -> None:
+    fast = Row("read", 2.0, 10.0, "x", "s", "faster", 6)
+    assert (fast.ratio, fast.met) == (5.0, False)
+    small = Row("bytes", 2.0, 10.0, "x", "bytes", "smaller", 0.5)
+    assert (small.ratio, small.met) == (0.2, True)
+    assert Row("plain", 1.0, 1.0, "x", "s", "faster").met is None
+    table = features.lines_of([fast, small])
+    assert ">= 6 MISSED" in table[2]
+    assert "<= 0.5 met" in table[3]
+
+
+@torch.inference_mode()
+def test_the_straightforward_network_gives_the_same_numbers() -> None:
+    config = tiny_config(64, 3)
+    aggregator = Aggregator(config).eval()
+    initialise(aggregator, 0)
+    images = torch.rand(1, 3, 3, 2 * config.patch, 3 * config.patch)
+    plain, ours = Straightforward(aggregator)(images), aggregator(images, keep=range(3))
+    assert len(plain) == 3
+    for layer, value in enumerate(plain):
+        torch.testing.assert_close(value, ours[layer], atol=1e-4, rtol=1e-4)
+
+
+def test_full_size_runs_end_to_end_on_the_cpu_with_a_small_network(tmp_path: Path) -> None:
+    """The part for a GPU, run on this machine's CPU with the network of size rooms."""
+    found = _engine.full_size(
+        tmp_path, ROOMS, "cpu", scenes=2, views=2, threads=1, colour=(48, 64), matrix=64, predictions=True
+    )
+    assert found["grid"] == [6, 8]
+    assert found["tflop"] == pytest.approx(forward_flops(ROOMS, 2, 6, 8, predictions=True)["total"] / 1e12)
+    assert found["tflop_per_s"] == pytest.approx(found["tflop"] / found["forward_s"])
+    assert found["share_of_peak"] == pytest.approx(found["tflop_per_s"] / found["matrix_tflop_per_s"])
+    assert found["end_to_end_scenes_per_s"] == pytest.approx(2 / found["end_to_end_s"])
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_data_has_the_shape_and_scale_of_a_teachers() -> None:
+    shape = Shape(2, 3, 4, 512, 2)
+    tokens = reference_tokens(shape)
+    assert tokens.shape == (2, SPECIAL + 12, 512)
+    assert tokens.dtype == np.float32
+    scales = tokens.std((0, 1))
+    assert np.quantile(scales, 0.99) > 5 * np.median(scales), "a few channels are much larger than most"
+    np.testing.assert_array_equal(features_of(shape, tokens).tokens[1, 2, 3], tokens[1, -1])
+
+
+def test_measuring_tools(tmp_path: Path) -> None:
+    calls: list[int] = []
+    assert median_s(lambda: calls.append(1), 3) >= 0
+    assert len(calls) == 3
+    (tmp_path / "x").write_bytes(b"1" * 5000)
+    assert drop_cache([tmp_path / "x"])
+    assert (tmp_path / "x").read_bytes() == b"1" * 5000
+    before = reset_peak()
+    block = np.ones(8_000_000)
+    assert peak_mb() - before > 50
+    del block
+
+
+def test_mistakes_are_told(tmp_path: Path, capsys, monkeypatch) -> None:
+    with pytest.raises(SystemExit) as found:
+        main(["bench", "features", "--shape", "32x28x37"])
+    assert found.value.code == 2
+    assert "not 4 numbers joined by x" in capsys.readouterr().err
+    monkeypatch.setattr("shutil.disk_usage", lambda _: type("Usage", (), {"free": 10**6}))
+    assert main(["bench", "features", "--folder", str(tmp_path)]) == 2
+    assert "GB of disk" in capsys.readouterr().err

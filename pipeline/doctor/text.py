@@ -150,10 +150,8 @@ def _environment(name: str, state: str, detail: str) -> list[str]:
 
 
 def _verdict(report: Report) -> Iterable[str]:
-    other = "" if report.config == ("config.yaml",) else f" --configfile {' '.join(report.config)}"
-    start = f"snakemake --cores all{other}"
     if not report.missing:
-        return ["READY", f"  everything the study needs is there: {start}"]
+        return ["READY", "  everything the study needs is there" + _start(report.config)]
     lines = [f"MISSING ({len(report.missing)})"]
     for number, need in enumerate(report.missing, start=1):
         place = f" [{need.where}]" if need.where else ""
@@ -162,6 +160,13 @@ def _verdict(report: Report) -> Iterable[str]:
             text, WIDTH, initial_indent="  ", subsequent_indent="     ", break_on_hyphens=False, break_long_words=False
         )
     return lines
+
+
+def _start(files: tuple[str, ...]) -> str:
+    """The command that starts it; Snakemake always lays other files over config.yaml."""
+    if files[:1] != ("config.yaml",):
+        return ""
+    return ": snakemake --cores all" + (f" --configfile {' '.join(files)}" if files[1:] else "")
 
 
 def bytes_text(count: int) -> str:

@@ -91,7 +91,7 @@ class ArrayWriter:
 
     def append(self, view: NDArray[Any]) -> None:
         """Write the next view's numbers (...)."""
-        self._write(memoryview(np.ascontiguousarray(view).reshape(-1).view(np.uint8)))
+        self._write(np.ascontiguousarray(view).reshape(-1).view(np.uint8).data)
         self._written += 1
 
     def _write(self, data: memoryview) -> None:

@@ -27,13 +27,18 @@ STATED_ERROR = {"float32": 0.0, "bfloat16": 8e-6, "int8": INT8_LIMIT}
 """Per dtype the largest 1 - cosine between a token before and after storing."""
 
 
-def to_bfloat16_bits(values: NDArray[np.float32]) -> NDArray[np.uint16]:
-    """float32 -> bfloat16 bit patterns, rounded to nearest, ties to even; NaN stays NaN, too large values become infinite."""
+def to_bfloat16_bits(values: NDArray[np.float32], out: NDArray[np.uint16] | None = None) -> NDArray[np.uint16]:
+    """float32 -> bfloat16 bit patterns, rounded to nearest, ties to even; NaN stays NaN, too large values become infinite.
+
+    Into ``out`` when given: new memory for every view costs as much as the conversion.
+    """
     import torch
 
     # torch does in one vectorised pass what takes numpy eight: 1 instead of 9 ms per view of VGGT.
+    result = np.empty(values.shape, dtype=np.uint16) if out is None else out
     source = torch.from_numpy(np.ascontiguousarray(values, dtype=np.float32))
-    return source.to(torch.bfloat16).view(torch.uint16).numpy()
+    torch.from_numpy(result).view(torch.bfloat16).copy_(source)
+    return result
 
 
 def from_bfloat16_bits(bits: NDArray[np.uint16], out: NDArray[np.float32] | None = None) -> NDArray[np.float32]:
@@ -46,14 +51,18 @@ def from_bfloat16_bits(bits: NDArray[np.uint16], out: NDArray[np.float32] | None
 def quantise(values: NDArray[np.float32]) -> tuple[NDArray[np.int8], NDArray[np.float32]]:
     """One view's tokens (G,K,D) as int8 and its scales (D,): value = number * scale; a channel of zeros has scale 0."""
     flat = values.reshape(-1, values.shape[-1])
-    scales = (np.abs(flat).max(0) / np.float32(127)).astype(np.float32)
+    scales = (np.maximum(flat.max(0), -flat.min(0)) / np.float32(127)).astype(np.float32)
     steps = np.divide(np.float32(1), scales, out=np.zeros_like(scales), where=scales > np.finfo(np.float32).tiny)
-    return np.rint(flat * steps).clip(-127, 127).astype(np.int8).reshape(values.shape), scales
+    scaled = flat * steps
+    return np.rint(scaled, out=scaled).astype(np.int8).reshape(values.shape), scales
 
 
-def encode(values: NDArray[np.float32], dtype: str) -> NDArray[Any]:
-    """float32 values as a store of ``dtype`` "bfloat16" or "float32" holds them; int8 has scales: see ``quantise``."""
-    return to_bfloat16_bits(values) if dtype == "bfloat16" else np.ascontiguousarray(values, dtype="<f4")
+def encode(values: NDArray[np.float32], dtype: str, out: NDArray[Any] | None = None) -> NDArray[Any]:
+    """float32 values as a store of ``dtype`` "bfloat16" (into ``out`` when given) or "float32" holds them.
+
+    int8 has scales: see ``quantise``.
+    """
+    return to_bfloat16_bits(values, out) if dtype == "bfloat16" else np.ascontiguousarray(values, dtype="<f4")
 
 
 def decode(
@@ -72,10 +81,12 @@ def decode(
 
 
 def finite(stored: NDArray[Any]) -> bool:
-    """Whether stored tokens hold neither NaN nor infinities (bfloat16 bits, float32; int8 always)."""
-    if stored.dtype == np.uint16:
-        return bool((stored & np.uint16(0x7FFF)).max(initial=0) < 0x7F80)
-    return stored.dtype == np.int8 or bool(np.isfinite(stored).all())
+    """Whether stored tokens hold neither NaN nor infinities (bfloat16 bits, float32; int8 always). Needs no memory."""
+    if not stored.size or stored.dtype == np.int8:
+        return True
+    if stored.dtype == np.uint16:  # all exponent bits set: the largest numbers of either sign bit
+        return bool(stored.view(np.int16).max() < 0x7F80 and stored.max() < 0xFF80)
+    return bool(np.isfinite(stored.max()) and np.isfinite(stored.min()))
 
 
 def stored_type(dtype: str) -> str:
@@ -84,12 +95,13 @@ def stored_type(dtype: str) -> str:
 
 
 def cosine_error(before: NDArray[np.float32], after: NDArray[np.float32]) -> NDArray[np.float64]:
-    """1 - cosine (N,) between tokens (...,D) before and after; 0 where both are zero, 0.5 where one is.
+    """1 - cosine (N,) between tokens (...,D) before and after; 0 where both are zero, 1 where one is.
 
-    Computed as half the squared distance of the unit vectors, which is exact for small angles.
+    From |b - a|^2 = (|b| - |a|)^2 + 2 |a| |b| (1 - cos), which keeps its digits for small angles.
     """
     a, b = before.reshape(-1, before.shape[-1]), after.reshape(-1, after.shape[-1])
-    norms = [np.sqrt(np.einsum("nd,nd->n", x, x, dtype=np.float64)) for x in (a, b)]
-    units = [x / np.maximum(n, 1e-30)[:, None] for x, n in zip((a, b), norms, strict=True)]
-    distance = units[0] - units[1]
-    return np.asarray(np.einsum("nd,nd->n", distance, distance) / 2)
+    moved = b - a
+    length_a, length_b, distance = (np.sqrt(np.einsum("nd,nd->n", x, x).astype(np.float64)) for x in (a, b, moved))
+    product = 2 * length_a * length_b
+    error = np.maximum(distance**2 - (length_b - length_a) ** 2, 0.0)
+    return np.where(product > 0, error / np.where(product > 0, product, 1.0), np.where(length_a == length_b, 0.0, 1.0))

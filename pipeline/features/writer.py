@@ -40,6 +40,7 @@ class FeatureWriter:
         self._journal = Journal(folder / "journal.jsonl")
         self._lock = WriterLock(folder / "writer.lock")
         self._done: dict[str, SceneEntry] = {}
+        self._view: NDArray[Any] | None = None
         with disk_faults(folder, 0):
             self._lock.acquire()
         try:
@@ -148,12 +149,18 @@ class FeatureWriter:
             if moved > numbers.INT8_LIMIT:
                 raise too_coarse(where, moved, numbers.INT8_LIMIT)
         else:
-            values = numbers.encode(tokens, spec.dtype)
+            values = numbers.encode(tokens, spec.dtype, self._bits())
             if not numbers.finite(values):
                 raise not_finite(where)
         for part, _ in spec.parts:
             found[token_array(spec, part)] = np.ascontiguousarray(values[..., spec.columns(part)])
         return found, moved
+
+    def _bits(self) -> NDArray[Any] | None:
+        """Memory for one view's bfloat16 bits, used for all views; None for other formats."""
+        if self._view is None and self.spec.dtype == "bfloat16":
+            self._view = np.empty((self.spec.rows, self.spec.cols, self.spec.dim), dtype=np.uint16)
+        return self._view
 
     def finish(self, scene_ids: Iterable[str] | None = None, *, shard: tuple[int, int] = (0, 1)) -> dict[str, Any]:
         """Write the manifest over ``scene_ids`` (default: all stored) and return it.

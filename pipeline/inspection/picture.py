@@ -130,7 +130,11 @@ def draw(scene: Scene, rows: Sequence[Row], shown: Sequence[int]) -> Figure:
     for number, row in enumerate(rows, start=1):
         fit = "" if row.fit is None else f"\n$R^2$ {row.fit:.2f}"
         axes[number, 0].set_ylabel(row.label + fit, fontsize=9)
-    figure.suptitle(f"{scene.scene_id}: first three principal components, turned towards x, y, z of the room", fontsize=9.5)
+    figure.suptitle(
+        f"{scene.scene_id}: first three principal components, turned towards x, y, z of the room (where; grey: no depth)\n"
+        "equal colours mean equal features within a row; $R^2$: share of the cells' places that the three colours explain",
+        fontsize=9,
+    )
     return figure
 
 

@@ -189,11 +189,12 @@ def text_table(stores: Sequence[StoreStatistics]) -> list[str]:
             beside = " ".join(store.extras) or "–"
             megabytes = f"{store.bytes_per_scene / 1e6:.3g}"
             body.append([store.dataset, store.teacher, part.part, *sizes, beside, megabytes, *figures, f"{store.error:.1e}"])
-    sampled = ", ".join(f"{store.teacher}: {store.sampled_views}" for store in stores)
+    sampled = ", ".join(f"{store.teacher} {store.sampled_views}" for store in stores)
     return [
         *render_table([*_HEADER, *_FIGURES], body, left=3),
         "",
-        f"Sizes of all scenes; figures of sampled views ({sampled}). norm: mean length of a token; dead: channels whose",
-        f"standard deviation is below {DEAD:g} of the mean one; neighbours, views apart: mean cosine of adjacent cells, and",
-        "of cells at one place of the picture in different views; 1-cos stored: the most that storing turned a token by.",
+        f"Sizes are of all scenes, figures of a sample of views ({sampled}).",
+        f"norm: mean length of a token; dead: channels whose standard deviation is below {DEAD:g} of the mean one;",
+        "neighbours: mean cosine of adjacent cells; views apart: of cells at one place of the picture in different views;",
+        "1-cos stored: the most that storing turned a token by (bfloat16: the bound; int8: measured).",
     ]

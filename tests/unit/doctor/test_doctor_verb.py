@@ -35,6 +35,21 @@ def test_the_built_in_study_needs_nothing(capsys: pytest.CaptureFixture[str]) ->
     assert "random" not in text.replace("randomly", ""), "the study does not select the teacher `random`"
 
 
+def test_the_start_command_is_that_of_the_same_study(capsys: pytest.CaptureFixture[str]) -> None:
+    """Snakemake lays every file over config.yaml, so only a study that starts with it has a command."""
+    write_config(built_in(), Path("config.yaml"))
+    Path("more.yaml").write_text("study: {seeds: [0]}", encoding="utf-8")
+    ends = {}
+    for files in (["config.yaml"], ["config.yaml", "more.yaml"], ["./config.yaml"]):
+        assert main(["doctor", *files]) == 0
+        ends[files[-1]] = capsys.readouterr().out.splitlines()[-1].strip()
+    assert ends == {
+        "config.yaml": "everything the study needs is there: snakemake --cores all",
+        "more.yaml": "everything the study needs is there: snakemake --cores all --configfile config.yaml more.yaml",
+        "./config.yaml": "everything the study needs is there: snakemake --cores all",
+    }
+
+
 def test_a_laboratory_study_lists_everything_that_is_missing(capsys: pytest.CaptureFixture[str]) -> None:
     write_config(lab())
     assert main(["doctor", "study.yaml"]) == 2

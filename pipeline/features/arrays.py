@@ -20,7 +20,7 @@ import struct
 from functools import lru_cache
 from pathlib import Path
 from types import TracebackType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import google_crc32c
 import numpy as np
@@ -28,6 +28,9 @@ from numpy.typing import NDArray
 
 from pipeline.features.checks import damaged
 from pipeline.features.journal import fsync
+
+if TYPE_CHECKING:
+    from zarr.core.buffer import Buffer
 
 _POPULATE_READ = 22  # MADV_POPULATE_READ, Linux 5.14; Python has no name for it.
 _UNSUPPORTED = (22,)  # EINVAL: older kernels, other systems
@@ -37,7 +40,6 @@ _UNSUPPORTED = (22,)  # EINVAL: older kernels, other systems
 def _description(shape: tuple[int, ...], dtype: str) -> bytes:
     """zarr.json of an array (V,...) of one shard with one chunk per view."""
     import zarr
-    from zarr.core.buffer import Buffer
     from zarr.storage import MemoryStore
 
     content: dict[str, Buffer] = {}
@@ -58,7 +60,6 @@ def _description(shape: tuple[int, ...], dtype: str) -> bytes:
 def _group() -> bytes:
     """zarr.json of a group."""
     import zarr
-    from zarr.core.buffer import Buffer
     from zarr.storage import MemoryStore
 
     content: dict[str, Buffer] = {}

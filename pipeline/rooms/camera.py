@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from typing import Protocol
+
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline.rooms.layout import Room
+from pipeline.rooms.layout import Item, Rect
 
 Floats = NDArray[np.float64]
 HEIGHT_M = (1.2, 1.8)
@@ -13,6 +16,19 @@ NEED_M = 0.28
 """Free floor around the person."""
 TILT = (-0.42, 0.15)
 """Lowest and highest sine of the viewing direction: nobody films their own feet."""
+
+
+class Walkable(Protocol):
+    """A room that a camera can walk through; ``bounds`` of its floor, the ``items`` that it looks at."""
+
+    @property
+    def bounds(self) -> Rect: ...
+
+    @property
+    def items(self) -> Sequence[Item]: ...
+
+    def obstacles(self) -> Floats:
+        """Footprints (N,4) x0,y0,x1,y1 that a standing person keeps off."""
 
 
 def intrinsics(rng: np.random.Generator, width_px: int, height_px: int) -> Floats:
@@ -23,10 +39,10 @@ def intrinsics(rng: np.random.Generator, width_px: int, height_px: int) -> Float
     return np.round(matrix, 6)
 
 
-def path(room: Room, rng: np.random.Generator, count: int) -> Floats:
+def path(room: Walkable, rng: np.random.Generator, count: int) -> Floats:
     """``count`` poses world_from_camera (count,4,4), OpenCV axes, all inside the free part of the room."""
     walk = _spline(_waypoints(room, rng, 5), count)
-    rects = _obstacles(room)
+    rects = room.obstacles()
     tight = _clearance(room, rects, walk) < NEED_M
     eyes = np.array([_pushed_free(room, rects, p) if t else p for p, t in zip(walk, tight, strict=True)])
     heights = _spline(rng.uniform(*HEIGHT_M, 5)[:, None], count)
@@ -48,13 +64,7 @@ def _spline(knots: Floats, count: int) -> Floats:
     return curve
 
 
-def _obstacles(room: Room) -> Floats:
-    """Footprints (N,4) that a standing person keeps off."""
-    rects = [i.rect for i in room.items if i.on is None and i.category != "picture"]
-    return np.array(rects + ([room.pillar] if room.pillar else [])).reshape(-1, 4)
-
-
-def _clearance(room: Room, rects: Floats, points: Floats) -> Floats:
+def _clearance(room: Walkable, rects: Floats, points: Floats) -> Floats:
     """Distances (N,) in metres from floor points (N,2) to the nearest of ``rects`` (R,4) or walls (< 0: inside one)."""
     low, high = np.array(room.bounds[:2]), np.array(room.bounds[2:])
     nearest = np.minimum(points - low, high - points).min(1)
@@ -71,7 +81,7 @@ _RINGS = np.concatenate([radius * np.stack([np.cos(_ANGLES), np.sin(_ANGLES)], 1
 """Places to step aside to, nearest first."""
 
 
-def _pushed_free(room: Room, rects: Floats, point: Floats) -> Floats:
+def _pushed_free(room: Walkable, rects: Floats, point: Floats) -> Floats:
     """The nearest of the places around a point that has room around it; the freest one when none has."""
     places = point + _RINGS
     clear = _clearance(room, rects, places)
@@ -79,11 +89,11 @@ def _pushed_free(room: Room, rects: Floats, point: Floats) -> Floats:
     return np.asarray(places[int(free[0]) if len(free) else int(clear.argmax())])
 
 
-def _waypoints(room: Room, rng: np.random.Generator, count: int) -> Floats:
+def _waypoints(room: Walkable, rng: np.random.Generator, count: int) -> Floats:
     """Free spots that lie far apart, in a short order of visiting."""
     x0, y0, x1, y1 = room.bounds
     spots = rng.uniform((x0 + 0.35, y0 + 0.35), (x1 - 0.35, y1 - 0.35), (30, 2))
-    clear = _clearance(room, _obstacles(room), spots)
+    clear = _clearance(room, room.obstacles(), spots)
     spots = spots[np.argsort(-np.minimum(clear, 0.35), kind="stable")][:16]
     chosen = [0]
     while len(chosen) < count:
@@ -97,7 +107,7 @@ def _waypoints(room: Room, rng: np.random.Generator, count: int) -> Floats:
     return np.asarray(spots[order])
 
 
-def _targets(room: Room, rng: np.random.Generator, eyes: Floats) -> Floats:
+def _targets(room: Walkable, rng: np.random.Generator, eyes: Floats) -> Floats:
     """Look-at points that drift over the room: every object once, the far ones of a moment first."""
     centres = np.array([(i.low + i.high) / 2 for i in room.items])
     middle = np.array([(room.bounds[0] + room.bounds[2]) / 2, (room.bounds[1] + room.bounds[3]) / 2])

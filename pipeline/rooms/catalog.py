@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal
 
@@ -65,7 +66,24 @@ CATEGORIES: dict[str, Category] = {
 }
 """Every category a room may hold."""
 
+
+@dataclass(frozen=True, slots=True)
+class Words:
+    """The nouns and colour names that the language of a data set knows: what it may ask for and say is absent."""
+
+    categories: Mapping[str, Category]
+    colours: tuple[str, ...]
+
+
+ROOM_WORDS = Words(CATEGORIES, tuple(COLOURS))
+"""Words of the built-in rooms."""
+
 NUMBERS = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten", "eleven", "twelve")
+
+
+def number_word(count: int) -> str:
+    """``three``; digits above twelve."""
+    return NUMBERS[count] if count < len(NUMBERS) else str(count)
 
 
 def coloured(colour: str, category: str) -> str:

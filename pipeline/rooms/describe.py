@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from pipeline.rooms.balance import Balancer
-from pipeline.rooms.catalog import CATEGORIES, COLOURS, article, coloured, coloured_plural, with_article
+from pipeline.rooms.catalog import CATEGORIES, article, coloured, coloured_plural, with_article
 from pipeline.rooms.facts import RoomFacts, Thing
 from pipeline.rooms.relations import Ids, Relation, relations
 
@@ -178,11 +178,11 @@ def _pools(room: RoomFacts, balancer: Balancer) -> dict[str, list[Query]]:
     """Queries about the room that nobody would dispute, by eval type: all that mean something, some that mean nothing."""
     pools: dict[str, list[Query]] = {kind: [] for kind in MULTI_SHARES}
     found = relations(room)
-    absent = [c for c in CATEGORIES if not room.counts[c]]
+    absent = [c for c in room.words.categories if not room.counts[c]]
     categories = [*sorted(room.counts), *(absent[int(i)] for i in balancer.rng.permutation(len(absent))[:4])]
     for category in categories:
         present = {t.colour for t in room.of(category)}
-        missing = [c for c in COLOURS if c not in present]
+        missing = [c for c in room.words.colours if c not in present]
         colours = (None, *sorted(present), balancer.one(missing))
         usable = [r for r in found if r.category in (None, category)]
         if not present:

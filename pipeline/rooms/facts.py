@@ -6,12 +6,12 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline.rooms.catalog import coloured
+from pipeline.rooms.catalog import ROOM_WORDS, Words, coloured
 from pipeline.rooms.scene import SEEN_SHARE, BuiltRoom
 
 Floats = NDArray[np.float64]
@@ -19,7 +19,8 @@ Floats = NDArray[np.float64]
 
 @dataclass(frozen=True)
 class Thing:
-    """One object: corners ``low``/``high`` (3,) m, the object it stands ``on``, the direction of its ``front``."""
+    """One object: corners ``low``/``high`` (3,) m, the object it stands ``on``, the direction of its ``front``, and from
+    what it ``hangs`` (None: it stands)."""
 
     object_id: int
     category: str
@@ -28,6 +29,7 @@ class Thing:
     high: tuple[float, ...]
     on: int | None
     front: tuple[float, float] | None
+    hangs: Literal["wall", "ceiling"] | None = None
 
     @cached_property
     def centre(self) -> Floats:
@@ -39,8 +41,8 @@ class Thing:
 
     @property
     def hung(self) -> bool:
-        """Whether it hangs on a wall."""
-        return self.category == "picture"
+        """Whether it hangs on a wall or from the ceiling."""
+        return self.hangs is not None
 
     @property
     def named(self) -> str:
@@ -65,7 +67,11 @@ class Landmark:
 
 @dataclass(frozen=True)
 class RoomFacts:
-    """``bounds`` x0,y0,x1,y1; ``pillar`` the cut-off corner or None; ``visible`` per frame {object id: share of pixels}."""
+    """``bounds`` x0,y0,x1,y1; ``pillar`` the cut-off corner or None; ``visible`` per frame {object id: share of pixels}.
+
+    ``blocked``: footprints (x0,y0,x1,y1) inside the bounds where nobody can stand and that are no object; ``rectangular``:
+    whether the bounds' corners are the room's corners. ``words``: what the language may ask for.
+    """
 
     scene_id: str
     frame_ids: tuple[str, ...]
@@ -74,6 +80,9 @@ class RoomFacts:
     things: tuple[Thing, ...]
     landmarks: tuple[Landmark, ...]
     visible: tuple[dict[int, float], ...]
+    blocked: tuple[tuple[float, ...], ...] = ()
+    rectangular: bool = True
+    words: Words = ROOM_WORDS
 
     @cached_property
     def seen(self) -> frozenset[int]:
@@ -147,12 +156,16 @@ def facts_of(scene_id: str, built: BuiltRoom) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def facts_from_json(content: dict[str, Any]) -> RoomFacts:
-    """Inverse of ``facts_of``. KeyError/TypeError/ValueError when the content is damaged."""
+def facts_from_json(content: dict[str, Any], words: Words = ROOM_WORDS) -> RoomFacts:
+    """Inverse of ``facts_of``. KeyError/TypeError/ValueError when the content is damaged.
+
+    ``hangs`` of a thing, ``blocked`` and ``rectangular`` may be left out, as the built-in rooms do: there pictures hang.
+    """
     things = tuple(
         Thing(
             t["object_id"], t["category"], t["colour"], tuple(t["low"]), tuple(t["high"]), t["on"],
-            (t["front"][0], t["front"][1]) if t["front"] else None,
+            (t["front"][0], t["front"][1]) if t["front"] else None, 
+            t.get("hangs", "wall" if t["category"] == "picture" else None),
         )
         for t in content["things"]
     )  # fmt: skip
@@ -170,4 +183,7 @@ def facts_from_json(content: dict[str, Any]) -> RoomFacts:
         things=things,
         landmarks=landmarks,
         visible=tuple({int(k): float(v) for k, v in shares.items()} for shares in content["visible"]),
+        blocked=tuple(tuple(rect) for rect in content.get("blocked", ())),
+        rectangular=content.get("rectangular", True),
+        words=words,
     )

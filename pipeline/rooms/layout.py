@@ -63,6 +63,15 @@ class Room:
     floor_colour: tuple[float, float, float]
     items: list[Item] = field(default_factory=list)
 
+    def obstacles(self) -> NDArray[np.float64]:
+        """Footprints (N,4) that a standing person keeps off."""
+        rects = [i.rect for i in self.items if i.on is None and i.category != "picture"]
+        return np.array(rects + ([self.pillar] if self.pillar else [])).reshape(-1, 4)
+
+    def on_floor(self, points: NDArray[np.float64]) -> NDArray[np.bool_]:
+        """Which floor points (N,2) of a camera path may be used: all of them, in a room made here."""
+        return np.ones(len(points), dtype=bool)
+
     def wall_length(self, wall: int) -> float:
         """Length of a wall in metres."""
         return self.bounds[2] - self.bounds[0] if wall % 2 == 0 else self.bounds[3] - self.bounds[1]

@@ -8,7 +8,7 @@ from itertools import combinations
 from typing import Any
 
 from pipeline.rooms.balance import Balancer
-from pipeline.rooms.catalog import CATEGORIES, COLOURS, NUMBERS, coloured, coloured_plural, with_article
+from pipeline.rooms.catalog import CATEGORIES, coloured, coloured_plural, number_word, with_article
 from pipeline.rooms.describe import meant
 from pipeline.rooms.facts import RoomFacts, Thing
 from pipeline.rooms.relations import Relation, floor_distance, relations
@@ -121,17 +121,17 @@ def _near(view: View, balancer: Balancer) -> Candidates:
 
 def _count(view: View, balancer: Balancer) -> Candidates:
     room, candidates = view.room, []
-    for category in CATEGORIES:
+    for category in room.words.categories:
         if room.all_seen(room.of(category)):
             plural = CATEGORIES[category].plural
             text = balancer.one([f"How many {plural} are in the room?", f"How many {plural} are there?"])
             candidates.append(_counted(text, room.of(category)))
-            colour = balancer.one(list(COLOURS))
+            colour = balancer.one(room.words.colours)
             if room.counts[category] > 1:
                 colour = balancer.one(room.of(category)).colour
             text = f"How many {coloured_plural(colour, category)} are there?"
             candidates.append(_counted(text, room.of(category, colour)))
-    for colour in COLOURS if room.all_seen(room.things) else ():
+    for colour in room.words.colours if room.all_seen(room.things) else ():
         things = [t for t in room.things if t.colour == colour and t.category != "plant"]
         if not any(t.colour == colour and t.category == "plant" for t in room.things):
             candidates.append(_counted(f"How many {colour} objects are in the room?", things))
@@ -139,14 +139,14 @@ def _count(view: View, balancer: Balancer) -> Candidates:
 
 
 def _counted(text: str, things: list[Thing]) -> tuple[str, Question]:
-    answer = NUMBERS[len(things)]
+    answer = number_word(len(things))
     return answer, Question(text, (answer,), tuple(things))
 
 
 def _exists(view: View, balancer: Balancer) -> Candidates:
     """Yes and no, each with and without a colour, so that neither the form nor the category gives the answer away."""
     room, candidates = view.room, []
-    for category in CATEGORIES:
+    for category in room.words.categories:
         present = room.of(category)
         if not present or room.all_seen(present):
             text = f"Is there {with_article(category)} in the room?"
@@ -156,7 +156,7 @@ def _exists(view: View, balancer: Balancer) -> Candidates:
             if thing.object_id in room.seen:
                 text = f"Is there {with_article(thing.named)} in the room?"
                 candidates.append(("yes colour", Question(text, ("yes",), (thing,))))
-        missing = [c for c in COLOURS if not room.named_counts[category, c]]
+        missing = [c for c in room.words.colours if not room.named_counts[category, c]]
         if present:
             text = f"Is there {with_article(coloured(balancer.one(missing), category))} in the room?"
             candidates.append(("no colour", Question(text, ("no",))))
@@ -193,7 +193,7 @@ def _choice(view: View, balancer: Balancer) -> Candidates:
         either = f"{room.reference(pair[0])} or {room.reference(pair[1])}"
         for kind in ("door", "window"):
             mark = room.single(kind)
-            if mark is None:
+            if mark is None or "ceiling" in (a.hangs, b.hangs):
                 continue
             first, second = (floor_distance(t, _point(mark.centre)) for t in pair)
             if abs(first - second) > 0.6:
@@ -204,7 +204,7 @@ def _choice(view: View, balancer: Balancer) -> Candidates:
             candidates.append(_chosen(f"Which is taller, {either}?", pair[int(tall[1] > tall[0])], pair))
     for thing in things:
         if room.counts[thing.category] == 1 and thing.category != "plant":
-            other = balancer.one([c for c in COLOURS if c != thing.colour])
+            other = balancer.one([c for c in room.words.colours if c != thing.colour])
             two = (thing.colour, other) if balancer.rng.random() < 0.5 else (other, thing.colour)
             text = f"Is the {thing.category} {two[0]} or {two[1]}?"
             candidates.append((thing.colour, Question(text, (thing.colour,), (thing,))))

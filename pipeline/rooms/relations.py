@@ -149,7 +149,7 @@ def _above(room: RoomFacts) -> Iterator[Relation]:
 
 
 def _at_marks(room: RoomFacts) -> Iterator[Relation]:
-    floor = [t for t in room.things if t.on is None]
+    floor = [t for t in room.things if t.on is None and t.hangs != "ceiling"]
     for kind in ("door", "window"):
         mark = room.single(kind)
         if mark is None:
@@ -161,6 +161,8 @@ def _at_marks(room: RoomFacts) -> Iterator[Relation]:
 
 
 def _corner(room: RoomFacts) -> Iterator[Relation]:
+    if not room.rectangular:
+        return
     x0, y0, x1, y1 = room.bounds
     floor = [t for t in room.things if t.on is None and not t.hung]
     gaps = {t.object_id: max(min(t.low[0] - x0, x1 - t.high[0]), min(t.low[1] - y0, y1 - t.high[1])) for t in floor}
@@ -170,6 +172,8 @@ def _corner(room: RoomFacts) -> Iterator[Relation]:
 
 
 def _middle(room: RoomFacts) -> Iterator[Relation]:
+    if not room.rectangular:
+        return
     x0, y0, x1, y1 = room.bounds
     floor = [t for t in room.things if t.on is None and not t.hung]
     gaps = {t.object_id: min(t.low[0] - x0, x1 - t.high[0], t.low[1] - y0, y1 - t.high[1]) for t in floor}

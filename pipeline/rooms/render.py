@@ -6,6 +6,7 @@ shadows + a little light from the camera), enough to read shapes from shading.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -37,21 +38,20 @@ class Rendering:
     glass: NDArray[np.bool_]
 
 
-class Renderer:
-    """The ray-casting scene of one room."""
+class MeshRenderer:
+    """The ray-casting scene of meshes that belong to ``owners`` (object ids or BACKGROUND) under a lamp at ``light`` (3,).
 
-    def __init__(self, room: Room):
+    The first mesh is the room's shell.
+    """
+
+    def __init__(self, meshes: Sequence[Mesh], owners: Sequence[int], light: Sequence[float]):
         import open3d as o3d
 
-        shell = _shell(room)
-        meshes = [shell, *(item.mesh for item in room.items)]
-        owners = [BACKGROUND, *(item.object_id for item in room.items)]
         whole = merge(meshes)
         self.albedo = whole.albedo.astype(np.float32)
         self.surface = whole.surface
         self.owner = np.repeat(np.array(owners, dtype=np.int32), [len(m.triangles) for m in meshes])
-        x0, y0, x1, y1 = room.bounds
-        self.light = np.array([(x0 + x1) / 2, (y0 + y1) / 2, room.height - 0.15], dtype=np.float32)
+        self.light = np.array(light, dtype=np.float32)
         self._scene = o3d.t.geometry.RaycastingScene(nthreads=1)
         self._scene.add_triangles(_tensor(whole.vertices.astype(np.float32)), _tensor(whole.triangles.astype(np.uint32)))
 
@@ -84,7 +84,7 @@ class Renderer:
         towards = -_dot(normals, direction)
         normals *= np.sign(towards)[..., None]
         facing = (np.abs(towards) / np.sqrt(_dot(direction, direction))).astype(np.float32, copy=False)
-        rgb = self._albedo_at(points, primitive)
+        rgb = self._albedo_at(points, primitive, hit["primitive_uvs"].numpy())
         rgb *= self._light_at(points, normals, facing)[..., None]
         glass = self.surface[primitive] == EMISSIVE
         rgb[glass] = self.albedo[primitive[glass]]
@@ -99,8 +99,8 @@ class Renderer:
         primitive = hit["primitive_ids"].numpy()
         return np.where(primitive < len(self.owner), primitive, 0).astype(np.int64)
 
-    def _albedo_at(self, points: Singles, primitive: NDArray[np.int64]) -> Singles:
-        """Albedo with planks on the floor and a faint grain on wood."""
+    def _albedo_at(self, points: Singles, primitive: NDArray[np.int64], within: Singles) -> Singles:
+        """Albedo with planks on the floor and a faint grain on wood; ``within`` (...,2) is the place in the triangle."""
         albedo: Singles = self.albedo[primitive]
         surface = self.surface[primitive]
         floor, wood = surface == PLANKS, surface == GRAIN
@@ -123,6 +123,16 @@ class Renderer:
         lamp = lambert * np.where(blocked, np.float32(0.35), np.float32(1.0)) / (1 + np.float32(0.02) * squared)
         light: Singles = 0.45 + 0.05 * normals[..., 2] + 0.42 * lamp + 0.20 * facing
         return light
+
+
+class Renderer(MeshRenderer):
+    """The ray-casting scene of one room."""
+
+    def __init__(self, room: Room):
+        x0, y0, x1, y1 = room.bounds
+        light = ((x0 + x1) / 2, (y0 + y1) / 2, room.height - 0.15)
+        owners = [BACKGROUND, *(item.object_id for item in room.items)]
+        super().__init__([_shell(room), *(item.mesh for item in room.items)], owners, light)
 
 
 def _tensor(array: Any) -> o3d.core.Tensor:

@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
+from pipeline.errors import FrameError
 from pipeline.frames import choose_frames
 from pipeline.geometry import voxel_ids
 from pipeline.provenance import seed_for
 from pipeline.rooms import camera, sensor
 from pipeline.rooms.layout import Room, make_room
-from pipeline.rooms.render import BACKGROUND, Renderer, Rendering
+from pipeline.rooms.render import BACKGROUND, MeshRenderer, Renderer, Rendering
 
 Floats = NDArray[np.float64]
 PATH_FRAMES = 36
@@ -24,12 +26,18 @@ SEEN_SHARE = 0.004
 """Share of a view's pixels above which an object counts as seen by it."""
 
 
+class Filmable(camera.Walkable, Protocol):
+    """A room that can be filmed."""
+
+    def on_floor(self, points: Floats) -> NDArray[np.bool_]:
+        """Which floor points (N,2) of a path a camera may stand on."""
+
+
 @dataclass(frozen=True, slots=True)
-class BuiltRoom:
+class Film:
     """``rgb`` uint8 (V,H,W,3), ``depth_mm`` uint16 (V,H,W), ``poses`` (V,4,4), ``matrix`` (3,3); ``frames`` numbers on
     the path; ``visible`` per view {object id: share of pixels}; ``proposals`` (N,6)."""
 
-    room: Room
     frames: tuple[int, ...]
     poses: Floats
     matrix: Floats
@@ -39,30 +47,55 @@ class BuiltRoom:
     proposals: Floats
 
 
+@dataclass(frozen=True, slots=True)
+class BuiltRoom(Film):
+    """A made room with its film."""
+
+    room: Room
+
+
 def build_room(parts: tuple[Any, ...], *, views: int, size: tuple[int, int], objects: tuple[int, int]) -> BuiltRoom:
     """The room of a seed (``parts`` are hashed): every stage draws from its own stream, so one does not shift another."""
-    streams = {name: np.random.default_rng(seed_for("rooms", name, *parts)) for name in ("layout", "camera", "sensor", "boxes")}
+    streams = streams_of(parts)
     room = make_room(streams["layout"], objects)
+    made = film(room, Renderer(room), streams, views=views, size=size, seed=seed_for(*parts))
+    return BuiltRoom(made.frames, made.poses, made.matrix, made.rgb, made.depth_mm, made.visible, made.proposals, room)
+
+
+def streams_of(parts: tuple[Any, ...]) -> dict[str, np.random.Generator]:
+    """One random stream per stage, so that one stage does not shift another."""
+    return {name: np.random.default_rng(seed_for("rooms", name, *parts)) for name in ("layout", "camera", "sensor", "boxes")}
+
+
+def film(
+    room: Filmable,
+    renderer: MeshRenderer,
+    streams: Mapping[str, np.random.Generator],
+    *,
+    views: int,
+    size: tuple[int, int],
+    seed: int,
+    exact_depth: bool = False,
+) -> Film:
+    """Walk through a room, choose the views, render them, and draw a detector's boxes.
+
+    ``exact_depth``: depth without noise and holes. FrameError when no place of the walk is on the floor.
+    """
     matrix = camera.intrinsics(streams["camera"], size[1], size[0])
     walk = camera.path(room, streams["camera"], max(PATH_FRAMES, 2 * views))
-    renderer = Renderer(room)
-    frames = choose_views(renderer, walk, matrix, size, views, seed_for(*parts))
+    places = np.flatnonzero(room.on_floor(walk[:, :2, 3]))
+    if not len(places):
+        raise FrameError("no place of the camera path is on free floor")
+    frames = tuple(int(places[i]) for i in choose_views(renderer, walk[places], matrix, size, views, seed))
     poses = walk[list(frames)]
     rendering = renderer.render(poses, matrix, size)
-    return BuiltRoom(
-        room=room,
-        frames=frames,
-        poses=poses,
-        matrix=matrix,
-        rgb=sensor.colour_images(rendering, streams["sensor"]),
-        depth_mm=sensor.depth_images(rendering, streams["sensor"]),
-        visible=visible_shares(rendering),
-        proposals=detector_boxes(room, streams["boxes"]),
-    )
+    rgb = sensor.colour_images(rendering, streams["sensor"])
+    depth = sensor.exact_depth_images(rendering) if exact_depth else sensor.depth_images(rendering, streams["sensor"])
+    return Film(frames, poses, matrix, rgb, depth, visible_shares(rendering), detector_boxes(room, streams["boxes"]))
 
 
 def choose_views(
-    renderer: Renderer, walk: Floats, matrix: Floats, size: tuple[int, int], views: int, seed: int
+    renderer: MeshRenderer, walk: Floats, matrix: Floats, size: tuple[int, int], views: int, seed: int
 ) -> tuple[int, ...]:
     """Views that see every object, twice if they can, and most of the room (greedy; see frames.py).
 
@@ -104,7 +137,7 @@ def visible_shares(rendering: Rendering) -> list[dict[int, float]]:
     return shares
 
 
-def detector_boxes(room: Room, rng: np.random.Generator) -> Floats:
+def detector_boxes(room: camera.Walkable, rng: np.random.Generator) -> Floats:
     """Boxes (N,6) as a detector would give them: jittered, some missed, a few that are nothing, in no order."""
     boxes = []
     for item in room.items:

@@ -44,6 +44,12 @@ def depth_images(rendering: Rendering, rng: np.random.Generator) -> NDArray[np.u
     return np.where(bad, 0, np.clip(np.rint(noisy * DEPTH_UNIT_PER_M), 1, 65535)).astype(np.uint16)
 
 
+def exact_depth_images(rendering: Rendering) -> NDArray[np.uint16]:
+    """uint16 millimetres (V,H,W) without noise; 0 where a ray hits nothing or light comes through glass."""
+    z = np.where(rendering.glass, 0, rendering.depth_m)
+    return np.clip(np.rint(z * DEPTH_UNIT_PER_M), 0, 65535).astype(np.uint16)
+
+
 def _edges(z: NDArray[np.float32]) -> NDArray[np.bool_]:
     """Pixels beside a depth jump of more than 5 % (both sides of it)."""
     edge = np.zeros(z.shape, dtype=bool)

@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 
 from pipeline.rooms.balance import Balancer
-from pipeline.rooms.catalog import CATEGORIES, NUMBERS
+from pipeline.rooms.catalog import CATEGORIES, number_word
 from pipeline.rooms.facts import RoomFacts, Thing
 from pipeline.rooms.questions import View, color_question, view_of
 from pipeline.rooms.situations import SECTORS, Situation, sector, situations
@@ -80,6 +80,8 @@ def nearest_in(around: Surroundings, place: str) -> Thing | None:
     if not inside or inside[0][1].object_id not in around.usable:
         return None
     nearest = inside[0][1]
+    if nearest.hangs == "ceiling":
+        return None
     rivals = [d for d, t, p in free if t is not nearest and p in (place, None)]
     carries = any(t.on == nearest.object_id for t in room.things)
     return None if carries or min(rivals, default=99.0) < inside[0][0] + 0.4 else nearest
@@ -126,12 +128,12 @@ def _is_side(around: Surroundings, balancer: Balancer) -> Iterator[Asked]:
 
 
 def _how_many(around: Surroundings, balancer: Balancer) -> Iterator[Asked]:
-    for category in CATEGORIES:
+    for category in around.view.room.words.categories:
         if not around.clear(category):
             continue
         places = [p for t, p in around.things() if t.category == category]
         for place in SECTORS:
-            number = NUMBERS[places.count(place)]
+            number = number_word(places.count(place))
             if places or balancer.rng.random() < 0.1:
                 yield number, f"How many {CATEGORIES[category].plural} are {place}?", number
 
@@ -159,6 +161,8 @@ def _can_tell(around: Surroundings, _: Balancer) -> Iterator[Asked]:
 def _which_closer(around: Surroundings, balancer: Balancer) -> Iterator[Asked]:
     single = [(t, name) for t, _, name in _single(around)]
     for (a, first), (b, second) in combinations(single, 2):
+        if "ceiling" in (a.hangs, b.hangs):
+            continue
         if a.category == b.category or abs(around.distance(a) - around.distance(b)) < 0.7:
             continue
         closer = a if around.distance(a) < around.distance(b) else b

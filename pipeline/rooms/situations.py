@@ -71,9 +71,9 @@ def _standable(room: RoomFacts, situation: Situation) -> bool:
     x0, y0, x1, y1 = room.bounds
     if not (x0 + 0.2 < x < x1 - 0.2 and y0 + 0.2 < y < y1 - 0.2):
         return False
-    blocks = [(t.low[0], t.low[1], t.high[0], t.high[1]) for t in room.things if t.on is None and not t.hung
-              and t.object_id not in situation.named]  # fmt: skip
-    blocks += [room.pillar] if room.pillar else []
+    others = (t for t in room.things if t.on is None and not t.hung and t.object_id not in situation.named)
+    blocks: list[tuple[float, ...]] = [(t.low[0], t.low[1], t.high[0], t.high[1]) for t in others]
+    blocks += [*([room.pillar] if room.pillar else []), *room.blocked]
     return not any(a - 0.1 < x < c + 0.1 and b - 0.1 < y < d + 0.1 for a, b, c, d in blocks)
 
 

@@ -10,7 +10,7 @@ from collections.abc import Callable
 from typing import Any
 
 from pipeline.rooms.balance import Balancer
-from pipeline.rooms.catalog import CATEGORIES, NUMBERS, with_article
+from pipeline.rooms.catalog import CATEGORIES, number_word, with_article
 from pipeline.rooms.facts import RoomFacts, Thing
 from pipeline.rooms.questions import color_question
 
@@ -71,7 +71,7 @@ def _exists(room: RoomFacts, shares: dict[int, float], balancer: Balancer) -> Ca
     hinted = {t.category for t in _hinted(room, shares)}
     for category in sorted({t.category for t in _clear(room, shares)}):
         candidates.append(("yes", (_present(category, balancer), ("yes",))))
-    absent = [c for c in CATEGORIES if c not in hinted]
+    absent = [c for c in room.words.categories if c not in hinted]
     for _ in range(min(3, len(absent))):
         candidates.append(("no", (_present(balancer.one(absent), balancer), ("no",))))
     return candidates
@@ -86,8 +86,8 @@ def _count(room: RoomFacts, shares: dict[int, float], balancer: Balancer) -> Can
     hinted = Counter(t.category for t in _hinted(room, shares))
     clear = Counter(t.category for t in _clear(room, shares))
     candidates: Candidates = []
-    for category in CATEGORIES:
-        number = NUMBERS[clear[category]]
+    for category in room.words.categories:
+        number = number_word(clear[category])
         if clear[category] == hinted[category] and (clear[category] or balancer.rng.random() < 0.15):
             candidates.append((number, (f"How many {CATEGORIES[category].plural} are in the picture?", (number,))))
     return candidates

@@ -7,7 +7,7 @@ import json
 import shutil
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,10 +15,30 @@ from numpy.typing import NDArray
 from pipeline.errors import DataError
 from pipeline.index import record_from_json, record_to_json
 from pipeline.provenance import digest
+from pipeline.rooms.catalog import ROOM_WORDS, Words
 from pipeline.rooms.facts import RoomFacts, facts_from_json, facts_of
 from pipeline.scene import SceneObject, SceneRecord
 
+if TYPE_CHECKING:
+    from pipeline.rooms.scene import Film
+
 MARKER = "room.json"
+
+
+class ScenePlace(Protocol):
+    """Where one scene goes, in which split, and the digest of everything that its files depend on."""
+
+    @property
+    def scene_id(self) -> str: ...
+
+    @property
+    def folder(self) -> Path: ...
+
+    @property
+    def split(self) -> str: ...
+
+    @property
+    def spec(self) -> str: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,7 +68,12 @@ def make_room_files(job: RoomJob) -> str:
     from pipeline.rooms.scene import build_room
 
     built = build_room((job.seed, job.split, job.number), views=job.views, size=job.size, objects=job.objects)
-    facts = facts_of(job.scene_id, built)
+    write_room(job, built, facts_of(job.scene_id, built))
+    return job.scene_id
+
+
+def write_room(job: ScenePlace, built: Film, facts: dict[str, Any], words: Words = ROOM_WORDS) -> None:
+    """Write the folder of a filmed room; the marker with record and ``facts`` comes last."""
     files = _files(built.rgb, built.depth_mm, built.poses, built.matrix, facts["frame_ids"])
     if job.folder.exists():
         shutil.rmtree(job.folder)
@@ -62,9 +87,9 @@ def make_room_files(job: RoomJob) -> str:
         world_from_camera=built.poses,
         intrinsics=built.matrix,
         depth_intrinsics=built.matrix,
-        image_size=job.size,
-        depth_size=job.size,
-        objects=_objects(facts_from_json(facts)),
+        image_size=(built.rgb.shape[1], built.rgb.shape[2]),
+        depth_size=(built.depth_mm.shape[1], built.depth_mm.shape[2]),
+        objects=_objects(facts_from_json(facts, words)),
         proposals=None if job.split == "train" else built.proposals,
         checksum=_checksum({name: hashlib.sha256(data).hexdigest() for name, data in files.items()}),
     )
@@ -73,7 +98,6 @@ def make_room_files(job: RoomJob) -> str:
     temporary = job.folder / f".{MARKER}.tmp"
     temporary.write_text(json.dumps(marker, sort_keys=True, separators=(",", ":")) + "\n", encoding="utf-8")
     temporary.replace(job.folder / MARKER)
-    return job.scene_id
 
 
 def _files(
@@ -114,7 +138,7 @@ def _objects(facts: RoomFacts) -> tuple[SceneObject, ...]:
     return tuple(found)
 
 
-def read_room(job: RoomJob) -> tuple[SceneRecord, RoomFacts] | None:
+def read_room(job: ScenePlace, words: Words = ROOM_WORDS) -> tuple[SceneRecord, RoomFacts] | None:
     """Record and facts of a finished room; None when it is not there, not whole, or of another spec."""
     path = job.folder / MARKER
     try:
@@ -122,7 +146,7 @@ def read_room(job: RoomJob) -> tuple[SceneRecord, RoomFacts] | None:
         if content["spec"] != job.spec:
             return None
         record = record_from_json(content["record"], where=str(path))
-        facts = facts_from_json(content["facts"])
+        facts = facts_from_json(content["facts"], words)
         names = ["intrinsic.txt", "depth_intrinsic.txt"] + [f"{f}.{e}" for f in record.frame_ids for e in ("jpg", "png", "txt")]
         hashes = {name: hashlib.sha256((job.folder / name).read_bytes()).hexdigest() for name in names}
     except (

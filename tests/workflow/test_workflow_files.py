@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 import yaml
-from workflow_project import ROOT, Project
+from workflow_project import ROOT, TOOLS, Project
 
 from pipeline.__main__ import verbs
 from pipeline.config import read_config
@@ -35,8 +35,6 @@ STEPS: dict[str, tuple[str, ...]] = {
     "report": (),
 }
 """Verbs with the folders of members that they create."""
-TOOLS = {"check", "schema", "doctor", "features", "bench"}
-"""Verbs that people call, not rules."""
 NEVER_CALLED = {"prepare": {"torch"}, "score": {"torch"}}
 """grid.py imports torch in functions on tensors, which neither the preparation of scenes nor the scoring of answers calls."""
 PACKAGE_OF = {"PIL": "pillow", "yaml": "pyyaml", "google_crc32c": "google-crc32c", "huggingface_hub": "huggingface-hub"}

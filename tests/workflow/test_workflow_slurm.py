@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 import yaml
-from workflow_project import ROOT, SMOKE, Project
+from workflow_project import ROOT, SMOKE, TOOLS, Project
 
 STUB = Path(__file__).parent / "stub_slurm"
 ONE_CELL = "study: {teachers: [vggt_rooms], backbones: [internvl_tiny], seeds: [0]}\n"
@@ -70,7 +70,7 @@ def test_every_rule_asks_for_its_resources_and_runs(fresh: Project, tmp_path: Pa
     for call in calls:
         rule = re.sub(r"^rule_|_wildcards_.*$", "", call["--comment"])
         asked[rule] = {name: call[name] for name in ("-p", "-t", "--mem", "--cpus-per-task", "--gpus") if name in call}
-    rules = {path.stem for path in (ROOT / "pipeline/steps").glob("[a-z]*.py")} - {"check"}
+    rules = {path.stem for path in (ROOT / "pipeline/steps").glob("[a-z]*.py")} - TOOLS
     assert asked.keys() == rules
     assert asked == {rule: _wanted(rule) for rule in rules}
     assert {path.read_text() for path in state.glob("*.state")} == {"COMPLETED"}

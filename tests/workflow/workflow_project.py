@@ -13,6 +13,8 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[2]
 SMOKE = ("config.yaml", "workflow/studies/smoke.yaml")
 NOTHING = "Nothing to be done"
+TOOLS = {"check", "schema", "doctor", "features", "bench"}
+"""Verbs that people call, not rules."""
 
 _JOB = re.compile(r"^Job \d+: (\w+(?: (?:teacher|backbone))?) +(.*)$", re.MULTILINE)
 

@@ -54,7 +54,7 @@ def _train(args: argparse.Namespace, device: str) -> dict[str, Any]:
     recipe = validate(Recipe, spec["recipe"], where="--spec: recipe")
     inputs = _inputs(args)
     index = SceneIndex(args.scenes)
-    features = FeatureReader(args.features) if args.features else None
+    features = FeatureReader(args.features, part=recipe.part) if args.features else None
     member = registry.create("backbones", spec["backbone"])
     loaded = _load_backbone(member, args.weights, device)
     sampler = _sampler(spec, index, recipe)

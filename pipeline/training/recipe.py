@@ -26,6 +26,11 @@ class Recipe(Options):
         description="LLM layers aligned to the teacher: -1 after the final norm (paper), k > 0 the output of decoder layer k, "
         "-k for k > 1 the k-th last. Several layers: one projector each, the mean of their losses.",
     )
+    part: str | None = Field(
+        None,
+        description="Teacher layer to align with, where a store holds several side by side (`pipeline features inspect` names "
+        "them); null: all of them as one vector (paper: one layer, the last).",
+    )
     loss: Literal["cosine"] = Field("cosine", description="Alignment loss per token: 1 - cos(student, teacher).")
     weight: float = Field(
         2.0, ge=0, description="Weight of the alignment loss 1 - cos; the paper's ||a-b||^2 at weight 1 equals 2.0."

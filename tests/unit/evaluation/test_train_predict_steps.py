@@ -10,6 +10,7 @@ from typing import Any
 import pyarrow.parquet as pq
 import pytest
 import torch
+from safetensors.torch import load_file
 from training_helpers import member
 
 from pipeline import registry
@@ -180,7 +181,8 @@ def store(index: SceneIndex, folder: Path, scenes: int) -> Path:
     teacher.load(None, "cpu")
     records = index.split("train")[:scenes]
     grid = teacher.grid(*records[0].image_size)
-    spec = StoreSpec("tiny_rooms", teacher.name, "random", teacher.dim, grid.rows, grid.cols)
+    parts = (("low", 5), ("high", teacher.dim - 5))
+    spec = StoreSpec("tiny_rooms", teacher.name, "random", teacher.dim, grid.rows, grid.cols, parts=parts)
     with FeatureWriter(folder, spec) as writer:
         for record in records:
             writer.write(record.scene_id, record.frame_ids, teacher.encode(index.load(record.scene_id)))
@@ -195,6 +197,17 @@ def test_scenes_without_features_are_refused(
     assert run_verb("train", tmp_path / "run" / "manifest.json", train_spec(), "--features", features) == 2
     assert "4 training scenes have no features" in capsys.readouterr().err
     assert not (tmp_path / "run" / "manifest.json").exists()
+
+
+def test_one_part_of_a_store_is_aligned(
+    tiny_rooms: SceneIndex, run_verb: Callable[..., int], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    features, run = store(tiny_rooms, tmp_path / "features", scenes=6), tmp_path / "run" / "manifest.json"
+    assert run_verb("train", run, train_spec(part="lwo"), "--features", features) == 2
+    assert "did you mean 'low'" in capsys.readouterr().err
+    assert run_verb("train", run, train_spec(part="low"), "--features", features) == 0
+    heads = load_file(run.parent / "heads.safetensors")
+    assert {len(bias) for name, bias in heads.items() if name.startswith("alignment") and name.endswith("2.bias")} == {5}
 
 
 @pytest.mark.parametrize("missing", ["heads.safetensors", "model.safetensors"])

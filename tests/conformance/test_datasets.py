@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import posed_rgbd_files
 import pytest
 import scannet_files
 
@@ -24,6 +25,7 @@ from pipeline.index import SceneIndex
 
 KINDS = sorted(registry.member_files("datasets"))
 SOURCES: Mapping[str, Callable[[Path], dict[str, Any]]] = {
+    "posed_rgbd": posed_rgbd_files.conformance_sources,
     "scannet": scannet_files.write_release,
 }
 """Kind -> function that writes source files into a folder and returns the options that point to them."""

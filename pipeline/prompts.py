@@ -1,4 +1,5 @@
-"""ONE prompt builder for training and evaluation. Templates: specs of the 3DRS training data, section "Conversations".
+"""ONE prompt builder for training and evaluation. Templates: specs of the 3DRS training data, section "Conversations";
+VSI-Bench: the official evaluation (github.com/vision-x-nyu/thinking-in-space, lmms_eval/tasks/vsibench).
 
 The reference tests with a shorter prompt than it trains with; here both call ``user_text``. The images and
 ``INSTRUCTION`` stand in the shared prefix (backbones/*.py), the text of one question follows it.
@@ -14,6 +15,9 @@ INSTRUCTION = (
     "and answer the following questions."
 )
 _MULTIPLE = "There may be no corresponding object, or there may be one or more objects."
+_FRAMES = "These are frames of a video."
+_LETTER = "Answer with the option's letter from the given choices directly."
+_SHORT = "Please answer the question using a single word or phrase."
 
 
 def user_text(sample: Sample) -> str:
@@ -26,6 +30,10 @@ def user_text(sample: Sample) -> str:
         return f"{text}\n{_MULTIPLE}" if sample.any_number else text
     if sample.task == "caption":
         return f"Given an object located at {COORD_TOKEN} , describe the object in detail."
+    if sample.choices:
+        return "\n".join((_FRAMES, sample.text, "Options:", *sample.choices, _LETTER))
+    if sample.numeric:
+        return "\n".join((_FRAMES, sample.text, _SHORT))
     if sample.situation:
         return f"{sample.situation} {sample.text} Answer the question using a single word or phrase."
     return f"{sample.text} Answer the question simply."

@@ -78,6 +78,8 @@ class Sample:
     caption    ``input_box`` (6,) is the box shown to the model (None: gated, no proposal with IoU >= 0.5 found);
                ``references`` all human captions; ``target_ids`` holds the described object.
     qa         ``text`` is the question, ``situation`` the SQA3D situation text (else ""), ``references`` all answers.
+               VSI-Bench: ``choices`` are the lettered options of a multiple-choice question, ``numeric`` marks one whose
+               answer is a number (both change the prompt).
     representation  no text at all: one sample per scene (correspondence).
 
     ``subsets`` are the names under which the sample is also reported, e.g. ("unique",), ("st_w_d",), ("what",).
@@ -96,6 +98,8 @@ class Sample:
     target_ids: tuple[int, ...] = ()
     input_box: tuple[float, ...] | None = None
     any_number: bool = False
+    choices: tuple[str, ...] = ()
+    numeric: bool = False
     subsets: tuple[str, ...] = ()
     metadata: dict[str, Any] = field(default_factory=dict)
 

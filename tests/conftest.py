@@ -9,8 +9,12 @@ import pytest
 from pipeline import registry
 from pipeline.index import SceneIndex
 
-TINY_ROOMS = {"name": "tiny_rooms", "kind": "rooms", "options": {"train": 6, "val": 2, "test": 3, "views": 4}}
-"""Dataset member of the shared fixture (colour and depth 128 x 96)."""
+TINY_ROOMS = {
+    "name": "tiny_rooms",
+    "kind": "rooms",
+    "options": {"train": 6, "val": 2, "test": 3, "views": 4, "vsibench_per_room": 10},
+}
+"""Dataset member of the shared fixture (colour and depth 128 x 96), with questions for every benchmark kind."""
 
 
 @pytest.fixture(scope="session")

@@ -9,7 +9,7 @@ import platform
 import statistics
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -48,20 +48,30 @@ class Row:
         return asdict(self) | {"ratio": self.ratio, "met": self.met}
 
 
-def times(run: Callable[[], object], repeats: int) -> list[float]:
-    """Wall seconds of each of ``repeats`` runs; garbage is collected before, never inside."""
-    found = []
-    for _ in range(repeats):
-        gc.collect()
-        start = time.perf_counter()
-        run()
-        found.append(time.perf_counter() - start)
-    return found
+def interleaved(runs: Mapping[str, Callable[[], Callable[[], object]]], rounds: int) -> dict[str, float]:
+    """Median wall seconds of several things, each done once per round, so that a busy machine is busy for all of them.
+
+    Each value prepares a run (not timed) and returns what is timed. Garbage is collected before, never inside.
+    """
+    found: dict[str, list[float]] = {name: [] for name in runs}
+    gc.collect()
+    gc.disable()
+    try:
+        for _ in range(rounds):
+            for name, prepare in runs.items():
+                run = prepare()
+                start = time.perf_counter()
+                result = run()
+                found[name].append(time.perf_counter() - start)
+                del run, result  # giving memory back is not part of it
+    finally:
+        gc.enable()
+    return {name: statistics.median(values) for name, values in found.items()}
 
 
 def median_s(run: Callable[[], object], repeats: int) -> float:
-    """Median wall seconds."""
-    return statistics.median(times(run, repeats))
+    """Median wall seconds of one thing."""
+    return interleaved({"": lambda: run}, repeats)[""]
 
 
 def drop_cache(paths: Sequence[Path]) -> bool:

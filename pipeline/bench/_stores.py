@@ -1,168 +1,196 @@
 """The feature store against the reference recipe (one compressed float32 file per scene) and against raw numpy.memmap.
 
-Fairness: the reference is not flushed to disk, ours and the raw file are. Our writing starts from float32 features and ends
-with verified-by-checksum files, journal and folders flushed; the raw file gets ready-made bfloat16 bytes and one fsync. First
-reads verify every byte; the raw file verifies nothing.
+Fairness: all are measured in turn, round by round. The reference is not flushed to disk, ours and the raw file are. Our writing
+starts from float32 features and ends with checksums, journal and folders flushed; the raw file gets ready-made bfloat16 bytes
+and one fsync. A first read verifies every byte; the reference verifies its zip's checksums, the raw file nothing.
 """
 
 from __future__ import annotations
 
 import os
-import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from functools import partial
+from itertools import count
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
 from pipeline.bench._data import SPECIAL, Shape, features_of, reference_tokens
-from pipeline.bench._measure import Row, drop_cache, median_s, times
+from pipeline.bench._measure import Row, drop_cache, interleaved
 from pipeline.features.numbers import to_bfloat16_bits
 from pipeline.features.spec import StoredDtype
-from pipeline.features.store import FeatureReader, FeatureWriter, StoreSpec
+from pipeline.features.store import FeatureReader, FeatureWriter
 from pipeline.teachers.base import TeacherFeatures
 
 REFERENCE, RAW = "savez_compressed float32", "numpy.memmap, raw bytes"
 VARIANTS: tuple[tuple[bool, StoredDtype], ...] = ((False, "bfloat16"), (True, "bfloat16"), (False, "int8"), (True, "int8"))
 """(student's grid, number format) of the stores that are measured; the first one also against raw bytes."""
 
-
-def measure(folder: Path, shape: Shape, scenes: int, repeats: int, say: Callable[[str], None]) -> list[Row]:
-    """All rows about bytes and times of the store. ``scenes`` are written per store, medians are taken over them."""
-    tokens = reference_tokens(shape)
-    features = features_of(shape, tokens)
-    say("reference recipe: np.savez_compressed and np.load of one scene")
-    reference = _reference(folder / "reference.npz", tokens)
-    del tokens
-    rows = []
-    for pooled, dtype in VARIANTS:
-        name = f"{shape.student} x {shape.student} grid, {dtype}" if pooled else f"native grid, {dtype}"
-        say(f"our store, {name}: {scenes} scenes")
-        place = folder / f"{dtype}_{pooled}"
-        store = _store(place, shape, shape.spec(pooled=pooled, dtype=dtype), features, scenes, repeats)
-        rows += _against_reference(name, shape, store, reference, pooled=pooled)
-        if (pooled, dtype) == VARIANTS[0]:
-            say("raw numpy.memmap of the same bytes")
-            raw = _raw(folder / "raw.bin", to_bfloat16_bits(features.tokens), scenes, repeats)
-            rows += _against_raw(name, store, raw)
-        shutil.rmtree(place)
-    return rows
+Prepare = Callable[[], Callable[[], object]]
 
 
-def _reference(path: Path, tokens: NDArray[np.float32]) -> dict[str, float]:
-    found = {"write": times(lambda: np.savez_compressed(path, tokens[None]), 1)[0], "bytes": float(path.stat().st_size)}
+class _Reference:
+    """The reference recipe."""
 
-    def load() -> NDArray[np.float32]:
-        with np.load(path) as content:
+    def __init__(self, folder: Path):
+        self.path = folder / "reference.npz"
+
+    def write(self, tokens: NDArray[np.float32]) -> float:
+        """Seconds for one scene: it takes so long that one is enough."""
+        return interleaved({"": lambda: partial(np.savez_compressed, self.path, tokens[None])}, 1)[""]
+
+    def read(self) -> object:
+        with np.load(self.path) as content:
             return content["arr_0"]
 
-    found["read"] = median_s(load, 2)
-    found["view"] = median_s(lambda: load()[0, 1 % tokens.shape[0], SPECIAL:].copy(), 1)
-    path.unlink()
-    return found
 
+class _Raw:
+    """The limit: ready-made bytes through numpy.memmap, one file per scene, flushed and fsynced like ours."""
 
-def _store(
-    folder: Path, shape: Shape, spec: StoreSpec, features: TeacherFeatures, scenes: int, repeats: int
-) -> dict[str, float]:
-    """Medians: write; read float32 and as stored, first (verified) and again, warm and cold; one view; bytes per scene."""
-    names = [f"scene{number:04d}" for number in range(scenes)]
-    with FeatureWriter(folder, spec) as writer:
-        upcoming = iter(names)
-        found = {"write": float(np.median(times(lambda: writer.write(next(upcoming), shape.frames, features), scenes)))}
-        found["bytes"] = writer.finish()["counts"]["bytes"] / scenes
-    manifest = folder / "manifest.json"
-    files = [path for path in folder.glob("features.zarr/**/*") if path.is_file()]
+    def __init__(self, folder: Path, bits: NDArray[np.uint16]):
+        self.folder, self.bits, self._numbers = folder / "raw", bits, count()
+        self.folder.mkdir()
 
-    def decoded(reader: FeatureReader) -> object:
-        return reader.read(names[0], shape.frames).tokens
-
-    def copied(reader: FeatureReader) -> object:
-        return np.array(reader.read_stored(names[0], shape.frames).tokens)
-
-    for kind, read in (("read", decoded), ("stored", copied)):
-        found[f"{kind} first"] = _fresh(manifest, read, repeats)
-        found[f"{kind} cold"] = _fresh(manifest, read, repeats, before=lambda: drop_cache(files))
-        reader = FeatureReader([manifest])
-        read(reader)
-        found[f"{kind} again"] = median_s(partial(read, reader), repeats)
-        del reader
-    reader, views = FeatureReader([manifest]), iter(range(shape.views))
-    found["view"] = float(np.median(times(lambda: reader.read_view(names[-1], next(views)), shape.views)))
-    return found
-
-
-def _fresh(
-    manifest: Path, read: Callable[[FeatureReader], object], repeats: int, before: Callable[[], object] = lambda: None
-) -> float:
-    """Median time of a first read, by a new reader each time (opening the manifest is not counted)."""
-    found = []
-    for _ in range(repeats):
-        reader = FeatureReader([manifest])
-        before()
-        found += times(partial(read, reader), 1)
-    return float(np.median(found))
-
-
-def _raw(path: Path, bits: NDArray[np.uint16], scenes: int, repeats: int) -> dict[str, float]:
-    """The limit: the same bytes through numpy.memmap, one file per scene, flushed and fsynced like ours."""
-    paths = [path.with_suffix(f".{number}") for number in range(scenes)]
-    upcoming = iter(paths)
-
-    def write() -> None:
-        target = next(upcoming)
-        mapped = np.memmap(target, dtype=bits.dtype, mode="w+", shape=bits.shape)
-        mapped[...] = bits
+    def write(self) -> None:
+        target = self.folder / str(next(self._numbers))
+        mapped = np.memmap(target, dtype=self.bits.dtype, mode="w+", shape=self.bits.shape)
+        mapped[...] = self.bits
         mapped.flush()
         del mapped
-        for place in (target, target.parent):
+        for place in (target, self.folder):
             descriptor = os.open(place, os.O_RDONLY)
             os.fsync(descriptor)
             os.close(descriptor)
 
-    def read() -> object:
-        return np.array(np.memmap(paths[0], dtype=bits.dtype, mode="r", shape=bits.shape))
+    def _mapped(self) -> NDArray[np.uint16]:
+        return np.memmap(self.folder / "0", dtype=self.bits.dtype, mode="r", shape=self.bits.shape)
 
-    def decoded() -> object:
-        stored = np.memmap(paths[0], dtype=bits.dtype, mode="r", shape=bits.shape)
-        return (stored.astype(np.uint32) << np.uint32(16)).view(np.float32)
+    def copied(self) -> object:
+        return np.array(self._mapped())
 
-    found = {"write": float(np.median(times(write, scenes))), "read": median_s(read, repeats)}
-    found["decoded"] = median_s(decoded, repeats)
-    cold = []
-    for _ in range(repeats):
-        drop_cache(paths)
-        cold += times(read, 1)
-    found["cold"] = float(np.median(cold))
-    for target in paths:
-        target.unlink()
-    return found
+    def decoded(self) -> object:
+        return (self._mapped().astype(np.uint32) << np.uint32(16)).view(np.float32)
+
+    def runs(self) -> dict[str, Prepare]:
+        files = [self.folder / "0"]
+
+        def cold() -> Callable[[], object]:
+            drop_cache(files)
+            return self.copied
+
+        return {"raw copied": lambda: self.copied, "raw decoded": lambda: self.decoded, "raw cold": cold}
 
 
-def _against_reference(
-    name: str, shape: Shape, store: dict[str, float], reference: dict[str, float], *, pooled: bool
-) -> list[Row]:
-    what = f"{name}: "
-    share = 1 / 10 if pooled else 1 / 2
+class _Store:
+    """A store of ours in one variant."""
+
+    def __init__(self, folder: Path, shape: Shape, features: TeacherFeatures, *, pooled: bool, dtype: StoredDtype):
+        self.pooled, self.name = pooled, f"{f'{shape.student} x {shape.student}' if pooled else 'native'} grid, {dtype}"
+        self.shape, self.features, self.folder = shape, features, folder / f"{dtype}_{pooled}"
+        self.writer = FeatureWriter(self.folder, shape.spec(pooled=pooled, dtype=dtype))
+        self._numbers, self._views = count(), self._cycle()
+
+    def write(self) -> None:
+        self.writer.write(f"scene{next(self._numbers):04d}", self.shape.frames, self.features)
+
+    def finish(self) -> float:
+        """Bytes per scene."""
+        counts = self.writer.finish()["counts"]
+        self.writer.close()
+        return counts["bytes"] / counts["scenes"]
+
+    def _cycle(self) -> Iterator[int]:
+        return (number % self.shape.views for number in count())
+
+    def _reader(self) -> FeatureReader:
+        return FeatureReader([self.folder / "manifest.json"])
+
+    def _decoded(self, reader: FeatureReader) -> object:
+        return reader.read("scene0000", self.shape.frames).tokens
+
+    def _mapped(self, reader: FeatureReader) -> object:
+        return reader.read_stored("scene0000", self.shape.frames).tokens
+
+    def _copied(self, reader: FeatureReader) -> object:
+        return np.array(reader.read_stored("scene0000", self.shape.frames).tokens)
+
+    def runs(self) -> dict[str, Prepare]:
+        """First reads have a reader of their own each time (opening the manifest is not timed)."""
+        files = [path for path in self.folder.glob("features.zarr/**/*") if path.is_file()]
+        known = self._reader()
+        self._decoded(known)
+
+        def cold() -> Callable[[], object]:
+            reader = self._reader()
+            drop_cache(files)
+            return partial(self._copied, reader)
+
+        return {
+            "decoded": lambda: partial(self._decoded, self._reader()),
+            "decoded again": lambda: partial(self._decoded, known),
+            "mapped": lambda: partial(self._mapped, self._reader()),
+            "copied": lambda: partial(self._copied, self._reader()),
+            "copied again": lambda: partial(self._copied, known),
+            "cold": cold,
+            "view": lambda: partial(self._reader().read_view, "scene0000", next(self._views)),
+        }
+
+
+def _bound(run: Callable[[], object]) -> Callable[[], object]:
+    return run
+
+
+def measure(folder: Path, shape: Shape, scenes: int, repeats: int, say: Callable[[str], None]) -> list[Row]:
+    """All rows about bytes and times of the store. ``scenes`` are written per store, ``repeats`` rounds are read."""
+    folder.mkdir()
+    tokens = reference_tokens(shape)
+    features, reference = features_of(shape, tokens), _Reference(folder)
+    say("reference recipe: np.savez_compressed of one scene")
+    found = {"reference write": reference.write(tokens), "reference bytes": float(reference.path.stat().st_size)}
+    del tokens
+    raw = _Raw(folder, to_bfloat16_bits(features.tokens))
+    stores = [_Store(folder, shape, features, pooled=pooled, dtype=dtype) for pooled, dtype in VARIANTS]
+    say(f"writing {scenes} scenes: ours in {len(stores)} variants, raw bytes")
+    writes: dict[str, Prepare] = {f"{store.name} write": partial(_bound, store.write) for store in stores}
+    found |= interleaved({"raw write": lambda: raw.write, **writes}, scenes)
+    found |= {f"{store.name} bytes": store.finish() for store in stores}
+    say(f"reading one scene, {repeats} rounds: reference, raw bytes, ours")
+    runs: dict[str, Prepare] = {"reference read": lambda: reference.read, **raw.runs()}
+    for store in stores:
+        runs |= {f"{store.name} {name}": prepare for name, prepare in store.runs().items()}
+    found |= interleaved(runs, repeats)
+    rows = [row for store in stores for row in _against_reference(store, shape, found)]
+    return rows[:6] + _against_raw(stores[0].name, found) + rows[6:]
+
+
+def _against_reference(store: _Store, shape: Shape, found: dict[str, float]) -> list[Row]:
+    name, other, pooled = store.name, REFERENCE, store.pooled
     plain = 4.0 * shape.views * (SPECIAL + shape.rows * shape.cols) * shape.dim
-    grid = "averaged into the grid and " if pooled else ""
+    size, write, read = found[f"{name} bytes"], found[f"{name} write"], found["reference read"]
+    averaged = "averaged into the grid and " if pooled else ""
+    target = 1 / 10 if pooled else 1 / 2
+    decoded, again = found[f"{name} decoded"], found[f"{name} decoded again"]
+    whole = "float32, verified; the other reads the whole file"
     return [
-        Row(what + "bytes of a scene", store["bytes"], reference["bytes"], REFERENCE, "bytes", "smaller", share),
-        Row(what + "bytes of a scene", store["bytes"], plain, "float32, uncompressed", "bytes", "smaller", note="computed"),
-        Row(what + "write a scene", store["write"], reference["write"], REFERENCE, "s", "faster", 25, f"{grid}on disk"),
-        Row(what + "read a scene", store["read first"], reference["read"], REFERENCE, "s", "faster", 15, "float32, verified"),
-        Row(what + "read it again", store["read again"], reference["read"], REFERENCE, "s", "faster", note="float32"),
-        Row(what + "read one view", store["view"], reference["view"], REFERENCE, "s", "faster", 100, "float32, verified"),
+        Row(f"{name}: bytes of a scene", size, found["reference bytes"], other, "bytes", "smaller", target),
+        Row(f"{name}: bytes of a scene", size, plain, "float32, uncompressed", "bytes", "smaller", target, "computed"),
+        Row(f"{name}: write a scene", write, found["reference write"], other, "s", "faster", 25, averaged + "on disk"),
+        Row(f"{name}: read a scene", decoded, read, other, "s", "faster", 15, "float32, verified"),
+        Row(f"{name}: read it again", again, read, other, "s", "faster", None, "float32"),
+        Row(f"{name}: read one view", found[f"{name} view"], read, other, "s", "faster", 100, whole),
     ]
 
 
-def _against_raw(name: str, store: dict[str, float], raw: dict[str, float]) -> list[Row]:
-    what = f"{name}: "
+def _against_raw(name: str, found: dict[str, float]) -> list[Row]:
+    def row(what: str, ours: str, raw: str, target: float | None, note: str) -> Row:
+        return Row(f"{name}: {what}", found[f"{name} {ours}"], found[f"raw {raw}"], RAW, "s", "faster", target, note)
+
     return [
-        Row(what + "write a scene", store["write"], raw["write"], RAW, "s", "faster", 0.5, "ours from float32, both flushed"),
-        Row(what + "read, bytes as stored", store["stored first"], raw["read"], RAW, "s", "faster", 0.6, "warm, ours verified"),
-        Row(what + "read, bytes as stored", store["stored cold"], raw["cold"], RAW, "s", "faster", 0.6, "page cache dropped"),
-        Row(what + "read, bytes again", store["stored again"], raw["read"], RAW, "s", "faster", 0.6, "warm"),
-        Row(what + "read to float32", store["read first"], raw["decoded"], RAW + ", converted", "s", "faster", note="warm"),
+        row("write a scene", "write", "write", 0.5, "ours from float32; both flushed"),
+        row("read, bytes as stored", "mapped", "copied", 0.6, "ours verified and mapped, the other copied; warm"),
+        row("read, bytes copied", "copied", "copied", None, "ours verified; warm"),
+        row("read, bytes copied again", "copied again", "copied", 0.6, "warm"),
+        row("read, bytes copied, cold", "cold", "cold", 0.6, "ours verified; page cache dropped"),
+        row("read to float32", "decoded", "decoded", None, "ours verified; warm"),
     ]

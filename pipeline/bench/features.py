@@ -30,7 +30,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     add("--shape", type=_numbers(4), default=(32, 28, 37, 2048), metavar="VxGxKxD", help="default 32x28x37x2048: VGGT")
     add("--student", type=int, default=14, help="side of the student's grid (default 14)")
     add("--scenes", type=int, default=5, help="scenes written per store (default 5)")
-    add("--repeats", type=int, default=5, help="repetitions of every reading (default 5)")
+    add("--repeats", type=int, default=7, help="rounds of reading (default 7)")
     add("--memory-scenes", type=_numbers(2), default=(20, 200), metavar="FEWxMANY", help="default 20x200")
     add("--net", type=_numbers(3), default=(128, 24, 4), metavar="WIDTHxDEPTHxVIEWS", help="tiny VGGT; default 128x24x4")
     add("--extract", type=_numbers(2), default=(8, 8), metavar="SCENESxVIEWS", help="for the overlap; default 8x8")
@@ -64,7 +64,8 @@ def run(args: argparse.Namespace) -> None:
     folder = Path(tempfile.mkdtemp(prefix="bench-features-", dir=base))
     found: dict[str, Any] = {"machine": machine(), "versions": versions(), "shape": asdict(shape)}
     try:
-        table = _stores.measure(folder, shape, args.scenes, args.repeats, _say)
+        table = _stores.measure(folder / "stores", shape, args.scenes, args.repeats, _say)
+        shutil.rmtree(folder / "stores")
         _say(f"peak memory with {args.memory_scenes[0]} and {args.memory_scenes[1]} scenes")
         table += _memory.measure(folder / "memory", shape, args.memory_scenes)
         _say("a tiny VGGT against a straightforward one")
@@ -100,8 +101,8 @@ def _check_space(folder: Path, shape: Shape, scenes: int, memory_scenes: int) ->
 
     native = 2 * shape.views * shape.rows * shape.cols * shape.dim
     pooled = 2 * shape.views * shape.student**2 * shape.dim
-    # Ours and the raw files of all scenes and the reference's one; later the many small scenes alone.
-    needed = max((2 * scenes + 2) * native, memory_scenes * pooled) + 50e6
+    # Ours in two formats and two grids, the raw files, the reference's one; then the many small scenes alone.
+    needed = max(scenes * (2.5 * native + 1.5 * pooled) + 2 * native, memory_scenes * pooled) + 50e6
     free = shutil.disk_usage(folder).free
     if free < 1.1 * needed:
         raise EnvironmentFaultError(

@@ -6,6 +6,8 @@ Nothing is ever rewritten: flags that an official script writes back into the fi
 from __future__ import annotations
 
 import json
+import math
+import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -39,6 +41,11 @@ class TextAnnotationOptions(AnnotationOptions):
     meteor: bool = Field(True, description="Score METEOR too; false leaves it out (it needs a Java runtime).")
 
 
+_HALF_CHARACTER = re.compile("[\ud800-\udfff]")
+_MOST_DIGITS = 18
+_GET_AGAIN = "the file is truncated or damaged: get it again"
+
+
 @dataclass(frozen=True, slots=True)
 class Entry:
     """One JSON object of an annotation file; ``where`` names file and position for messages."""
@@ -59,14 +66,14 @@ class Entry:
     def text(self, key: str) -> str:
         """A string that is not blank."""
         value = self.value(key)
-        if not isinstance(value, str) or not value.strip():
+        if not _usable_text(value):
             raise self.fault(f"{key!r} is {value!r}", allowed="a string that is not blank")
-        return value
+        return str(value)
 
     def texts(self, key: str) -> tuple[str, ...]:
         """A list of strings that are not blank (may be an empty list)."""
         value = self.value(key)
-        if not isinstance(value, list) or not all(isinstance(v, str) and v.strip() for v in value):
+        if not isinstance(value, list) or not all(_usable_text(v) for v in value):
             raise self.fault(f"{key!r} is {value!r}", allowed="a list of strings that are not blank")
         return tuple(value)
 
@@ -82,7 +89,7 @@ class Entry:
         return tuple(self._whole(key, v) for v in value)
 
     def _whole(self, key: str, value: Any) -> int:
-        if isinstance(value, str) and value.isascii() and value.isdigit():
+        if isinstance(value, str) and value.isascii() and value.isdigit() and len(value) <= _MOST_DIGITS:
             return int(value)
         if isinstance(value, bool) or not isinstance(value, int) or value < 0:
             raise self.fault(f"{key!r} is {value!r}", allowed="a whole number, 0 or more")
@@ -97,16 +104,36 @@ class Entry:
             raise self.fault(error.what, allowed=error.allowed) from None
 
 
-def read_json(path: Path) -> Any:
-    """Content of a JSON file; AnnotationError when it is missing, truncated or not JSON."""
+def _usable_text(value: Any) -> bool:
+    """A string with something to read in it, of whole characters (JSON can spell half of one: a lone surrogate)."""
+    return isinstance(value, str) and bool(value.strip()) and not _HALF_CHARACTER.search(value)
+
+
+def read_text(path: Path) -> str:
+    """Text of an annotation file, with or without a byte order mark; AnnotationError when it cannot be read as UTF-8."""
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
+        return path.read_text(encoding="utf-8-sig")
     except FileNotFoundError:
         raise AnnotationError(f"annotation file {path} is missing", mend="run the rule `prepare` again with -f") from None
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
-        raise AnnotationError(
-            f"annotation file {path} is not valid JSON ({error})", mend="the file is truncated or damaged: get it again"
-        ) from None
+    except UnicodeDecodeError as error:
+        raise AnnotationError(f"annotation file {path} is not valid JSON ({error})", mend=_GET_AGAIN) from None
+    except OSError as error:
+        raise AnnotationError(f"annotation file {path} cannot be read ({error.strerror})") from None
+
+
+def parse_json(text: str, where: str) -> Any:
+    """JSON content; AnnotationError when it is truncated or not JSON. ``where`` names the file (and line)."""
+    try:
+        return json.loads(text)
+    except json.JSONDecodeError as error:
+        raise AnnotationError(f"annotation file {where} is not valid JSON ({error})", mend=_GET_AGAIN) from None
+    except (RecursionError, ValueError) as error:  # nested without end, or a number of thousands of digits
+        raise AnnotationError(f"annotation file {where} is not usable JSON ({error})", mend=_GET_AGAIN) from None
+
+
+def read_json(path: Path) -> Any:
+    """Content of a JSON file; AnnotationError when it is missing, truncated or not JSON."""
+    return parse_json(read_text(path), str(path))
 
 
 def as_entries(content: Any, path: Path) -> list[Entry]:
@@ -119,6 +146,14 @@ def as_entries(content: Any, path: Path) -> list[Entry]:
     return [Entry(item, f"{path}, entry {number}") for number, item in enumerate(content)]
 
 
+def read_rows(path: Path) -> list[Entry]:
+    """Entries of a file that is a list of objects, or has one object a line (``.jsonl``)."""
+    if path.suffix != ".jsonl":
+        return as_entries(read_json(path), path)
+    lines = [line for line in enumerate(read_text(path).split("\n"), start=1) if line[1].strip()]
+    return as_entries([parse_json(text, f"{path}, line {number}") for number, text in lines], path)
+
+
 def read_entries(paths: Iterable[Path]) -> list[Entry]:
     """Entries of files that are lists of objects (ScanRefer, Multi3DRefer, ScanQA), in file order."""
     return [entry for path in paths for entry in as_entries(read_json(path), path)]
@@ -129,11 +164,14 @@ def read_in_split(kind: str, benchmark: Benchmark, index: SceneIndex, split: str
     return in_split(read_entries(index.annotation_files(kind, split)), benchmark, index, split)
 
 
-def in_split(entries: Sequence[Entry], benchmark: Benchmark, index: SceneIndex, split: str) -> list[tuple[Entry, SceneRecord]]:
-    """Entries with the scenes they are about, in file order.
+def in_split(
+    entries: Sequence[Entry], benchmark: Benchmark, index: SceneIndex, split: str, *, key: str = "scene_id"
+) -> list[tuple[Entry, SceneRecord]]:
+    """Entries with the scenes they are about (named by ``key``), in file order.
 
     Entries about scenes that are not in the prepared split are refused, or left out and counted on stderr with the option
-    ``skip_missing_scenes``. Scene ids are checked before anything else uses them.
+    ``skip_missing_scenes``. Scene ids are checked before anything else uses them, and so are the boxes of the scenes. No
+    entry at all is refused: nothing can be scored.
     """
     options = benchmark.options
     assert isinstance(options, AnnotationOptions)
@@ -142,7 +180,7 @@ def in_split(entries: Sequence[Entry], benchmark: Benchmark, index: SceneIndex, 
     missing: dict[str, int] = {}
     first = ""
     for entry in entries:
-        scene_id = entry.identifier("scene_id")
+        scene_id = entry.identifier(key)
         if scene_id in records:
             kept.append((entry, records[scene_id]))
         else:
@@ -150,7 +188,29 @@ def in_split(entries: Sequence[Entry], benchmark: Benchmark, index: SceneIndex, 
             missing[scene_id] = missing.get(scene_id, 0) + 1
     if missing:
         _report_missing(missing, first, len(entries), benchmark.name, split, skip=options.skip_missing_scenes)
+    if not kept:
+        raise AnnotationError(
+            f"{benchmark.name} has no entry for split {split!r}: nothing can be asked or scored",
+            where=str(index.path),
+            mend="prepare scenes that the files are about, get the files again, or leave the benchmark out of the study",
+        )
+    for record in {record.scene_id: record for _, record in kept}.values():
+        check_boxes(record, str(index.path))
     return kept
+
+
+def check_boxes(record: SceneRecord, where: str) -> None:
+    """DataError unless all boxes of a scene are finite with sizes of 0 or more: others would give wrong IoU silently."""
+    named = [(f"object {o.object_id}", o.box) for o in record.objects]
+    named += [(f"proposal {i}", tuple(box)) for i, box in enumerate(record.candidate_boxes())]
+    for name, box in named:
+        if len(box) != 6 or not all(map(math.isfinite, box)) or min(box[3:]) < 0:
+            raise DataError(
+                f"{name} of scene {record.scene_id} has the box {[float(v) for v in box]}",
+                where=where,
+                allowed="six finite numbers [cx,cy,cz,dx,dy,dz], sizes of 0 or more",
+                mend="correct the scene's objects or proposals and run the rule `prepare` again with -f",
+            )
 
 
 def _report_missing(missing: dict[str, int], first: str, total: int, benchmark: str, split: str, *, skip: bool) -> None:

@@ -50,6 +50,7 @@ class RoomsOptions(Options):
     multi3drefer_per_room: int = Field(6, ge=1, le=20, description="Multi3DRefer descriptions per room.")
     scanqa_per_room: int = Field(6, ge=1, le=20, description="ScanQA questions per room.")
     sqa3d_per_room: int = Field(6, ge=1, le=20, description="SQA3D questions per room.")
+    vsibench_per_room: int = Field(0, ge=0, le=40, description="VSI-Bench questions per room; 0 writes no file of them.")
     view_questions: int = Field(4, ge=1, le=12, description="Single-view questions per view (split train only).")
 
     @model_validator(mode="after")

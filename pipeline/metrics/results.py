@@ -68,6 +68,7 @@ class Results:
         *,
         per_sample: ArrayLike | None = None,
         subsets: bool = True,
+        reference: str = "",
     ) -> None:
         """A corpus metric: ``combine`` maps sums of the samples' ``statistics`` (n,K) to scores. Nothing is averaged.
 
@@ -87,6 +88,7 @@ class Results:
                     n_scenes=len(np.unique(self.scene_index[rows])),
                     per_sample={} if single is None else {self.samples[i].sample_id: float(single[i]) for i in rows},
                     replicates=corpus_replicates(chosen, self.scene_index[rows], self.weights, combine),
+                    reference=reference,
                 )
             )
 

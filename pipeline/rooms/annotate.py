@@ -16,12 +16,13 @@ from pipeline.rooms.facts import RoomFacts
 from pipeline.rooms.questions import scanqa
 from pipeline.rooms.situated import sqa3d
 from pipeline.rooms.view_questions import view_questions
+from pipeline.rooms.vsi import vsibench
 
 if TYPE_CHECKING:
     from pipeline.datasets.rooms import RoomsOptions
 
 SQA3D_FIRST_ID = {"train": 100_000_000, "val": 200_000_000, "test": 300_000_000}
-"""Question ids of SQA3D are whole numbers; splits share none."""
+"""Question ids of SQA3D, and of VSI-Bench, are whole numbers; splits share none."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,8 +73,19 @@ def _annotate_split(files: AnnotationFiles, split: str, rooms: list[RoomFacts], 
             f"v1_balanced_sqa_annotations_{split}_scannetv2.json": {"annotations": [a for _, a in pairs]},
         },
     )
+    if options.vsibench_per_room:
+        _add(files, split, ("vsibench",), {f"vsibench_{split}.json": _spatial(split, rooms, options)})
     if split == "train":
         _add(files, split, ("view_qa",), {f"view_qa_{split}.json": single})
+
+
+def _spatial(split: str, rooms: list[RoomFacts], options: RoomsOptions) -> list[Any]:
+    """VSI-Bench questions of a split; a balancer of their own, so that they change no other file."""
+    balancer = _balancer(split, "vsibench", options)
+    entries: list[Any] = []
+    for room in rooms:
+        entries += vsibench(room, balancer, options.vsibench_per_room, SQA3D_FIRST_ID[split] + len(entries))
+    return entries
 
 
 def _add(files: AnnotationFiles, split: str, benchmarks: tuple[str, ...], contents: dict[str, Any]) -> None:

@@ -13,7 +13,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import posed_rgbd_files
 import pytest
+import scannet_files
 
 from pipeline import registry
 from pipeline.conventions import SPLITS, is_name
@@ -22,7 +24,10 @@ from pipeline.geometry import inside_box, unproject
 from pipeline.index import SceneIndex
 
 KINDS = sorted(registry.member_files("datasets"))
-SOURCES: Mapping[str, Callable[[Path], dict[str, Any]]] = {}
+SOURCES: Mapping[str, Callable[[Path], dict[str, Any]]] = {
+    "posed_rgbd": posed_rgbd_files.conformance_sources,
+    "scannet": scannet_files.write_release,
+}
 """Kind -> function that writes source files into a folder and returns the options that point to them."""
 
 

@@ -25,6 +25,26 @@ SAMPLES = {
         answer="table",
         references=("table",),
     ),
+    "vsibench_number": Sample(
+        "1",
+        "s",
+        "vsibench",
+        "qa",
+        text="How many chair(s) are in this room?",
+        answer="3",
+        references=("3",),
+        numeric=True,
+    ),
+    "vsibench_choice": Sample(
+        "2",
+        "s",
+        "vsibench",
+        "qa",
+        text="If I am standing by the desk and facing the sofa, is the lamp to the left or the right of the sofa?",
+        answer="B",
+        references=("B",),
+        choices=("A. left", "B. right"),
+    ),
 }
 
 

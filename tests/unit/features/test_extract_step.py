@@ -100,3 +100,27 @@ def test_mistakes_are_told(dataset: SceneIndex, tmp_path: Path, capsys) -> None:
     assert extract(dataset, out, SHUFFLED, "--source", str(source), splits=["val"]) == 2
     assert "cannot be shuffled among 1" in capsys.readouterr().err
     assert extract(dataset, out, SHUFFLED, "--source", str(source), splits=["train", "test"]) == 2
+
+
+def test_wrong_weights_stop_before_the_first_scene(dataset: SceneIndex, tmp_path: Path, capsys) -> None:
+    out, checkpoint = tmp_path / "features" / "manifest.json", tmp_path / "model.safetensors"
+    vggt = {"name": "vggt_1b", "kind": "vggt", "options": {"checkpoint": str(checkpoint)}}
+    for content, message in ((None, "do not exist"), (b"cut off", "cannot be read")):
+        if content is not None:
+            checkpoint.write_bytes(content)
+        assert extract(dataset, out, vggt) == 2
+        said = capsys.readouterr().err
+        assert message in said
+        assert "teachers.vggt_1b.checkpoint" in said
+        assert "Traceback" not in said
+    assert not out.parent.exists()
+
+
+def test_a_store_of_another_spec_is_made_anew(dataset: SceneIndex, tmp_path: Path) -> None:
+    out = tmp_path / "features" / "manifest.json"
+    assert extract(dataset, out, GEOMETRY) == 0
+    finer = GEOMETRY | {"options": {"grid_rows": 6, "grid_cols": 4}}
+    assert extract(dataset, out, finer, "--readers", "2", "--in-flight", "1") == 0
+    assert json.loads(out.with_name("run.json").read_text())["encoded_scenes"] == 5
+    found = FeatureReader([out]).read("box0", dataset.records["box0"].frame_ids)
+    assert found.tokens.shape[1:3] == (6, 4)

@@ -1,0 +1,236 @@
+"""Posed RGB-D of others: TUM RGB-D, 7-Scenes, Redwood/Open3D and exported ScanNet, told apart by their files or named.
+
+Every scene found under ``root`` is converted to the layout that all datasets share (colour JPEG, depth in millimetres with 0 =
+invalid, world from camera). Frames without a usable pose are dropped and counted, on stderr and in the scene's scene.json.
+There are no objects and no annotations unless a box file and official annotation files are given.
+
+Run: python -m pipeline prepare --out DIR/manifest.json --spec \
+'{"dataset": {"name": "desk", "kind": "posed_rgbd", "options": {"root": "data/tum"}}}'
+"""
+
+from __future__ import annotations
+
+import shutil
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+from pydantic import Field, model_validator
+
+from pipeline.conventions import SPLITS
+from pipeline.datasets.base import Dataset, ScenePlan, SourceFile
+from pipeline.errors import ConfigError, PipelineError
+from pipeline.frames import FrameOptions
+from pipeline.options import Options, did_you_mean
+from pipeline.provenance import digest
+
+if TYPE_CHECKING:
+    from pipeline.posed_rgbd.convert import Converted, ConvertOptions
+    from pipeline.posed_rgbd.detect import Scan
+    from pipeline.scene import SceneRecord
+
+Split = Literal["train", "val", "test"]
+Pinhole = tuple[float, float, float, float]
+
+
+class PosedRgbdOptions(Options):
+    """Where scenes are, how to read them, which frames to take, and what belongs to them."""
+
+    root: str = Field(min_length=1, description="Folder of one scene, or of scenes up to three levels below.")
+    convention: Literal["auto", "tum", "seven_scenes", "redwood", "scannet_export"] = Field(
+        "auto", description="How the folders are laid out; auto: told apart by their files, scene by scene."
+    )
+    scenes: tuple[str, ...] | None = Field(
+        None, min_length=1, description="Folders of scenes, relative to root; null: all that are found."
+    )
+    split: Split = Field("test", description="Split of all scenes, unless `splits` says otherwise.")
+    splits: dict[Split, tuple[str, ...]] | None = Field(
+        None, description="Split -> ids of its scenes (folder below root, '/' as '_'); scenes in no split are left out."
+    )
+    frames: FrameOptions = Field(
+        default_factory=lambda: FrameOptions.model_validate({}), description="Which frames become the views of a scene."
+    )
+    intrinsics: Pinhole | None = Field(
+        None,
+        description="fx, fy, cx, cy of the colour images in pixels. null: from the scene's files, else the default of the "
+        "convention for 640x480 (TUM, Open3D: 525, 525, 319.5, 239.5; 7-Scenes: 585, 585, 320, 240).",
+    )
+    depth_intrinsics: Pinhole | None = Field(
+        None, description="fx, fy, cx, cy of the depth images in pixels; null: from files, else the colour camera's."
+    )
+    depth_unit_per_m: float | None = Field(
+        None, gt=0, description="Stored depth units per metre; null: that of the convention (TUM 5000, all others 1000)."
+    )
+    depth_invalid: tuple[int, ...] | None = Field(
+        None, description="Stored depth values besides 0 that mean no measurement; null: 65535 for 7-Scenes, else none."
+    )
+    depth_code: Literal["plain", "rotated"] = Field(
+        "plain", description="rotated: bits of depth are turned left by three (SUN RGB-D, SUN3D)."
+    )
+    depth_max_m: float | None = Field(None, gt=0, description="Depth beyond this many metres is dropped; null: none is.")
+    camera_file: str | None = Field(None, description="Redwood/Open3D: name of the camera's JSON file in a scene's folder.")
+    trajectory: str | None = Field(
+        None, description="Name of the trajectory file in a scene's folder (Redwood: *.log; TUM: groundtruth.txt)."
+    )
+    max_time_difference_s: float = Field(
+        0.02, gt=0, le=1, description="TUM: entries closer than this many seconds belong together (TUM's tool: 0.02)."
+    )
+    gravity: Literal["none", "matrix", "trajectory"] = Field(
+        "none",
+        description="How z is made to point up. none: poses as they are (TUM, ScanNet: z is up). matrix: `matrix` or "
+        "`matrix_file`. trajectory: assumes a camera held without roll; lowest 1 % of what is seen is the floor, z = 0.",
+    )
+    matrix: tuple[float, ...] | None = Field(
+        None, min_length=16, max_length=16, description="gravity matrix: 4x4 by rows, aligned from source, metres."
+    )
+    matrix_file: str | None = Field(None, description="gravity matrix: name of a file with a 4x4 in every scene's folder.")
+    objects: str | None = Field(
+        None, description="JSON file of boxes per scene, in the aligned world (format: pipeline/posed_rgbd/annotations.py)."
+    )
+    annotations: str | None = Field(None, description="Folder of official annotation files; needs `objects` but for SQA3D.")
+
+    @model_validator(mode="after")
+    def _consistent(self) -> PosedRgbdOptions:
+        if (self.gravity == "matrix") != ((self.matrix is None) != (self.matrix_file is None)):
+            raise ValueError("gravity: matrix needs either matrix or matrix_file, and nothing else does")
+        if self.gravity != "matrix" and (self.matrix is not None or self.matrix_file is not None):
+            raise ValueError(f"matrix and matrix_file belong to gravity: matrix, not to gravity: {self.gravity}")
+        if self.objects is not None and self.gravity == "trajectory":
+            raise ValueError("boxes need a world that is known beforehand: set gravity to none or matrix")
+        for name in (self.camera_file, self.trajectory, self.matrix_file):
+            if name is not None and (not name or ".." in Path(name).parts or Path(name).is_absolute()):
+                raise ValueError(f"{name!r} must be the name of a file in a scene's folder")
+        named = [scene for scenes in (self.splits or {}).values() for scene in scenes]
+        if len(set(named)) != len(named):
+            raise ValueError("splits names a scene twice")
+        return self
+
+
+class PosedRgbd(Dataset):
+    """Folders of posed RGB-D in the conventions of TUM, 7-Scenes, Redwood/Open3D and exported ScanNet."""
+
+    options_model = PosedRgbdOptions
+    code = ("posed_rgbd", "frames", "geometry", "index")
+    licence = "that of the data in `root`"
+    options: PosedRgbdOptions
+
+    def source_files(self) -> tuple[SourceFile, ...]:
+        o = self.options
+        found = [
+            SourceFile(Path(o.root), "scenes of posed RGB-D", "whoever made the scans (TUM RGB-D, 7-Scenes, Redwood, ...)")
+        ]
+        if o.objects is not None:
+            found.append(SourceFile(Path(o.objects), "boxes of objects (JSON)", "made by you"))
+        if o.annotations is not None:
+            found.append(SourceFile(Path(o.annotations), "official annotation files", "the pages of the benchmarks"))
+        return tuple(found)
+
+    def planned(self) -> ScenePlan | None:
+        """Scenes that are there now; None when they cannot be read or no count of frames is set."""
+        from pipeline.posed_rgbd.depth import image_size
+
+        try:
+            scans = self._scans()
+            listing = scans[0][0].convention.read(scans[0][0].folder, self._convert_options(scans[0][0]).read)
+            size = image_size(listing.frames[0].colour)
+        except (PipelineError, OSError, IndexError):
+            return None
+        if self.options.frames.count is None:
+            return None
+        count = {split: sum(s == split for _, s in scans) for split in SPLITS}
+        return ScenePlan(count, min(self.options.frames.count, len(listing.frames)), size)
+
+    def prepare(self, folder: Path, *, threads: int) -> None:
+        """Convert the scenes that are not there, then write annotations and the manifest."""
+        from pipeline.index import write_index
+        from pipeline.posed_rgbd.annotations import copy_annotations, with_objects
+        from pipeline.posed_rgbd.convert import convert_scan
+
+        o, root = self.options, folder / "posed_images"
+        records: list[SceneRecord] = []
+        for scan, split in self._scans():
+            done = convert_scan(scan, root / scan.scene_id, self._convert_options(scan), split=split, threads=threads)
+            _report(scan, done)
+            records.append(done.record)
+        _remove_others(root, {record.scene_id for record in records})
+        records.sort(key=lambda record: (SPLITS.index(record.split), record.scene_id))
+        if o.objects is not None:
+            records = with_objects(records, Path(o.objects))
+        annotations: dict[str, dict[str, list[str]]] = {}
+        if o.annotations is not None:
+            splits = [record.split for record in records]
+            annotations = copy_annotations(Path(o.annotations), folder, splits, with_boxes=o.objects is not None)
+        spec = self.spec_digest or digest(o.model_dump(mode="json"))
+        write_index(folder, records, dataset=self.name, root="posed_images", annotations=annotations, spec=spec)
+
+    def _scans(self) -> list[tuple[Scan, str]]:
+        """Scenes with their splits, by id. ConfigError when `splits` names a scene that is not there."""
+        from pipeline.posed_rgbd.detect import find_scans
+
+        o, where = self.options, f"datasets.{self.name}"
+        scans = find_scans(Path(o.root), o.convention, o.scenes, where=where)
+        if o.splits is None:
+            return [(scan, o.split) for scan in scans]
+        split_of = {scene: split for split, scenes in o.splits.items() for scene in scenes}
+        known = {scan.scene_id for scan in scans}
+        for scene in split_of:
+            if scene not in known:
+                raise ConfigError(
+                    f"scene {scene!r} is not there{did_you_mean(scene, known)}",
+                    where=f"{where}.splits",
+                    allowed=", ".join(sorted(known)[:20]),
+                )
+        if not split_of:
+            raise ConfigError("no scene is in any split", where=f"{where}.splits", allowed=", ".join(sorted(known)[:20]))
+        return [(scan, split_of[scan.scene_id]) for scan in scans if scan.scene_id in split_of]
+
+    def _convert_options(self, scan: Scan) -> ConvertOptions:
+        """The options for one scene, the convention's defaults filled in."""
+        import numpy as np
+
+        from pipeline.posed_rgbd.convention import ReadOptions
+        from pipeline.posed_rgbd.convert import ConvertOptions
+        from pipeline.posed_rgbd.depth import DepthCode
+        from pipeline.posed_rgbd.poses import usable_pose
+
+        o = self.options
+        matrix = None if o.matrix is None else usable_pose(np.reshape(o.matrix, (4, 4)))
+        if o.matrix is not None and matrix is None:
+            raise ConfigError(
+                "matrix is no rotation with translation",
+                where=f"datasets.{self.name}.matrix",
+                allowed="16 numbers by rows: a rotation, a shift in metres, and the row 0 0 0 1",
+            )
+        invalid = scan.convention.invalid_depth if o.depth_invalid is None else o.depth_invalid
+        unit = o.depth_unit_per_m or scan.convention.depth_unit_per_m
+        return ConvertOptions(
+            read=ReadOptions(o.trajectory, o.camera_file, o.max_time_difference_s),
+            frames=o.frames,
+            depth=DepthCode(unit, invalid, o.depth_code, o.depth_max_m),
+            camera=o.intrinsics,
+            depth_camera=o.depth_intrinsics,
+            gravity=o.gravity,
+            matrix=matrix,
+            matrix_file=o.matrix_file,
+        )
+
+
+def _report(scan: Scan, done: Converted) -> None:
+    """One line on stderr per scene: what was found, dropped and used."""
+    facts = done.facts
+    dropped = [f"{facts[key]} {text}" for key, text in (("without_pose", "without usable pose"),) if facts[key]]
+    dropped += [f"{facts['incomplete']} files without partner"] if facts["incomplete"] else []
+    state = "" if done.written else " (there already)"
+    print(
+        f"{scan.scene_id}: {scan.convention.name}, {facts['used']} of {facts['frames']} frames"
+        f"{'; dropped ' + ', '.join(dropped) if dropped else ''}{state}",
+        file=sys.stderr,
+        flush=True,
+    )
+
+
+def _remove_others(root: Path, keep: set[str]) -> None:
+    """Remove scenes of an earlier, larger selection, so that the folder holds what the manifest says."""
+    for path in sorted(root.iterdir()):
+        if path.is_dir() and path.name not in keep:
+            shutil.rmtree(path)

@@ -1,0 +1,285 @@
+"""ScanNet v2 (Dai et al., CVPR 2017), read from the released files: the scans behind all five benchmarks.
+
+Nothing is downloaded: you accept ScanNet's terms of use and put the files under ``root``. Needed per scan:
+``scans/<scan>/<scan>.sens`` (or an exported ``posed_images/<scan>``), ``<scan>.txt``, ``_vh_clean_2.ply``,
+``_vh_clean_2.0.010000.segs.json``, ``.aggregation.json``; besides, the label table, the split lists, the benchmarks' files and
+Mask3D masks. ``python -m pipeline doctor`` lists what is there. Poses and boxes are axis-aligned; frame ids are the frame
+numbers of the stream. What was left out is counted on stderr and in ``posed_images/report.json``.
+"""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Iterator, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor, as_completed
+from pathlib import Path
+from typing import TYPE_CHECKING, ClassVar, Literal
+
+from pydantic import Field, model_validator
+
+from pipeline.conventions import SPLITS
+from pipeline.datasets.base import Dataset, ScenePlan, SourceFile
+from pipeline.errors import DataError, EnvironmentFaultError, PipelineError
+from pipeline.frames import FrameOptions
+from pipeline.options import Options
+from pipeline.provenance import digest, write_atomic
+
+if TYPE_CHECKING:
+    from pipeline.scannet.release import Annotations
+    from pipeline.scannet.scenes import Release, SceneJob
+
+COLOR_SIZE = (968, 1296)
+"""Colour images of the release in pixels (height, width), but for a few scans."""
+PUBLISHED: Mapping[str, Mapping[str, int]] = {
+    "all": {"train": 1201, "val": 312, "test": 100},
+    "annotated": {"train": 562, "val": 141, "test": 0},
+}
+"""Scans of the official lists, and those that ScanRefer's files ask about: the plan while lists or files are missing."""
+_SIZE = "all 1,513: about 1.2 TB"
+"""As users of Spatial-MLLM report it (github.com/THU-SI/Spatial-MLLM, issue 25)."""
+_HOME = "www.scan-net.org (signed terms of use)"
+_METADATA = "github.com/ScanNet/ScanNet, Tasks/Benchmark and the release itself"
+_MASKS = "the Mask3D masks that LEO released for ScanNet (embodied-generalist/embodied-generalist)"
+_ORIGINS: Mapping[str, str] = {
+    "scanrefer": "daveredrum.github.io/ScanRefer (request form)",
+    "scan2cap": "daveredrum.github.io/ScanRefer (request form)",
+    "multi3drefer": "3dlg-hcvc.github.io/multi3drefer",
+    "scanqa": "github.com/ATR-DBI/ScanQA",
+    "sqa3d": "github.com/SilongYong/SQA3D",
+}
+Benchmark = Literal["scanrefer", "multi3drefer", "scan2cap", "scanqa", "sqa3d"]
+
+
+class ScanNetOptions(Options):
+    """Where the files are and what is taken of them. ``{root}`` in a path stands for the option root."""
+
+    root: str = Field("data/scannet", description="Folder of the release; other paths may refer to it as {root}.")
+    scans: str = Field("{root}/scans", description="Folder with one folder per scan.")
+    source: Literal["auto", "sens", "posed_images"] = Field(
+        "auto", description="Frames from .sens streams, from exported folders, or (auto) exported where a scan has one."
+    )
+    posed_images: str = Field(
+        "{root}/posed_images", description="Folder of exported frames: <scan>/NNNNN.jpg, .png, .txt, two intrinsics."
+    )
+    labels: str = Field("{root}/scannetv2-labels.combined.tsv", description="Table of raw names and NYU40 classes.")
+    train_scenes: str | None = Field("{root}/scannetv2_train.txt", description="List of training scans; null: none of them.")
+    val_scenes: str | None = Field("{root}/scannetv2_val.txt", description="List of validation scans; null: none of them.")
+    test_scenes: str | None = Field(None, description="List of test scans (no objects were released); null: none of them.")
+    scenes: Literal["all", "annotated"] = Field(
+        "all",
+        description="All scans of the lists, or only those that the annotation files ask about (562 + 141 of 1201 + 312).",
+    )
+    only: tuple[str, ...] = Field((), description="Only these scan ids of the lists (empty: no such limit).")
+    annotations: str = Field("{root}/annotations", description="Folder with the benchmarks' official files.")
+    benchmarks: tuple[Benchmark, ...] = Field(
+        ("scanrefer", "multi3drefer", "scan2cap", "scanqa", "sqa3d"),
+        description="Benchmarks whose official files are taken from `annotations`; a missing one is an error.",
+    )
+    sqa3d_questions: Literal["test", "val"] = Field(
+        "test", description="SQA3D split asked about validation scans: both are about them; published numbers are of test."
+    )
+    proposals: Literal["masks", "boxes", "ground_truth"] = Field(
+        "masks",
+        description="Candidates outside the split train: Mask3D masks, a file of boxes, or ground-truth boxes (oracle).",
+    )
+    masks: str = Field("{root}/mask", description="proposals masks: folder of <scan>.mask.npz, scipy sparse (masks, vertices).")
+    max_masks: int = Field(50, ge=1, le=10_000, description="proposals masks: first masks that are used (3DRS: 50).")
+    boxes: str | None = Field(None, description='proposals boxes: JSON {"scannet/<scan>": [[cx,cy,cz,dx,dy,dz], ...]}, metres.')
+    frame_step: int = Field(
+        10, ge=1, le=10_000, description=".sens: every n-th frame is a candidate (3DRS: 10); exported folders: all are."
+    )
+    frames: FrameOptions = Field(default_factory=FrameOptions, description="Which candidates become views.")
+    frame_lists: tuple[str, ...] = Field(
+        (), description="EmbodiedScan's embodiedscan_infos_*.pkl: their frames are the candidates. Read without running code."
+    )
+    image_size: tuple[int, int] | None = Field(
+        None, description="Height and width of stored colour images in pixels (bicubic); null: the JPEG files as they are."
+    )
+    skip_broken: bool = Field(
+        False, description="Leave out scans whose files are missing or damaged (counted, listed) instead of stopping."
+    )
+
+    @model_validator(mode="after")
+    def _consistent(self) -> ScanNetOptions:
+        if (self.proposals == "boxes") != (self.boxes is not None):
+            raise ValueError("`boxes` names the file of proposals: boxes; give both or neither")
+        if self.train_scenes is self.val_scenes is self.test_scenes is None:
+            raise ValueError("train_scenes, val_scenes and test_scenes are all null: there is no scan")
+        if self.image_size is not None and not all(16 <= side <= 4096 for side in self.image_size):
+            raise ValueError("image_size is [height, width], 16 to 4096 pixels")
+        if len(set(self.benchmarks)) != len(self.benchmarks):
+            raise ValueError("`benchmarks` names one twice")
+        return self
+
+    def path(self, text: str) -> Path:
+        """An option's path with {root} filled in."""
+        return Path(text.replace("{root}", self.root))
+
+    def lists(self) -> dict[str, Path]:
+        """Split -> list of its scans."""
+        named = {split: getattr(self, f"{split}_scenes") for split in SPLITS}
+        return {split: self.path(text) for split, text in named.items() if text is not None}
+
+
+class ScanNet(Dataset):
+    """Scans of ScanNet v2."""
+
+    options_model = ScanNetOptions
+    code: ClassVar[tuple[str, ...]] = ("scannet", "frames", "geometry", "index")
+    licence = "ScanNet terms of use (non-commercial research, not redistributable); each benchmark's files have their own"
+    options: ScanNetOptions
+
+    def source_files(self) -> tuple[SourceFile, ...]:
+        """Folders, lists and tables; what each scan lacks is said when it is prepared."""
+        o = self.options
+        sens = o.source != "posed_images"
+        found = [
+            SourceFile(o.path(o.scans), f"released scans with .sens streams ({_SIZE})" if sens else "released scans", _HOME)
+        ]
+        if o.source == "posed_images":
+            found.append(SourceFile(o.path(o.posed_images), "exported frames", "an export of the .sens streams"))
+        found.append(SourceFile(o.path(o.labels), "label table", _METADATA))
+        found += [SourceFile(path, f"list of the split {split}", _METADATA) for split, path in o.lists().items()]
+        if o.proposals == "masks" and set(o.lists()) != {"train"}:
+            found.append(SourceFile(o.path(o.masks), "Mask3D masks", _MASKS))
+        if o.boxes is not None:
+            found.append(SourceFile(o.path(o.boxes), "proposal boxes", "metadata of Video-3D LLM (zd11024/Video-3D-LLM_data)"))
+        found += [SourceFile(o.path(p), "frame list", "EmbodiedScan (request form)") for p in o.frame_lists]
+        users: dict[str, list[str]] = {}
+        for benchmark, by_split in self._names().items():
+            for name in (name for listed in by_split.values() for name in listed):
+                users.setdefault(name, []).append(benchmark)
+        folder = o.path(o.annotations)
+        found += [SourceFile(folder / n, f"annotations of {' and '.join(b)}", _ORIGINS[b[0]]) for n, b in users.items()]
+        return tuple(found)
+
+    def planned(self) -> ScenePlan | None:
+        """Scans of the lists (and of the annotation files); their published numbers while one of these is missing."""
+        from pipeline.scannet.release import choose_scans, read_splits
+
+        o = self.options
+        if o.frames.count is None:
+            return None
+        try:
+            scans = self._selection()[0] if o.scenes == "annotated" else choose_scans(read_splits(o.lists()), o.only, None)
+            counts = {split: len(ids) for split, ids in scans.items()}
+        except PipelineError:
+            counts = {split: PUBLISHED[o.scenes][split] for split in o.lists()}
+        return ScenePlan(counts, o.frames.count, o.image_size or COLOR_SIZE)
+
+    def prepare(self, folder: Path, *, threads: int) -> None:
+        """Convert the scans that are not there yet, then copy the annotation files, then write the manifest."""
+        from pipeline.index import write_index
+        from pipeline.scannet.report import REPORT, write_report
+        from pipeline.scannet.scenes import SceneJob, read_scene
+
+        scans, annotations = self._selection()
+        spec = self.spec_digest or digest(self.options.model_dump(mode="json"))
+        root = folder / "posed_images"
+        jobs = [SceneJob(scan, split, root / scan, spec) for split in SPLITS for scan in scans.get(split, ())]
+        found = {job.scene_id: read_scene(job) for job in jobs}
+        missing = [job for job in jobs if found[job.scene_id] is None]
+        broken = self._make(missing, self._release(scans), threads) if missing else {}
+        for job in missing:
+            found[job.scene_id] = None if job.scene_id in broken else read_scene(job)
+            if found[job.scene_id] is None and job.scene_id not in broken:
+                raise EnvironmentFaultError(
+                    f"{job.folder} was written but reads back damaged", mend="check the disk, run again"
+                )
+        done = [entry for job in jobs if (entry := found[job.scene_id]) is not None]
+        if not done:
+            first = next(iter(broken.values()))
+            raise DataError(f"all {len(broken)} scans are broken; the first: {first.what}", where=first.where, mend=first.mend)
+        _remove_others(root, {record.scene_id for record, _ in done})
+        write_report(root / REPORT, self.name, done, broken)
+        for name, data in annotations.files.items():
+            write_atomic(folder / "annotations" / name, data)
+        records = [record for record, _ in done]
+        write_index(folder, records, dataset=self.name, root="posed_images", annotations=annotations.by_benchmark, spec=spec)
+
+    def _names(self) -> dict[str, dict[str, list[str]]]:
+        from pipeline.scannet.release import annotation_names
+
+        return annotation_names(self.options.benchmarks, tuple(self.options.lists()), self.options.sqa3d_questions)
+
+    def _selection(self) -> tuple[dict[str, tuple[str, ...]], Annotations]:
+        """Scans per split, and the annotation files, read and checked before any scan is touched."""
+        from pipeline.scannet.release import choose_scans, read_annotations, read_splits
+
+        o = self.options
+        splits = read_splits(o.lists())
+        annotations = read_annotations(o.path(o.annotations), self._names(), splits)
+        return choose_scans(splits, o.only, annotations.scans if o.scenes == "annotated" else None), annotations
+
+    def _release(self, scans: Mapping[str, tuple[str, ...]]) -> Release:
+        """What all scenes share; read once."""
+        from pipeline.scannet.labels import read_labels
+        from pipeline.scannet.pickled import read_frame_lists
+        from pipeline.scannet.proposals import BoxFile
+        from pipeline.scannet.scenes import Release
+
+        o = self.options
+        wanted = frozenset(scan for ids in scans.values() for scan in ids)
+        return Release(
+            scans=o.path(o.scans),
+            exported=None if o.source == "sens" else o.path(o.posed_images),
+            either=o.source == "auto",
+            labels=read_labels(o.path(o.labels)),
+            masks=o.path(o.masks) if o.proposals == "masks" else None,
+            max_masks=o.max_masks,
+            boxes=None if o.boxes is None else BoxFile(o.path(o.boxes)),
+            listed=read_frame_lists((o.path(p) for p in o.frame_lists), wanted) if o.frame_lists else None,
+            step=o.frame_step,
+            frames=o.frames,
+            image_size=o.image_size,
+        )
+
+    def _make(self, jobs: list[SceneJob], release: Release, threads: int) -> dict[str, DataError]:
+        """Make scenes in ``threads`` threads (decoding releases the interpreter lock); faults of scans that are skipped."""
+        from pipeline.progress import Progress
+
+        broken: dict[str, DataError] = {}
+        workers = ThreadPoolExecutor(threads)
+        try:
+            with Progress(f"prepare {self.name}", len(jobs), "scenes") as progress:
+                for job, error in _finished(workers, jobs, release):
+                    if error is not None:
+                        if not self.options.skip_broken:
+                            raise self._named(job, error)
+                        broken[job.scene_id] = error
+                        shutil.rmtree(job.folder, ignore_errors=True)
+                    progress.step()
+        finally:
+            workers.shutdown(cancel_futures=True)
+        return broken
+
+    def _named(self, job: SceneJob, error: DataError) -> DataError:
+        """The fault of a scan, with the scan's name and the way round it."""
+        way = f"datasets.{self.name}.skip_broken: true leaves such scans out; finished scans are kept"
+        mend = f"{error.mend}; {way}" if error.mend else way
+        return type(error)(f"scan {job.scene_id}: {error.what}", where=error.where, allowed=error.allowed, mend=mend)
+
+
+def _finished(
+    workers: ThreadPoolExecutor, jobs: list[SceneJob], release: Release
+) -> Iterator[tuple[SceneJob, DataError | None]]:
+    """Jobs as they end, with the fault of the scan if it has one. A full disk and the like end everything."""
+    from pipeline.scannet.scenes import make_scene
+
+    running: dict[Future[None], SceneJob] = {workers.submit(make_scene, job, release): job for job in jobs}
+    for done in as_completed(running):
+        try:
+            done.result()
+            yield running[done], None
+        except DataError as error:
+            yield running[done], error
+        except OSError as error:
+            what = f"reading or writing failed at scan {running[done].scene_id} ({error.strerror or error})"
+            raise EnvironmentFaultError(what, where=error.filename, mend="make room or mend the disk, then run again") from None
+
+
+def _remove_others(root: Path, keep: set[str]) -> None:
+    """Remove scenes of an earlier, larger selection, so that the folder holds what the manifest says."""
+    for path in sorted(root.iterdir()):
+        if path.is_dir() and path.name not in keep:
+            shutil.rmtree(path)

@@ -1,0 +1,156 @@
+"""Redwood and Open3D: folders of colour and depth images, a trajectory .log, and the camera as JSON of Open3D.
+
+A .log holds five lines per frame: three whole numbers, the first being the frame's number from 0, and a 4x4 matrix, world from
+camera. Frames are numbered in the order of their names. Depth is in millimetres. The camera is an Open3D pinhole camera
+(``width``, ``height``, ``intrinsic_matrix`` by columns); without a file it is Open3D's default for PrimeSense sensors.
+Source: Redwood's file format page and Open3D's documentation of trajectories and cameras.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, ClassVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pipeline.conventions import checked_id
+from pipeline.errors import DataError
+from pipeline.posed_rgbd.convention import Convention, Listing, Pinhole, ReadOptions, SourceFrame, images_in
+from pipeline.posed_rgbd.poses import number, usable_pose
+
+COLOUR_FOLDERS = ("color", "rgb", "image", "images")
+_ROWS = 5
+
+
+class Redwood(Convention):
+    """Redwood scans and the RGB-D folders of Open3D's reconstruction system."""
+
+    name = "redwood"
+    needs = f"a trajectory (*.log), depth/ and one of {', '.join(f + '/' for f in COLOUR_FOLDERS)}, perhaps camera*.json"
+    depth_unit_per_m = 1000
+    default_camera: ClassVar[Pinhole | None] = (525.0, 525.0, 319.5, 239.5)
+
+    def matches(self, folder: Path) -> bool:
+        return (folder / "depth").is_dir() and bool(_colour_folders(folder)) and any(folder.glob("*.log"))
+
+    def read(self, folder: Path, options: ReadOptions) -> Listing:
+        colour = images_in(_one(_colour_folders(folder), "folder of colour images", folder), (".jpg", ".jpeg", ".png"))
+        depth = images_in(folder / "depth", (".png",))
+        poses = read_log(_trajectory(folder, options.trajectory))
+        pairs, incomplete = _pairs(colour, depth, folder)
+        if poses and max(poses) >= len(pairs):
+            raise DataError(
+                f"the trajectory speaks of frame {max(poses)}, but there are {len(pairs)} frames", where=str(folder)
+            )
+        frames = []
+        for i, (picture, measured) in enumerate(pairs):
+            frame_id = checked_id(picture.stem, what="frame id", where=str(picture.parent))
+            frames.append(SourceFrame(frame_id, picture, measured, poses.get(i)))
+        path = _camera_file(folder, options.camera_file)
+        camera = None if path is None else read_camera(path)
+        return Listing(tuple(frames), incomplete, camera, camera)
+
+
+def _colour_folders(folder: Path) -> list[Path]:
+    return [folder / name for name in COLOUR_FOLDERS if (folder / name).is_dir()]
+
+
+def _one(found: Sequence[Path], what: str, folder: Path, option: str = "") -> Path:
+    """The only one; DataError that lists all when there are several or none."""
+    if len(found) == 1:
+        return found[0]
+    names = ", ".join(path.name for path in found) or "(none)"
+    mend = f"name one with the option `{option}`" if option else "keep one of them"
+    raise DataError(f"{len(found)} candidates for the {what}: {names}", where=str(folder), mend=mend)
+
+
+def _trajectory(folder: Path, name: str | None) -> Path:
+    if name is not None:
+        return folder / name
+    usual = folder / "trajectory.log"
+    return usual if usual.is_file() else _one(sorted(folder.glob("*.log")), "trajectory", folder, "trajectory")
+
+
+def _camera_file(folder: Path, name: str | None) -> Path | None:
+    """The camera's JSON in the scene's folder or the one above it; None when there is none."""
+    if name is not None:
+        return folder / name
+    for place in (folder, folder.parent):
+        found = sorted({*place.glob("camera*.json"), *place.glob("*intrinsic*.json")})
+        if found:
+            return _one(found, "camera file", place, "camera_file")
+    return None
+
+
+def _pairs(colour: list[Path], depth: list[Path], folder: Path) -> tuple[list[tuple[Path, Path]], int]:
+    """Pictures with their depth images, in order, and how many files have no partner.
+
+    Equal names belong together; where no name of one kind occurs in the other, the order decides and numbers must agree.
+    """
+    by_name = {path.stem: path for path in depth}
+    if any(path.stem in by_name for path in colour):
+        found = [(path, by_name[path.stem]) for path in colour if path.stem in by_name]
+        return found, len(colour) + len(depth) - 2 * len(found)
+    if len(colour) != len(depth):
+        raise DataError(
+            f"{len(colour)} colour and {len(depth)} depth images have different names and cannot be paired by order",
+            where=str(folder),
+        )
+    return list(zip(colour, depth, strict=True)), 0
+
+
+def read_log(path: Path) -> dict[int, NDArray[np.float64] | None]:
+    """Frame number -> world from camera (4,4), None where it is not usable. DataError names the line at fault."""
+    try:
+        text = path.read_text(encoding="utf-8").splitlines()
+    except FileNotFoundError:
+        raise DataError(f"trajectory {path} is missing") from None
+    except UnicodeDecodeError as error:
+        raise DataError(f"trajectory {path} is not text ({error})") from None
+    lines = [(i, line.split()) for i, line in enumerate(text, start=1) if line.strip()]
+    if len(lines) % _ROWS:
+        raise DataError(f"{len(lines)} lines are no multiple of {_ROWS}: the file is truncated", where=str(path))
+    poses: dict[int, NDArray[np.float64] | None] = {}
+    for start in range(0, len(lines), _ROWS):
+        where = f"{path}, line {lines[start][0]}"
+        frame, matrix = _entry([fields for _, fields in lines[start : start + _ROWS]], where)
+        if frame in poses:
+            raise DataError(f"frame {frame} comes twice", where=where)
+        poses[frame] = usable_pose(matrix)
+    return poses
+
+
+def _entry(rows: list[list[str]], where: str) -> tuple[int, NDArray[np.float64]]:
+    allowed = "three whole numbers, then four rows of four numbers"
+    try:
+        header = [int(field) for field in rows[0]]
+        matrix = [[number(field) for field in row] for row in rows[1:]]
+    except ValueError as error:
+        raise DataError(f"an entry is malformed ({error})", where=where, allowed=allowed) from None
+    if len(header) != 3 or header[0] < 0 or any(len(row) != 4 for row in matrix):
+        raise DataError("an entry is malformed", where=where, allowed=allowed)
+    if header[0] != header[1]:
+        raise DataError(
+            f"entry {header[0]} {header[1]} {header[2]} relates two frames: this is no trajectory",
+            where=where,
+            mend="name the trajectory with the option `trajectory`",
+        )
+    return header[0], np.array(matrix)
+
+
+def read_camera(path: Path) -> NDArray[np.float64]:
+    """Intrinsics (3,3) of an Open3D pinhole camera file."""
+    try:
+        content: Any = json.loads(path.read_text(encoding="utf-8"))
+        values = np.asarray(content["intrinsic_matrix"], dtype=np.float64).reshape(3, 3, order="F")
+    except FileNotFoundError:
+        raise DataError(f"camera file {path} is missing") from None
+    except (json.JSONDecodeError, UnicodeDecodeError, KeyError, TypeError, ValueError) as error:
+        raise DataError(
+            f"camera file {path} cannot be read ({error!r})",
+            allowed='{"width": .., "height": .., "intrinsic_matrix": [9 numbers by columns]}',
+        ) from None
+    return values

@@ -1,0 +1,178 @@
+"""Frames of one scan under one interface, whether they come from its .sens stream or from an exported folder.
+
+``candidates`` are the frames that could become views, in order; poses are as stored, not axis-aligned. Pixels are read of the
+frames that were chosen, and of all candidates' depth when frames are chosen by what they see.
+"""
+
+from __future__ import annotations
+
+import io
+import re
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from pathlib import Path
+from types import TracebackType
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image, UnidentifiedImageError
+
+from pipeline.conventions import DEPTH_UNIT_PER_M, checked_id
+from pipeline.errors import DataError, FrameError
+from pipeline.scannet.reading import AGAIN, read_bytes, read_text
+from pipeline.scannet.sens import SensFile, SensFrame
+
+_INDEX = re.compile(r"\d{1,9}")
+
+
+class ScanFrames(ABC):
+    """Frames of one scan. ``ids`` and ``poses`` (F,4,4) of the candidates; intrinsics (3,3); sizes (height, width)."""
+
+    where: str
+    ids: tuple[str, ...]
+    poses: NDArray[np.float64]
+    intrinsics: NDArray[np.float64]
+    depth_intrinsics: NDArray[np.float64]
+    image_size: tuple[int, int]
+    depth_size: tuple[int, int]
+
+    @abstractmethod
+    def color(self, number: int) -> bytes:
+        """The JPEG file of a candidate."""
+
+    @abstractmethod
+    def depth_mm(self, number: int) -> NDArray[np.uint16]:
+        """Depth of a candidate in millimetres (H,W), 0 = invalid."""
+
+    def close(self) -> None:  # noqa: B027 - a folder has nothing to close
+        """Close what is open."""
+
+    def __enter__(self) -> ScanFrames:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        self.close()
+
+
+class StreamFrames(ScanFrames):
+    """Every ``step``-th frame of a .sens stream, or exactly the ``listed`` ones. Ids are frame numbers of five digits."""
+
+    def __init__(self, path: Path, *, step: int, listed: Sequence[str] | None = None):
+        self.where = str(path)
+        self._file = SensFile(path)
+        try:
+            self._open(path, step, listed)
+        except DataError:
+            self._file.close()
+            raise
+
+    def _open(self, path: Path, step: int, listed: Sequence[str] | None) -> None:
+        header = self._file.header
+        self.intrinsics = _camera(header.color_intrinsics, f"{path}, colour")
+        self.depth_intrinsics = _camera(header.depth_intrinsics, f"{path}, depth")
+        self.image_size, self.depth_size = header.color_size, header.depth_size
+        self._frames = self._file.frames(step if listed is None else 1)
+        if listed is not None:
+            self._frames = self._named(listed)
+        self.ids = tuple(f"{frame.index:05d}" for frame in self._frames)
+        self.poses = np.array([frame.pose for frame in self._frames]).reshape(-1, 4, 4)
+
+    def _named(self, listed: Sequence[str]) -> list[SensFrame]:
+        wrong = [i for i in listed if not _INDEX.fullmatch(i) or int(i) >= len(self._frames)]
+        if wrong:
+            raise _not_there(wrong, f"the stream has frames 0 to {len(self._frames) - 1}", self.where)
+        return [self._frames[int(i)] for i in listed]
+
+    def color(self, number: int) -> bytes:
+        return self._file.color(self._frames[number])
+
+    def depth_mm(self, number: int) -> NDArray[np.uint16]:
+        raw, units = self._file.depth(self._frames[number]), self._file.header.depth_units_per_m
+        if units == DEPTH_UNIT_PER_M:
+            return raw
+        millimetres = np.rint(raw * (DEPTH_UNIT_PER_M / units))
+        return np.where(millimetres <= np.iinfo(np.uint16).max, millimetres, 0).astype(np.uint16)
+
+    def close(self) -> None:
+        self._file.close()
+
+
+class FolderFrames(ScanFrames):
+    """An exported folder: ``{frame}.jpg``, ``{frame}.png`` (depth uint16 mm), ``{frame}.txt`` (pose), two intrinsics."""
+
+    def __init__(self, folder: Path, *, listed: Sequence[str] | None = None):
+        self.where, self._folder = str(folder), folder
+        if not folder.is_dir():
+            raise DataError("the scan's exported folder is missing", where=str(folder), mend="export it, or set source: sens")
+        present = sorted(path.stem for path in folder.glob("*.jpg"))
+        if listed is not None:
+            missing = sorted(set(listed) - set(present))
+            if missing:
+                raise _not_there(missing, f"{len(present)} frames are in the folder", self.where)
+        self.ids = tuple(checked_id(i, what="frame id", where=self.where) for i in (present if listed is None else listed))
+        if not self.ids:
+            raise FrameError("the exported folder has no *.jpg frames", where=self.where, mend="export the scan again")
+        self.poses = np.array([_matrix(folder / f"{i}.txt", "the pose") for i in self.ids])
+        self.intrinsics = _camera(_matrix(folder / "intrinsic.txt", "the colour intrinsics"), f"{folder}, colour")
+        self.depth_intrinsics = _camera(_matrix(folder / "depth_intrinsic.txt", "the depth intrinsics"), f"{folder}, depth")
+        self.image_size = image_size(self.color(0), f"{folder / self.ids[0]}.jpg")
+        height, width = self._depth(0).shape
+        self.depth_size = height, width
+
+    def color(self, number: int) -> bytes:
+        return read_bytes(self._folder / f"{self.ids[number]}.jpg", "a colour frame", mend="export the scan again")
+
+    def depth_mm(self, number: int) -> NDArray[np.uint16]:
+        depth = self._depth(number)
+        if depth.shape != self.depth_size:
+            where = f"{self._folder / self.ids[number]}.png"
+            raise FrameError(f"a depth frame has shape {depth.shape}", where=where, allowed=str(self.depth_size))
+        return depth
+
+    def _depth(self, number: int) -> NDArray[np.uint16]:
+        path = self._folder / f"{self.ids[number]}.png"
+        data = read_bytes(path, "a depth frame", mend="export the scan again")
+        depth = _pixels(data, str(path))
+        if depth.ndim != 2 or depth.dtype.kind not in "iu" or depth.min() < 0 or depth.max() > np.iinfo(np.uint16).max:
+            raise FrameError(f"a depth frame is {depth.dtype} {depth.shape}", where=str(path), allowed="16-bit grey PNG, mm")
+        return depth.astype(np.uint16)
+
+
+def image_size(data: bytes, where: str) -> tuple[int, int]:
+    """(height, width) of an image file, from its header."""
+    try:
+        with Image.open(io.BytesIO(data)) as image:
+            return image.height, image.width
+    except (UnidentifiedImageError, OSError, SyntaxError, ValueError) as error:
+        raise FrameError(f"a frame is not an image ({error})", where=where, mend=AGAIN) from None
+
+
+def _pixels(data: bytes, where: str) -> NDArray[np.generic]:
+    try:
+        with Image.open(io.BytesIO(data)) as image:
+            return np.asarray(image)
+    except (UnidentifiedImageError, OSError, SyntaxError, ValueError) as error:
+        raise FrameError(f"a frame cannot be decoded ({error})", where=where, mend=AGAIN) from None
+
+
+def _matrix(path: Path, what: str) -> NDArray[np.float64]:
+    """A 4x4 matrix of a text file; -inf and nan are kept: they mark frames without a pose."""
+    text = read_text(path, what, mend="export the scan again")
+    try:
+        return np.array([float(word) for word in text.split()]).reshape(4, 4)
+    except ValueError:
+        raise FrameError(f"{what} is not 4 rows of 4 numbers", where=str(path), mend="export the scan again") from None
+
+
+def _camera(matrix: NDArray[np.float64], where: str) -> NDArray[np.float64]:
+    """The 3x3 part of intrinsics."""
+    camera = matrix[:3, :3]
+    if not np.isfinite(camera).all() or camera[0, 0] <= 0 or camera[1, 1] <= 0:
+        raise FrameError("intrinsics without positive focal lengths", where=where, mend=AGAIN)
+    return camera
+
+
+def _not_there(missing: Sequence[str], allowed: str, where: str) -> FrameError:
+    listed = ", ".join(missing[:5]) + (", ..." if len(missing) > 5 else "")
+    what = f"{len(missing)} frames of the frame list are not there: {listed}"
+    return FrameError(what, where=where, allowed=allowed, mend="export them, set source: sens, or leave frame_lists out")

@@ -1,0 +1,45 @@
+"""Reading source files with one clear message for every fault: which file, what is wrong, what to do."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from pipeline.errors import DataError
+
+AGAIN = "the file is truncated or damaged: download it again"
+
+
+def read_bytes(path: Path, what: str, *, mend: str) -> bytes:
+    """All bytes of a source file; DataError when it is missing or cannot be read."""
+    try:
+        return path.read_bytes()
+    except FileNotFoundError:
+        raise DataError(f"{what} is missing", where=str(path), mend=mend) from None
+    except OSError as error:
+        raise DataError(f"{what} cannot be read ({error.strerror})", where=str(path), mend=mend) from None
+
+
+def read_text(path: Path, what: str, *, mend: str) -> str:
+    """A source file as UTF-8 text."""
+    try:
+        return read_bytes(path, what, mend=mend).decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise DataError(f"{what} is not text ({error.reason} at byte {error.start})", where=str(path), mend=AGAIN) from None
+
+
+def read_json(path: Path, what: str, *, mend: str) -> Any:
+    """Content of a JSON source file."""
+    try:
+        return json.loads(read_text(path, what, mend=mend))
+    except (json.JSONDecodeError, RecursionError) as error:
+        raise DataError(f"{what} is not valid JSON ({error})", where=str(path), mend=AGAIN) from None
+
+
+def read_json_object(path: Path, what: str, *, mend: str) -> dict[str, Any]:
+    """Content of a JSON file that must hold an object."""
+    content = read_json(path, what, mend=mend)
+    if not isinstance(content, dict):
+        raise DataError(f"{what} does not hold a JSON object", where=str(path), mend=AGAIN)
+    return content

@@ -1,0 +1,242 @@
+"""One scan to one scene folder of the posed RGB-D layout, with a marker written last: a scene is whole or it is made again."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from pipeline.conventions import DEPTH_UNIT_PER_M
+from pipeline.errors import DataError, FrameError
+from pipeline.frames import FrameOptions, sample_frames, seen_voxels
+from pipeline.index import record_from_json, record_to_json
+from pipeline.provenance import digest
+from pipeline.scannet.frames import FolderFrames, ScanFrames, StreamFrames, image_size
+from pipeline.scannet.instances import Instances, aligned, is_rigid, read_alignment, read_instances
+from pipeline.scannet.labels import Labels
+from pipeline.scannet.mesh import read_vertices
+from pipeline.scannet.proposals import BoxFile, mask_boxes
+from pipeline.scannet.reading import AGAIN
+from pipeline.scene import SceneRecord
+
+MARKER = "scene.json"
+JPEG_QUALITY = 95
+"""Of resized colour images; others are kept byte by byte."""
+
+
+@dataclass(frozen=True, slots=True)
+class Release:
+    """Where the files of a release are and how scenes are made of them; the same for every scene.
+
+    ``labels`` None: no scan of the selection has objects. ``exported`` None: always the .sens stream. ``either``: the
+    exported folder where there is one. ``masks``/``boxes``: where proposals come from, both None for ground-truth boxes.
+    ``listed``: frame ids per scan, None to choose among all frames. ``image_size`` (height, width), None to keep.
+    """
+
+    scans: Path
+    exported: Path | None
+    either: bool
+    labels: Labels | None
+    masks: Path | None
+    max_masks: int
+    boxes: BoxFile | None
+    listed: dict[str, tuple[str, ...]] | None
+    step: int
+    frames: FrameOptions
+    image_size: tuple[int, int] | None
+
+
+@dataclass(frozen=True, slots=True)
+class SceneJob:
+    """One scene to make: ``folder`` is its own, ``spec`` the digest of everything its files depend on."""
+
+    scene_id: str
+    split: str
+    folder: Path
+    spec: str
+
+
+@dataclass(frozen=True, slots=True)
+class Counts:
+    """What was left out of a scene: frames without a valid pose (of ``frames`` candidates), empty masks, unknown names."""
+
+    frames: int
+    invalid_poses: int
+    empty_masks: int
+    unknown_labels: tuple[str, ...]
+
+
+def make_scene(job: SceneJob, release: Release) -> None:
+    """Write one scene's folder; the marker comes last. DataError/FrameError name the file that is at fault."""
+    source = release.scans / job.scene_id
+    alignment = read_alignment(source / f"{job.scene_id}.txt")
+    instances, proposals, empty = _objects(job, release, alignment)
+    with _open_frames(job.scene_id, release) as frames:
+        usable = [i for i, pose in enumerate(frames.poses) if is_rigid(pose)]
+        if not usable:
+            raise FrameError(
+                f"none of {len(frames.ids)} frames has a valid pose", where=frames.where, mend="leave the scan out"
+            )
+        poses = alignment @ frames.poses[usable]
+        chosen = _choose(frames, usable, poses, release.frames)
+        files, size, intrinsics = _files(frames, [usable[i] for i in chosen], poses[list(chosen)], release.image_size)
+        counts = Counts(len(frames.ids), len(frames.ids) - len(usable), empty, instances.unknown)
+        record = SceneRecord(
+            scene_id=job.scene_id,
+            split=job.split,
+            frame_ids=tuple(frames.ids[usable[i]] for i in chosen),
+            world_from_camera=poses[list(chosen)],
+            intrinsics=intrinsics,
+            depth_intrinsics=frames.depth_intrinsics,
+            image_size=size,
+            depth_size=frames.depth_size,
+            objects=instances.objects,
+            proposals=proposals,
+            checksum=_checksum({name: hashlib.sha256(data).hexdigest() for name, data in files.items()}),
+        )
+    _write(job, files, record, counts)
+
+
+def _open_frames(scene: str, release: Release) -> ScanFrames:
+    listed = None
+    if release.listed is not None:
+        if scene not in release.listed:
+            raise DataError("the frame lists do not have this scan", where=scene, mend="add its file to the option frame_lists")
+        listed = release.listed[scene]
+    exported = None if release.exported is None else release.exported / scene
+    if exported is not None and (exported.is_dir() or not release.either):
+        return FolderFrames(exported, listed=listed)
+    return StreamFrames(release.scans / scene / f"{scene}.sens", step=release.step, listed=listed)
+
+
+def _objects(
+    job: SceneJob, release: Release, alignment: NDArray[np.float64]
+) -> tuple[Instances, NDArray[np.float64] | None, int]:
+    """Objects, proposals (None: ground truth) and the number of empty masks. Scans of the split test have no objects."""
+    scene, source = job.scene_id, release.scans / job.scene_id
+    detected = job.split != "train"
+    if release.labels is None and not (detected and release.masks):
+        return Instances(()), release.boxes.boxes(scene) if detected and release.boxes else None, 0
+    vertices = aligned(read_vertices(source / f"{scene}_vh_clean_2.ply"), alignment)
+    annotated = release.labels is not None and (job.split != "test" or (source / f"{scene}.aggregation.json").exists())
+    instances = Instances(())
+    if annotated:
+        assert release.labels is not None
+        instances = read_instances(source, scene, vertices, release.labels)
+    if detected and release.masks:
+        return instances, *mask_boxes(release.masks / f"{scene}.mask.npz", vertices, release.max_masks)
+    return instances, release.boxes.boxes(scene) if detected and release.boxes else None, 0
+
+
+def _choose(frames: ScanFrames, usable: list[int], poses: NDArray[np.float64], options: FrameOptions) -> tuple[int, ...]:
+    """Which of the usable frames become views."""
+
+    def seen(number: int) -> NDArray[np.int64]:
+        depth_m = frames.depth_mm(usable[number]).astype(np.float32) / np.float32(DEPTH_UNIT_PER_M)
+        return seen_voxels(depth_m, frames.depth_intrinsics, poses[number], options.voxel_m)
+
+    return sample_frames(len(usable), options, seen, where=frames.where).indices
+
+
+def _files(
+    frames: ScanFrames, chosen: list[int], poses: NDArray[np.float64], size: tuple[int, int] | None
+) -> tuple[dict[str, bytes], tuple[int, int], NDArray[np.float64]]:
+    """File name -> content of the scene's folder; size (H,W) and intrinsics of the colour images in it."""
+    wanted = size or frames.image_size
+    intrinsics = _resized_camera(frames.intrinsics, frames.image_size, wanted)
+    files = {
+        "intrinsic.txt": _matrix_text(_square(intrinsics)),
+        "depth_intrinsic.txt": _matrix_text(_square(frames.depth_intrinsics)),
+    }
+    for number, pose in zip(chosen, poses, strict=True):
+        name = frames.ids[number]
+        files[f"{name}.jpg"] = _color(frames.color(number), frames.image_size, wanted, f"{frames.where}, frame {name}")
+        files[f"{name}.png"] = _png(frames.depth_mm(number))
+        files[f"{name}.txt"] = _matrix_text(pose)
+    return files, wanted, intrinsics
+
+
+def _color(data: bytes, size: tuple[int, int], wanted: tuple[int, int], where: str) -> bytes:
+    """The JPEG as it is after a check that it decodes, or resized."""
+    if image_size(data, where) != size:
+        raise FrameError(f"a colour frame is {image_size(data, where)} pixels", where=where, allowed=f"{size} as the others")
+    try:
+        with Image.open(io.BytesIO(data)) as image:
+            image.load()
+            if image.format == "JPEG" and image.mode == "RGB" and size == wanted:
+                return data
+            resized = image.convert("RGB").resize((wanted[1], wanted[0]), Image.Resampling.BICUBIC)
+    except (OSError, SyntaxError, ValueError) as error:
+        raise FrameError(f"a colour frame cannot be decoded ({error})", where=where, mend=AGAIN) from None
+    stream = io.BytesIO()
+    resized.save(stream, format="JPEG", quality=JPEG_QUALITY, subsampling=0)
+    return stream.getvalue()
+
+
+def _resized_camera(camera: NDArray[np.float64], size: tuple[int, int], wanted: tuple[int, int]) -> NDArray[np.float64]:
+    """Intrinsics of the resized image; pixel (u, v) is its own centre, so the principal point moves by half-pixels."""
+    scaled = camera.copy()
+    for axis, ratio in ((0, wanted[1] / size[1]), (1, wanted[0] / size[0])):
+        scaled[axis] *= ratio
+        scaled[axis, 2] = (camera[axis, 2] + 0.5) * ratio - 0.5
+    return scaled
+
+
+def _png(depth_mm: NDArray[np.uint16]) -> bytes:
+    stream = io.BytesIO()
+    Image.fromarray(depth_mm).save(stream, format="PNG", compress_level=1)
+    return stream.getvalue()
+
+
+def _square(camera: NDArray[np.float64]) -> NDArray[np.float64]:
+    matrix = np.eye(4)
+    matrix[:3, :3] = camera
+    return matrix
+
+
+def _matrix_text(matrix: NDArray[np.float64]) -> bytes:
+    return "".join(" ".join(f"{v:.7f}" for v in row) + "\n" for row in matrix).encode()
+
+
+def _checksum(hashes: dict[str, str]) -> str:
+    return digest(sorted(hashes.items()))
+
+
+def _write(job: SceneJob, files: dict[str, bytes], record: SceneRecord, counts: Counts) -> None:
+    if job.folder.exists():
+        shutil.rmtree(job.folder)
+    job.folder.mkdir(parents=True)
+    for name, data in files.items():
+        (job.folder / name).write_bytes(data)
+    left_out = {"frames": counts.frames, "invalid_poses": counts.invalid_poses, "empty_masks": counts.empty_masks}
+    marker: dict[str, Any] = {"spec": job.spec, "record": record_to_json(record)}
+    marker["counts"] = left_out | {"unknown_labels": list(counts.unknown_labels)}
+    # No fsync: a marker that survives a power cut without its files is found out by the checksum.
+    temporary = job.folder / f".{MARKER}.tmp"
+    temporary.write_text(json.dumps(marker, sort_keys=True, separators=(",", ":")) + "\n", encoding="utf-8")
+    temporary.replace(job.folder / MARKER)
+
+
+def read_scene(job: SceneJob) -> tuple[SceneRecord, Counts] | None:
+    """Record and counts of a finished scene; None when it is not there, not whole, or of another specification."""
+    path = job.folder / MARKER
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+        if content["spec"] != job.spec or content["record"]["split"] != job.split:
+            return None
+        record = record_from_json(content["record"], where=str(path))
+        found = content["counts"]
+        counts = Counts(found["frames"], found["invalid_poses"], found["empty_masks"], tuple(found["unknown_labels"]))
+        names = ["intrinsic.txt", "depth_intrinsic.txt"] + [f"{f}.{e}" for f in record.frame_ids for e in ("jpg", "png", "txt")]
+        hashes = {name: hashlib.sha256((job.folder / name).read_bytes()).hexdigest() for name in names}
+    except (FileNotFoundError, NotADirectoryError, UnicodeDecodeError, KeyError, TypeError, ValueError, DataError):
+        return None
+    return (record, counts) if record.checksum == _checksum(hashes) else None

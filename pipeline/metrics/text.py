@@ -4,19 +4,24 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from pipeline.metrics.answers import best_constant, clean_answer, refined_match
+import numpy as np
+
+from pipeline.metrics.answers import best_constant, comparable, leo_match, refined_match
 from pipeline.metrics.results import Results
 
 
 def add_exact_match(
     results: Results, texts: Sequence[str], references: Sequence[Sequence[str]], *, clean: bool, types: Sequence[str]
 ) -> None:
-    """``em`` (on cleaned texts if ``clean``), ``em_refined`` and the levels of constant answers, all and per subset."""
-    cleaned = [clean_answer(t) for t in texts]
-    cleaned_references = [tuple(clean_answer(r) for r in refs) for refs in references]
+    """``em`` (on cleaned texts if ``clean``), ``em_refined``, LEO's two, levels of constant answers; all and per subset."""
+    cleaned = [comparable(t) for t in texts]
+    cleaned_references = [tuple(comparable(r) for r in refs) for refs in references]
     said, truth = (cleaned, cleaned_references) if clean else (list(texts), [tuple(r) for r in references])
     results.mean("em", [t in refs for t, refs in zip(said, truth, strict=True)])
     results.mean("em_refined", [refined_match(t, refs) for t, refs in zip(cleaned, cleaned_references, strict=True)])
+    leo = np.array([leo_match(t, refs) for t, refs in zip(texts, references, strict=True)]).reshape(-1, 2)
+    results.mean("em_leo", leo[:, 0])
+    results.mean("em_refined_leo", leo[:, 1])
     results.mean("em", best_constant(truth), reference="best_constant", subsets=False)
     results.mean("em", best_constant(truth, types), reference="type_majority")
 

@@ -159,6 +159,8 @@ def plain(value: Any) -> Any:
         return {key: plain(item) for key, item in value.items()}
     if isinstance(value, list | tuple | set | frozenset):
         return type(value)(plain(item) for item in value)
+    if isinstance(value, _Type | _Function | type):
+        raise ValueError("a number format, class or function outside an array")
     return value
 
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import pickle
 import shutil
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -17,6 +19,7 @@ from PIL import Image
 from pipeline import registry
 from pipeline.errors import AnnotationError, ConfigError, DataError, FrameError
 from pipeline.index import SceneIndex
+from pipeline.scene import Answer, Sample
 
 TRAIN, OTHER, VAL, TEST = made.SCANS
 FRAMES = ("00000", "00002", "00006", "00008", "00010")
@@ -359,3 +362,44 @@ def test_plan_and_sources(release: tuple[Path, dict[str, Any]], tmp_path: Path) 
     assert not any(file.path.exists() for file in member(root=str(tmp_path / "none")).source_files())
     assert member(frames={"count": None}).planned() is None
     assert "redistributable" in member().licence
+
+
+def test_the_benchmarks_score_scans_like_rooms(index: SceneIndex) -> None:
+    """The same code as for rooms: the boxes of the masks are right, so pointing at them scores 100; classes are official."""
+    for kind, metric in (("scanrefer", "acc@0.5"), ("scanqa", "em"), ("sqa3d", "em"), ("scan2cap", "gated")):
+        options = {"meteor": False} if kind in ("scanqa", "scan2cap") else {}
+        member = registry.create("benchmarks", {"name": kind, "kind": kind, "options": options})
+        samples = member.samples(index, "val")
+        answers = [_right_answer(sample, index) for sample in samples]
+        results = {(r.metric, r.subset): r for r in member.score(samples, answers, index) if not r.reference}
+        assert results[metric, "all"].value == pytest.approx(0.0 if metric == "gated" else 100.0)
+        assert {s.scene_id for s in samples} == {VAL}
+
+
+def _right_answer(sample: Sample, index: SceneIndex) -> Answer:
+    if sample.task == "grounding":
+        return Answer(boxes=(index.records[sample.scene_id].object(sample.target_ids[0]).box,))
+    return Answer(text=sample.references[0])
+
+
+def test_vsibench_is_taken_on_request(release: tuple[Path, dict[str, Any]], tmp_path: Path) -> None:
+    root, options = release
+    rows = [{"id": 0, "dataset": "scannet", "scene_name": VAL}, {"id": 1, "dataset": "arkitscenes", "scene_name": "41069021"}]
+    path = root / "annotations" / "test.jsonl"
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    index = prepare(options | {"benchmarks": ["vsibench"], "only": [VAL]}, tmp_path / "a")
+    assert index.content["annotations"] == {"vsibench": {"val": ["annotations/test.jsonl"]}}
+    path.write_text(json.dumps(rows[0] | {"scene_name": TRAIN}) + "\n")
+    with pytest.raises(AnnotationError, match="not in the split val"):
+        prepare(options | {"benchmarks": ["vsibench"]}, tmp_path / "b")
+
+
+def test_the_command_line_answers_a_fault_without_a_traceback(release: tuple[Path, dict[str, Any]], tmp_path: Path) -> None:
+    root, options = release
+    cut(root / "scans" / VAL / f"{VAL}.sens")
+    spec = json.dumps({"dataset": {"name": "scannet", "kind": "scannet", "options": options}})
+    command = [sys.executable, "-m", "pipeline", "prepare", "--spec", spec, "--out", str(tmp_path / "out" / "manifest.json")]
+    done = subprocess.run(command, capture_output=True, text=True, cwd=Path(registry.__file__).parents[1])
+    assert done.returncode == 2
+    assert f"scan {VAL}: the .sens stream ends inside" in done.stderr
+    assert "Traceback" not in done.stderr

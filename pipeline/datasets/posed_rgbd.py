@@ -91,8 +91,8 @@ class PosedRgbdOptions(Options):
 
     @model_validator(mode="after")
     def _consistent(self) -> PosedRgbdOptions:
-        if (self.gravity == "matrix") != ((self.matrix is None) != (self.matrix_file is None)):
-            raise ValueError("gravity: matrix needs either matrix or matrix_file, and nothing else does")
+        if self.gravity == "matrix" and (self.matrix is None) == (self.matrix_file is None):
+            raise ValueError("gravity: matrix needs either matrix or matrix_file")
         if self.gravity != "matrix" and (self.matrix is not None or self.matrix_file is not None):
             raise ValueError(f"matrix and matrix_file belong to gravity: matrix, not to gravity: {self.gravity}")
         if self.objects is not None and self.gravity == "trajectory":

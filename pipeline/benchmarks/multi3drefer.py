@@ -17,7 +17,7 @@ import numpy as np
 from pydantic import Field
 
 from pipeline.benchmarks._annotations import AnnotationOptions, Entry, ObjectTable, read_in_split, unique_samples
-from pipeline.benchmarks._targets import target_boxes
+from pipeline.benchmarks._targets import Targets
 from pipeline.benchmarks.base import Benchmark, MetricResult
 from pipeline.metrics.boxes import THRESHOLDS, chance_f1, choose_cumulative, queries_f1, usable_choice
 from pipeline.metrics.results import Results
@@ -96,17 +96,15 @@ class Multi3DRefer(Benchmark):
         An output that could not be parsed scores 0 also where "no object" is right: saying nothing usable is no answer.
         """
         results = Results(samples, self.bootstrap)
-        targets = target_boxes(samples, index)
-        candidates = {scene: index.records[scene].candidate_boxes() for scene in {s.scene_id for s in samples}}
+        targets = Targets(index)
+        boxes = [targets.boxes(sample) for sample in samples]
         usable = np.array([a.parsed for a in answers], dtype=np.float64)
-        scores = queries_f1([a.boxes for a in answers], targets) * usable[:, None]
+        scores = queries_f1([a.boxes for a in answers], boxes) * usable[:, None]
         for column, t in enumerate(THRESHOLDS):
             results.mean(f"f1@{t:g}", scores[:, column])
-        chance = np.array(
-            [chance_f1(candidates[s.scene_id], boxes) for s, boxes in zip(samples, targets, strict=True)]
-        ).reshape(len(samples), len(THRESHOLDS))
+        chance = np.array([chance_f1(targets.overlaps(s)) for s in samples]).reshape(len(samples), len(THRESHOLDS))
         for column, t in enumerate(THRESHOLDS):
             results.mean(f"f1@{t:g}", chance[:, column], reference="chance")
-            results.mean(f"f1@{t:g}", [not len(boxes) for boxes in targets], reference="empty")
+            results.mean(f"f1@{t:g}", [not s.target_ids for s in samples], reference="empty")
         results.unparsed(answers)
         return results.found

@@ -21,9 +21,9 @@ from numpy.typing import NDArray
 from pydantic import Field
 
 from pipeline.benchmarks._annotations import AnnotationOptions, Entry, ObjectTable, read_in_split, unique_samples
-from pipeline.benchmarks._targets import target_boxes
+from pipeline.benchmarks._targets import Targets
 from pipeline.benchmarks.base import Benchmark, MetricResult
-from pipeline.metrics.boxes import THRESHOLDS, iou, paired_iou, usable_choice
+from pipeline.metrics.boxes import THRESHOLDS, paired_iou, usable_choice
 from pipeline.metrics.results import Results
 from pipeline.scene import Answer, ModelOutput, Sample, SceneObject, SceneRecord
 
@@ -71,13 +71,13 @@ def class_counts(described: Sequence[Described], among: str) -> dict[tuple[str, 
     return dict(counts)
 
 
-def offered(samples: Sequence[Sample], boxes: Sequence[NDArray[np.float64]], index: SceneIndex) -> NDArray[np.float64]:
+def offered(samples: Sequence[Sample], targets: Targets) -> NDArray[np.float64]:
     """Share of a scene's candidates that reach each threshold with the sample's target (n,T); once per object."""
     known: dict[tuple[str, int], list[float]] = {}
-    for sample, target in zip(samples, boxes, strict=True):
+    for sample in samples:
         key = sample.scene_id, sample.target_ids[0]
         if key not in known:
-            values = iou(index.records[sample.scene_id].candidate_boxes(), target[:1])
+            values = targets.overlaps(sample)
             known[key] = [float((values >= t).mean()) if len(values) else 0.0 for t in THRESHOLDS]
     return np.array([known[s.scene_id, s.target_ids[0]] for s in samples]).reshape(len(samples), len(THRESHOLDS))
 
@@ -127,13 +127,13 @@ class ScanRefer(Benchmark):
     def score(self, samples: Sequence[Sample], answers: Sequence[Answer], index: SceneIndex) -> list[MetricResult]:
         """``acc@t``; its levels ``chance`` (a random candidate) and ``oracle`` (the best candidate there is)."""
         results = Results(samples, self.bootstrap)
-        boxes = target_boxes(samples, index)
+        targets = Targets(index)
         said = [i for i, answer in enumerate(answers) if answer.boxes]
         reached = np.zeros(len(samples))
-        reached[said] = paired_iou([answers[i].boxes[0] for i in said], [boxes[i][0] for i in said])
+        reached[said] = paired_iou([answers[i].boxes[0] for i in said], [targets.boxes(samples[i])[0] for i in said])
         for t in THRESHOLDS:
             results.mean(f"acc@{t:g}", reached >= t)
-        shares = offered(samples, boxes, index)
+        shares = offered(samples, targets)
         for column, t in enumerate(THRESHOLDS):
             results.mean(f"acc@{t:g}", shares[:, column], reference="chance")
             results.mean(f"acc@{t:g}", shares[:, column] > 0, reference="oracle")

@@ -137,10 +137,10 @@ def queries_f1(
     return found
 
 
-def chance_f1(candidates: ArrayLike, targets: ArrayLike, thresholds: Sequence[float] = THRESHOLDS) -> tuple[float, ...]:
-    """Expected F1 per threshold of a uniformly random choice among N candidates and "no object"."""
-    boxes, truth = as_boxes(candidates), as_boxes(targets)
-    if not len(truth):
-        return tuple(1.0 / (len(boxes) + 1) for _ in thresholds)
-    best = iou(boxes, truth).max(axis=1, initial=0.0)
-    return tuple(2.0 * int((best >= t).sum()) / (1 + len(truth)) / (len(boxes) + 1) for t in thresholds)
+def chance_f1(overlaps: NDArray[np.float64], thresholds: Sequence[float] = THRESHOLDS) -> tuple[float, ...]:
+    """Expected F1 per threshold of a random choice among N candidates and "no object", from their IoU with targets (N,G)."""
+    candidates, targets = overlaps.shape
+    if not targets:
+        return tuple(1.0 / (candidates + 1) for _ in thresholds)
+    best = overlaps.max(axis=1, initial=0.0)
+    return tuple(2.0 * int((best >= t).sum()) / (1 + targets) / (candidates + 1) for t in thresholds)

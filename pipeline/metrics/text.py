@@ -42,8 +42,9 @@ def add_caption_metrics(
     truth = [tuple(captions.one_line(r) for r in refs) for refs in references]
     if not said:
         return
-    results.mean(f"cider{suffix}", captions.cider(said, truth))
-    statistics = captions.bleu_statistics(said, truth)
+    table = captions.NGrams(said, truth)
+    results.mean(f"cider{suffix}", table.cider())
+    statistics = table.bleu_statistics()
     for order in bleu_orders:
         results.corpus(f"bleu{order}{suffix}", statistics, captions.bleu_combiner(order))
     if meteor:

@@ -97,10 +97,12 @@ def test_query_f1_against_all_assignments():
 
 
 def test_chance_f1():
-    assert chance_f1([cube(0), cube(10)], [])[0] == pytest.approx(1 / 3)
-    assert chance_f1([cube(0), cube(10)], [cube(0)])[0] == pytest.approx(1 / 3)
-    assert chance_f1([], [cube(0)]) == (0.0, 0.0)
-    assert chance_f1([], []) == (1.0, 1.0)
+    assert chance_f1(iou([cube(0), cube(10)], [])) == pytest.approx((1 / 3, 1 / 3))
+    assert chance_f1(iou([cube(0), cube(10)], [cube(0)])) == pytest.approx((1 / 3, 1 / 3))
+    # One of two targets hit: F1 2/3 for one of three choices.
+    assert chance_f1(iou([cube(0), cube(10)], [cube(0), cube(20)])) == pytest.approx((2 / 9, 2 / 9))
+    assert chance_f1(iou([], [cube(0)])) == (0.0, 0.0)
+    assert chance_f1(iou([], [])) == (1.0, 1.0)
 
 
 def test_paired_iou_is_the_diagonal_to_the_last_bit():

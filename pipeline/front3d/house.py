@@ -182,7 +182,10 @@ def _room(
     placed: list[tuple[Furniture, Placement]] = []
     built: list[tuple[Part, Placement]] = []
     children = entry.get("children")
-    for number, child in enumerate(children if isinstance(children, list) else ()):
+    if not isinstance(children, list):
+        tally.fault(DAMAGED, "children is not a list", f"{path}: room {room_id}")
+        children = []
+    for number, child in enumerate(children):
         (ref,) = _texts(child, "ref")
         where = f"{path}: room {room_id}, child {number} ({ref or 'no ref'})"
         if ref in invalid:

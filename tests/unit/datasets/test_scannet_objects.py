@@ -59,11 +59,12 @@ def test_objects_that_share_segments_each_keep_their_box(scan: Path) -> None:
 
     def repeat(content: Any) -> None:
         first = content["segGroups"][0]
-        content["segGroups"].append({**first, "id": 77, "objectId": 77})
+        content["segGroups"] += [{**first, "id": 77, "objectId": 77}, first]
 
     edited(path, repeat)
     after = objects(scan)
     assert after[77].box == after[0].box == before[0].box
+    assert len(after) == len(before) + 1
 
 
 def test_alignment_is_the_identity_where_the_line_is_absent(scan: Path) -> None:

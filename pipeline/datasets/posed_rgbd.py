@@ -47,9 +47,7 @@ class PosedRgbdOptions(Options):
     splits: dict[Split, tuple[str, ...]] | None = Field(
         None, description="Split -> ids of its scenes (folder below root, '/' as '_'); scenes in no split are left out."
     )
-    frames: FrameOptions = Field(
-        default_factory=lambda: FrameOptions.model_validate({}), description="Which frames become the views of a scene."
-    )
+    frames: FrameOptions = Field(default_factory=FrameOptions, description="Which frames become the views of a scene.")
     intrinsics: Pinhole | None = Field(
         None,
         description="fx, fy, cx, cy of the colour images in pixels. null: from the scene's files, else the default of the "

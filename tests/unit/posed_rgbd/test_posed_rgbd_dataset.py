@@ -13,7 +13,7 @@ from box_rooms import make_scene
 from PIL import Image
 
 from pipeline import registry
-from pipeline.errors import AnnotationError, ConfigError, DataError, FrameError
+from pipeline.errors import ConfigError, DataError, FrameError
 from pipeline.geometry import unproject
 from pipeline.index import SceneIndex
 from pipeline.posed_rgbd.align import level, turned_to_z, up_from_cameras

@@ -78,6 +78,7 @@ def test_what_runs_code_is_refused_and_has_not_run(tmp_path: Path, protocol: int
         b"cnumpy\nndarray\n}X\x01\x00\x00\x00aK\x01sb.",  # a stand-in that is given attributes
         b"cnumpy\nndarray\nN}X\x05\x00\x00\x00_nameX\x05\x00\x00\x00arrays\x86b.",
         b"c_codecs\nencode\n(X\x01\x00\x00\x00aX\x05\x00\x00\x00rot13tR.",  # another codec
+        b"cbuiltins\nbytearray\n(J\xff\xff\xff\x7ftR.",  # two gigabytes of zeros
         b"Pidentifier\n.",
         b"\x82\x01.",  # an extension code
         b"",

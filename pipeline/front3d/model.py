@@ -1,6 +1,6 @@
 """Models of 3D-FUTURE: ``<jid>/raw_model.obj`` and ``texture.png``, categories from ``model_info.json``; in a bounded cache.
 
-Local frame of a model: metres, y up, front towards +z. Faces of any number of corners are cut into fans.
+Local frame of a model: metres, y up, front towards +z.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from pipeline.errors import DataError
+from pipeline.front3d.wavefront import read_obj
 from pipeline.front3d.words import main_colour
 
 Floats = NDArray[np.float64]
@@ -114,48 +115,6 @@ def _names(entry: dict[str, Any]) -> tuple[str, str]:
     """Category and super-category; the release has null for some."""
     category, group = entry.get("category"), entry.get("super-category")
     return category if isinstance(category, str) else "", group if isinstance(group, str) else ""
-
-
-def read_obj(path: Path) -> tuple[Floats, NDArray[np.int64], NDArray[np.float32] | None]:
-    """Vertices (N,3), triangles (T,3) and texture coordinates (T,3,2) or None of a Wavefront file. DataError if damaged."""
-    points: list[list[str]] = []
-    places: list[list[str]] = []
-    corners: list[tuple[int, int]] = []
-    textured = True
-    try:
-        for line in path.read_text(encoding="utf-8", errors="replace").splitlines():
-            word, _, rest = line.partition(" ")
-            if word == "v":
-                points.append(rest.split()[:3])
-            elif word == "vt":
-                places.append(rest.split()[:2])
-            elif word == "f":
-                face = [_corner(text, len(points), len(places)) for text in rest.split()]
-                textured = textured and all(place >= 0 for _, place in face)
-                for k in range(1, len(face) - 1):
-                    corners += (face[0], face[k], face[k + 1])
-        vertices = np.array(points, dtype=np.float64).reshape(-1, 3)
-        coordinates = np.array(places, dtype=np.float32).reshape(-1, 2)
-    except OSError as error:
-        raise DataError(f"{path} cannot be read ({error.strerror})", mend="download the model again") from None
-    except ValueError as error:
-        raise DataError(f"{path} is not a Wavefront model ({error})", mend="download the model again") from None
-    index = np.array(corners, dtype=np.int64).reshape(-1, 3, 2)
-    if not len(index) or index[..., 0].min() < 0 or index[..., 0].max() >= len(vertices) or not np.isfinite(vertices).all():
-        raise DataError(f"{path} holds no usable triangles ({len(vertices)} vertices, {len(index)} triangles)")
-    uv = None
-    if textured and index[..., 1].max() < len(coordinates) and np.isfinite(coordinates).all():
-        uv = coordinates[index[..., 1]]
-    return vertices, index[..., 0], uv
-
-
-def _corner(text: str, points: int, places: int) -> tuple[int, int]:
-    """Vertex and texture numbers from 0 of ``7``, ``7/3``, ``7//2``, ``7/3/2`` or negative ones; -1 for no texture."""
-    first, _, rest = text.partition("/")
-    second = rest.partition("/")[0]
-    vertex = int(first)
-    place = int(second) if second else 0
-    return (vertex - 1 if vertex > 0 else points + vertex), (place - 1 if place > 0 else places + place if place else -1)
 
 
 def _read_texture(path: Path) -> NDArray[np.uint8]:

@@ -7,7 +7,7 @@
 A dataset embeds ``FrameOptions`` in its options and calls ``sample_frames``; rooms call ``choose_frames`` with own items.
 
 Cost of max_coverage: 8 bytes per pair of (frame, item it sees) and time linear in those pairs, whatever the number of frames
-chosen: every item is settled once. 5,000 frames that see 3,000 voxels each take about 150 MB.
+chosen: every item is settled once. Measured: 32 of 5,000 frames that see 2,400 voxels each take 3 s and 113 MiB at most.
 """
 
 from __future__ import annotations
@@ -163,13 +163,15 @@ class _Sight:
         from scipy.sparse import csr_array
 
         rows, names = _numbered(coverage)
-        row_start = np.concatenate([[0], np.cumsum([len(row) for row in rows])]).astype(np.int64)
+        row_start = np.concatenate([[0], np.cumsum([len(row) for row in rows], dtype=np.int64)])
         item_of = np.concatenate(rows) if rows else np.empty(0, dtype=np.int32)
-        ones = np.ones(len(item_of), dtype=np.int8)
-        columns = csr_array((ones, item_of, row_start), shape=(len(rows), names)).tocsc()
-        return cls(
-            len(rows), names, row_start, item_of, columns.indptr.astype(np.int64), columns.indices.astype(np.int32, copy=False)
-        )
+        frames = len(rows)
+        del rows
+        # Starts of 32 bits where they suffice: otherwise scipy copies the columns to 64 bits, twice the memory.
+        starts = row_start.astype(np.int32) if len(item_of) < 2**31 else row_start
+        columns = csr_array((np.ones(len(item_of), dtype=np.int8), item_of, starts), shape=(frames, names)).tocsc()
+        frame_of = columns.indices.astype(np.int32, copy=False)
+        return cls(frames, names, row_start, item_of, columns.indptr.astype(np.int64), frame_of)
 
     def row(self, frame: int) -> NDArray[np.int32]:
         """Items of a frame."""

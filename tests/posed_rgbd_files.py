@@ -36,7 +36,7 @@ def pinhole(scene: Scene) -> list[float]:
 
 def save(path: Path, image: np.ndarray) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
-    Image.fromarray(image).save(path, **({"quality": 95} if path.suffix == ".jpg" else {}))
+    Image.fromarray(image).save(path, **({"quality": 95, "subsampling": 0} if path.suffix == ".jpg" else {}))
 
 
 def stored(depth_m: np.ndarray, unit_per_m: float) -> np.ndarray:

@@ -6,7 +6,6 @@ Nothing is ever rewritten: flags that an official script writes back into the fi
 from __future__ import annotations
 
 import json
-import math
 import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -17,6 +16,7 @@ from pydantic import Field
 
 from pipeline.conventions import checked_id
 from pipeline.errors import AnnotationError, DataError
+from pipeline.metrics.boxes import usable_boxes
 from pipeline.options import Options
 from pipeline.scene import Sample, SceneObject, SceneRecord
 
@@ -200,17 +200,18 @@ def in_split(
 
 
 def check_boxes(record: SceneRecord, where: str) -> None:
-    """DataError unless all boxes of a scene are finite with sizes of 0 or more: others would give wrong IoU silently."""
+    """DataError unless all boxes of a scene can be compared: others would give wrong IoU silently."""
     named = [(f"object {o.object_id}", o.box) for o in record.objects]
-    named += [(f"proposal {i}", tuple(box)) for i, box in enumerate(record.candidate_boxes())]
-    for name, box in named:
-        if len(box) != 6 or not all(map(math.isfinite, box)) or min(box[3:]) < 0:
-            raise DataError(
-                f"{name} of scene {record.scene_id} has the box {[float(v) for v in box]}",
-                where=where,
-                allowed="six finite numbers [cx,cy,cz,dx,dy,dz], sizes of 0 or more",
-                mend="correct the scene's objects or proposals and run the rule `prepare` again with -f",
-            )
+    named += [(f"proposal {i}", tuple(box)) for i, box in enumerate(() if record.proposals is None else record.proposals)]
+    if all(len(box) == 6 for _, box in named) and usable_boxes([box for _, box in named]).all():
+        return
+    name, wrong = next((n, b) for n, b in named if len(b) != 6 or not usable_boxes([b]).all())
+    raise DataError(
+        f"{name} of scene {record.scene_id} has the box {[float(v) for v in wrong]}",
+        where=where,
+        allowed="six finite numbers [cx,cy,cz,dx,dy,dz] in metres, sizes of 0 or more",
+        mend="correct the scene's objects or proposals and run the rule `prepare` again with -f",
+    )
 
 
 def _report_missing(missing: dict[str, int], first: str, total: int, benchmark: str, split: str, *, skip: bool) -> None:

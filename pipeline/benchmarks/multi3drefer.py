@@ -17,8 +17,9 @@ import numpy as np
 from pydantic import Field
 
 from pipeline.benchmarks._annotations import AnnotationOptions, Entry, ObjectTable, read_in_split, unique_samples
+from pipeline.benchmarks._targets import Targets
 from pipeline.benchmarks.base import Benchmark, MetricResult
-from pipeline.metrics.boxes import THRESHOLDS, as_boxes, chance_f1, choose_cumulative, query_f1, usable_choice
+from pipeline.metrics.boxes import THRESHOLDS, chance_f1, choose_cumulative, queries_f1, usable_choice
 from pipeline.metrics.results import Results
 from pipeline.scene import Answer, ModelOutput, Sample, SceneRecord
 
@@ -48,7 +49,7 @@ class Multi3DRefer(Benchmark):
     """Grounding of any number of objects per description."""
 
     options_model = Multi3DReferOptions
-    code = ("benchmarks._annotations", "metrics.boxes")
+    code = ("benchmarks._annotations", "benchmarks._targets", "metrics.boxes")
     task = "grounding"
     headline = "f1@0.25"
     options: Multi3DReferOptions
@@ -95,18 +96,15 @@ class Multi3DRefer(Benchmark):
         An output that could not be parsed scores 0 also where "no object" is right: saying nothing usable is no answer.
         """
         results = Results(samples, self.bootstrap)
-        targets = [as_boxes([index.records[s.scene_id].object(i).box for i in s.target_ids]) for s in samples]
-        scores = np.array(
-            [query_f1(a.boxes, t) if a.parsed else (0.0, 0.0) for a, t in zip(answers, targets, strict=True)]
-        ).reshape(len(samples), len(THRESHOLDS))
+        targets = Targets(index)
+        boxes = [targets.boxes(sample) for sample in samples]
+        usable = np.array([a.parsed for a in answers], dtype=np.float64)
+        scores = queries_f1([a.boxes for a in answers], boxes) * usable[:, None]
         for column, t in enumerate(THRESHOLDS):
             results.mean(f"f1@{t:g}", scores[:, column])
-        for t in THRESHOLDS:
-            level = [
-                chance_f1(index.records[s.scene_id].candidate_boxes(), boxes, t)
-                for s, boxes in zip(samples, targets, strict=True)
-            ]
-            results.mean(f"f1@{t:g}", level, reference="chance")
-            results.mean(f"f1@{t:g}", [not len(boxes) for boxes in targets], reference="empty")
+        chance = np.array([chance_f1(targets.overlaps(s)) for s in samples]).reshape(len(samples), len(THRESHOLDS))
+        for column, t in enumerate(THRESHOLDS):
+            results.mean(f"f1@{t:g}", chance[:, column], reference="chance")
+            results.mean(f"f1@{t:g}", [not s.target_ids for s in samples], reference="empty")
         results.unparsed(answers)
         return results.found

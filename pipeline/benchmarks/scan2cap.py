@@ -11,12 +11,17 @@ Reads the files of ScanRefer (``ScanRefer_filtered_{split}.json``): the descript
 * ``rougeL@0.5`` is ROUGE-L on these texts. ``rougeL_reference@0.5`` repeats a fault of the published script for comparison with
   printed numbers: it splits on single blanks without collapsing them, and empty strings count as matching words (about
   +5.6 points on human captions).
+* option ``official``: ``cider_official@0.5`` and the others repeat the rules of the Scan2Cap script itself: references are
+  the file's ``token`` lists, at most 30 words of each (and of the candidate), and the gate is IoU strictly above 0.5. The
+  boxes are still the proposals here, not those of its own detector.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
+
+from pydantic import Field
 
 from pipeline.benchmarks._annotations import Entry, ObjectTable, TextAnnotationOptions, read_in_split, unique_samples
 from pipeline.benchmarks._parsing import parse_text
@@ -31,17 +36,25 @@ if TYPE_CHECKING:
     from pipeline.index import SceneIndex
 
 IOU_GATE = 0.5
+OFFICIAL_WORDS = 30
+"""Words of a reference or candidate that the Scan2Cap script keeps (its CONF.TRAIN.MAX_DES_LEN)."""
+
+
+class Scan2CapOptions(TextAnnotationOptions):
+    """Which rules are scored besides those of the module's text."""
+
+    official: bool = Field(False, description="Score the rules of the Scan2Cap script too, under names with `_official`.")
 
 
 class Scan2Cap(Benchmark):
     """Dense captioning with the proposal chosen by the ground-truth box."""
 
-    options_model = TextAnnotationOptions
+    options_model = Scan2CapOptions
     code = ("benchmarks._annotations", "benchmarks._parsing", "metrics.boxes")
     task = "caption"
     headline = "cider@0.5"
     generation_tokens = 64
-    options: TextAnnotationOptions
+    options: Scan2CapOptions
 
     def samples(self, index: SceneIndex, split: str) -> list[Sample]:
         """One sample per described object, id ``scene|object|name``, in the order of first mention."""
@@ -92,8 +105,14 @@ class Scan2Cap(Benchmark):
             references=texts,
             target_ids=(item.object_id,),
             input_box=None if best is None else tuple(candidates[best[0]].tolist()),
-            metadata={"object_name": name, "iou": 0.0 if best is None else round(best[1], 6)},
+            metadata={"object_name": name, "iou": 0.0 if best is None else best[1]} | self._tokens(members),
         )
+
+    def _tokens(self, members: Sequence[tuple[Entry, SceneRecord, SceneObject]]) -> dict[str, list[str]]:
+        """The script's references, where they are asked for: the first words of the file's own tokens."""
+        if not self.options.official:
+            return {}
+        return {"tokens": [" ".join(entry.texts("token")[:OFFICIAL_WORDS]) for entry, _, _ in members]}
 
     def parse(self, sample: Sample, output: ModelOutput) -> Answer:
         """The generated text without surrounding white space; gated samples have none and are not unparsed."""
@@ -114,5 +133,16 @@ class Scan2Cap(Benchmark):
         ]
         results.mean("rougeL_reference@0.5", inflated)
         results.mean("gated", gated)
+        if self.options.official:
+            self._score_official(results, samples, answers)
         results.unparsed(answers)
         return results.found
+
+    def _score_official(self, results: Results, samples: Sequence[Sample], answers: Sequence[Answer]) -> None:
+        gated = [s.input_box is None or s.metadata["iou"] <= IOU_GATE for s in samples]
+        texts = ["" if shut else scan2cap_text(a.text) for shut, a in zip(gated, answers, strict=True)]
+        words = [text.split()[1:-1][:OFFICIAL_WORDS] for text in texts]
+        captions = [" ".join(("sos", *kept, "eos")) for kept in words]
+        references = [tuple(f"sos {text} eos" for text in s.metadata["tokens"]) for s in samples]
+        add_caption_metrics(results, captions, references, meteor=self.options.meteor, suffix="_official@0.5", bleu_orders=(4,))
+        results.mean("gated_official", gated)

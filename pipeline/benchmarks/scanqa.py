@@ -5,8 +5,10 @@ Source: ScanQA (CVPR 2022); metrics as 3DRS and most later work compute them:
 
 * ``em``: the prediction is literally one of the answers (case and a final full stop count).
 * ``em_refined``: after cleaning both, one contains the other (metrics/answers.py); an empty prediction never does.
+  ``em_leo`` and ``em_refined_leo`` are the two figures of LEO's script, whose first matching answer decides.
 * BLEU-1..4, METEOR, ROUGE-L, CIDEr (x100) of the prediction without final full stops against all answers, split on blanks,
-  no PTB tokenizer (it changes human answers' scores by at most 0.03 points).
+  no PTB tokenizer (it changes human answers' scores by at most 0.03 points). With option ``ptb`` the same metrics also of
+  texts from the PTB tokenizer, as in the ScanQA script, under names with ``_ptb``.
 """
 
 from __future__ import annotations
@@ -14,9 +16,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+from pydantic import Field
+
 from pipeline.benchmarks._annotations import Entry, ObjectTable, TextAnnotationOptions, read_in_split, unique_samples
 from pipeline.benchmarks._parsing import parse_text
 from pipeline.benchmarks.base import Benchmark, MetricResult
+from pipeline.metrics.ptb import ptb_texts
 from pipeline.metrics.results import Results
 from pipeline.metrics.text import add_caption_metrics, add_exact_match
 from pipeline.scene import Answer, ModelOutput, Sample, SceneRecord
@@ -25,15 +30,23 @@ if TYPE_CHECKING:
     from pipeline.index import SceneIndex
 
 
+class ScanQAOptions(TextAnnotationOptions):
+    """Which tokenizers the text metrics are computed with."""
+
+    ptb: bool = Field(
+        False, description="Score texts of the PTB tokenizer too, under names with `_ptb` (starts Java once more for it)."
+    )
+
+
 class ScanQA(Benchmark):
     """Free-form answers, several of them right."""
 
-    options_model = TextAnnotationOptions
+    options_model = ScanQAOptions
     code = ("benchmarks._annotations", "benchmarks._parsing")
     task = "qa"
     headline = "em"
     generation_tokens = 16
-    options: TextAnnotationOptions
+    options: ScanQAOptions
 
     def samples(self, index: SceneIndex, split: str) -> list[Sample]:
         """One sample per question, id = question_id, all answers as references, in file order."""
@@ -84,5 +97,8 @@ class ScanQA(Benchmark):
         types = [s.text.split()[0].lower() for s in samples]
         add_exact_match(results, texts, references, clean=False, types=types)
         add_caption_metrics(results, [t.rstrip(".") for t in texts], references, meteor=self.options.meteor)
+        if self.options.ptb:
+            said, truth = ptb_texts(texts, references)
+            add_caption_metrics(results, said, truth, meteor=self.options.meteor, suffix="_ptb")
         results.unparsed(answers)
         return results.found

@@ -17,11 +17,13 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Literal
 
 import numpy as np
+from numpy.typing import NDArray
 from pydantic import Field
 
 from pipeline.benchmarks._annotations import AnnotationOptions, Entry, ObjectTable, read_in_split, unique_samples
+from pipeline.benchmarks._targets import Targets
 from pipeline.benchmarks.base import Benchmark, MetricResult
-from pipeline.metrics.boxes import THRESHOLDS, iou, usable_choice
+from pipeline.metrics.boxes import THRESHOLDS, paired_iou, usable_choice
 from pipeline.metrics.results import Results
 from pipeline.scene import Answer, ModelOutput, Sample, SceneObject, SceneRecord
 
@@ -69,11 +71,22 @@ def class_counts(described: Sequence[Described], among: str) -> dict[tuple[str, 
     return dict(counts)
 
 
+def offered(samples: Sequence[Sample], targets: Targets) -> NDArray[np.float64]:
+    """Share of a scene's candidates that reach each threshold with the sample's target (n,T); once per object."""
+    known: dict[tuple[str, int], list[float]] = {}
+    for sample in samples:
+        key = sample.scene_id, sample.target_ids[0]
+        if key not in known:
+            values = targets.overlaps(sample)
+            known[key] = [float((values >= t).mean()) if len(values) else 0.0 for t in THRESHOLDS]
+    return np.array([known[s.scene_id, s.target_ids[0]] for s in samples]).reshape(len(samples), len(THRESHOLDS))
+
+
 class ScanRefer(Benchmark):
     """Grounding of one object per description."""
 
     options_model = ScanReferOptions
-    code = ("benchmarks._annotations", "metrics.boxes")
+    code = ("benchmarks._annotations", "benchmarks._targets", "metrics.boxes")
     task = "grounding"
     headline = "acc@0.25"
     options: ScanReferOptions
@@ -114,13 +127,15 @@ class ScanRefer(Benchmark):
     def score(self, samples: Sequence[Sample], answers: Sequence[Answer], index: SceneIndex) -> list[MetricResult]:
         """``acc@t``; its levels ``chance`` (a random candidate) and ``oracle`` (the best candidate there is)."""
         results = Results(samples, self.bootstrap)
-        targets = [index.records[s.scene_id].object(s.target_ids[0]).box for s in samples]
-        reached = np.array([iou(a.boxes[0], t)[0, 0] if a.boxes else 0.0 for a, t in zip(answers, targets, strict=True)])
-        offered = [iou(index.records[s.scene_id].candidate_boxes(), t)[:, 0] for s, t in zip(samples, targets, strict=True)]
+        targets = Targets(index)
+        said = [i for i, answer in enumerate(answers) if answer.boxes]
+        reached = np.zeros(len(samples))
+        reached[said] = paired_iou([answers[i].boxes[0] for i in said], [targets.boxes(samples[i])[0] for i in said])
         for t in THRESHOLDS:
             results.mean(f"acc@{t:g}", reached >= t)
-        for t in THRESHOLDS:
-            results.mean(f"acc@{t:g}", [float((o >= t).mean()) if len(o) else 0.0 for o in offered], reference="chance")
-            results.mean(f"acc@{t:g}", [bool((o >= t).any()) for o in offered], reference="oracle")
+        shares = offered(samples, targets)
+        for column, t in enumerate(THRESHOLDS):
+            results.mean(f"acc@{t:g}", shares[:, column], reference="chance")
+            results.mean(f"acc@{t:g}", shares[:, column] > 0, reference="oracle")
         results.unparsed(answers)
         return results.found

@@ -47,9 +47,7 @@ class PosedRgbdOptions(Options):
     splits: dict[Split, tuple[str, ...]] | None = Field(
         None, description="Split -> ids of its scenes (folder below root, '/' as '_'); scenes in no split are left out."
     )
-    frames: FrameOptions = Field(
-        default_factory=lambda: FrameOptions.model_validate({}), description="Which frames become the views of a scene."
-    )
+    frames: FrameOptions = Field(default_factory=FrameOptions, description="Which frames become the views of a scene.")
     intrinsics: Pinhole | None = Field(
         None,
         description="fx, fy, cx, cy of the colour images in pixels. null: from the scene's files, else the default of the "
@@ -91,8 +89,8 @@ class PosedRgbdOptions(Options):
 
     @model_validator(mode="after")
     def _consistent(self) -> PosedRgbdOptions:
-        if (self.gravity == "matrix") != ((self.matrix is None) != (self.matrix_file is None)):
-            raise ValueError("gravity: matrix needs either matrix or matrix_file, and nothing else does")
+        if self.gravity == "matrix" and (self.matrix is None) == (self.matrix_file is None):
+            raise ValueError("gravity: matrix needs either matrix or matrix_file")
         if self.gravity != "matrix" and (self.matrix is not None or self.matrix_file is not None):
             raise ValueError(f"matrix and matrix_file belong to gravity: matrix, not to gravity: {self.gravity}")
         if self.objects is not None and self.gravity == "trajectory":

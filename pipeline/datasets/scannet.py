@@ -4,7 +4,8 @@ Nothing is downloaded: you accept ScanNet's terms of use and put the files under
 ``scans/<scan>/<scan>.sens`` (or an exported ``posed_images/<scan>``), ``<scan>.txt``, ``_vh_clean_2.ply``,
 ``_vh_clean_2.0.010000.segs.json``, ``.aggregation.json``; besides, the label table, the split lists, the benchmarks' files and
 Mask3D masks. ``python -m pipeline doctor`` lists what is there. Poses and boxes are axis-aligned; frame ids are the frame
-numbers of the stream. What was left out is counted on stderr and in ``posed_images/report.json``.
+numbers of the stream. Colour and depth are taken to look the same way, as published work does: ``colorToDepthExtrinsics`` are
+not applied. What was left out is counted on stderr and in ``posed_images/report.json``.
 """
 
 from __future__ import annotations
@@ -46,8 +47,9 @@ _ORIGINS: Mapping[str, str] = {
     "multi3drefer": "3dlg-hcvc.github.io/multi3drefer",
     "scanqa": "github.com/ATR-DBI/ScanQA",
     "sqa3d": "github.com/SilongYong/SQA3D",
+    "vsibench": "huggingface.co/datasets/nyu-visionx/VSI-Bench",
 }
-Benchmark = Literal["scanrefer", "multi3drefer", "scan2cap", "scanqa", "sqa3d"]
+Benchmark = Literal["scanrefer", "multi3drefer", "scan2cap", "scanqa", "sqa3d", "vsibench"]
 
 
 class ScanNetOptions(Options):
@@ -73,7 +75,8 @@ class ScanNetOptions(Options):
     annotations: str = Field("{root}/annotations", description="Folder with the benchmarks' official files.")
     benchmarks: tuple[Benchmark, ...] = Field(
         ("scanrefer", "multi3drefer", "scan2cap", "scanqa", "sqa3d"),
-        description="Benchmarks whose official files are taken from `annotations`; a missing one is an error.",
+        description="Benchmarks whose official files are taken from `annotations`; a missing one is an error. vsibench: "
+        "test.jsonl for the split val; set benchmarks.vsibench.skip_missing_scenes, it asks about other data sets, too.",
     )
     sqa3d_questions: Literal["test", "val"] = Field(
         "test", description="SQA3D split asked about validation scans: both are about them; published numbers are of test."

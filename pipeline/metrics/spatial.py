@@ -13,7 +13,7 @@ from collections import Counter
 from collections.abc import Sequence
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 
 NUMERIC_TYPES = ("object_counting", "object_abs_distance", "object_size_estimation", "room_size_estimation")
 DIRECTION_TYPES = ("object_rel_direction_easy", "object_rel_direction_medium", "object_rel_direction_hard")
@@ -53,12 +53,13 @@ def answer_score(question_type: str, said: str, true: str) -> float:
     return float(first_word(said).lower() == true.lower())
 
 
-def type_sums(question_types: Sequence[str], scores: Sequence[float]) -> NDArray[np.float64]:
+def type_sums(question_types: Sequence[str], scores: ArrayLike) -> NDArray[np.float64]:
     """Rows (n,20) to sum: per question type, in the order of ``QUESTION_TYPES``, a question's score and 1."""
-    rows = np.zeros((len(scores), 2 * len(QUESTION_TYPES)))
-    for row, (kind, score) in enumerate(zip(question_types, scores, strict=True)):
-        column = 2 * QUESTION_TYPES.index(kind)
-        rows[row, column : column + 2] = score, 1.0
+    rows = np.zeros((len(question_types), 2 * len(QUESTION_TYPES)))
+    columns = np.array([2 * QUESTION_TYPES.index(kind) for kind in question_types], dtype=np.int64)
+    numbers = np.arange(len(question_types))
+    rows[numbers, columns] = np.asarray(scores, dtype=np.float64)
+    rows[numbers, columns + 1] = 1.0
     return rows
 
 

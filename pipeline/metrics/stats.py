@@ -58,9 +58,8 @@ def scene_sums(values: ArrayLike, scene_index: NDArray[np.int64], scenes: int) -
     """Sum rows of ``values`` (n,) or (n,K) per scene -> (S,K)."""
     table = np.asarray(values, dtype=np.float64)
     table = table.reshape(len(scene_index), -1)
-    sums = np.zeros((scenes, table.shape[1]))
-    np.add.at(sums, scene_index, table)
-    return sums
+    columns = [np.bincount(scene_index, weights=column, minlength=scenes) for column in table.T]
+    return np.stack(columns, axis=1) if columns else np.zeros((scenes, 0))
 
 
 def mean_replicates(values: ArrayLike, scene_index: NDArray[np.int64], weights: NDArray[np.float64]) -> NDArray[np.float64]:

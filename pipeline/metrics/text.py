@@ -4,19 +4,24 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from pipeline.metrics.answers import best_constant, clean_answer, refined_match
+import numpy as np
+
+from pipeline.metrics.answers import best_constant, comparable, leo_match, refined_match
 from pipeline.metrics.results import Results
 
 
 def add_exact_match(
     results: Results, texts: Sequence[str], references: Sequence[Sequence[str]], *, clean: bool, types: Sequence[str]
 ) -> None:
-    """``em`` (on cleaned texts if ``clean``), ``em_refined`` and the levels of constant answers, all and per subset."""
-    cleaned = [clean_answer(t) for t in texts]
-    cleaned_references = [tuple(clean_answer(r) for r in refs) for refs in references]
+    """``em`` (on cleaned texts if ``clean``), ``em_refined``, LEO's two, levels of constant answers; all and per subset."""
+    cleaned = [comparable(t) for t in texts]
+    cleaned_references = [tuple(comparable(r) for r in refs) for refs in references]
     said, truth = (cleaned, cleaned_references) if clean else (list(texts), [tuple(r) for r in references])
     results.mean("em", [t in refs for t, refs in zip(said, truth, strict=True)])
     results.mean("em_refined", [refined_match(t, refs) for t, refs in zip(cleaned, cleaned_references, strict=True)])
+    leo = np.array([leo_match(t, refs) for t, refs in zip(texts, references, strict=True)]).reshape(-1, 2)
+    results.mean("em_leo", leo[:, 0])
+    results.mean("em_refined_leo", leo[:, 1])
     results.mean("em", best_constant(truth), reference="best_constant", subsets=False)
     results.mean("em", best_constant(truth, types), reference="type_majority")
 
@@ -37,8 +42,9 @@ def add_caption_metrics(
     truth = [tuple(captions.one_line(r) for r in refs) for refs in references]
     if not said:
         return
-    results.mean(f"cider{suffix}", captions.cider(said, truth))
-    statistics = captions.bleu_statistics(said, truth)
+    table = captions.NGrams(said, truth)
+    results.mean(f"cider{suffix}", table.cider())
+    statistics = table.bleu_statistics()
     for order in bleu_orders:
         results.corpus(f"bleu{order}{suffix}", statistics, captions.bleu_combiner(order))
     if meteor:

@@ -31,9 +31,9 @@ class ConvertOptions:
 
     read: ReadOptions
     frames: FrameOptions
+    depth: DepthCode
     camera: Pinhole | None = None
     depth_camera: Pinhole | None = None
-    depth: DepthCode | None = None
     gravity: Gravity = "none"
     matrix: NDArray[np.float64] | None = None
     matrix_file: str | None = None
@@ -68,8 +68,8 @@ def convert_scan(scan: Scan, folder: Path, options: ConvertOptions, *, split: st
     """Write a scene to ``folder`` unless it is there. Raises FrameError or DataError that name the source."""
     listing = scan.convention.read(scan.folder, options.read)
     views, alignment = _views(scan, listing, options)
-    depth = options.depth or DepthCode(scan.convention.depth_unit_per_m, scan.convention.invalid_depth)
-    fingerprint = _fingerprint(views, depth, options, split)
+    depth = options.depth
+    fingerprint = _fingerprint(views, options, split)
     there = read_scene(folder, fingerprint)
     if there is not None:
         return Converted(*there, written=False)
@@ -132,8 +132,9 @@ def _alignment(scan: Scan, options: ConvertOptions, poses: NDArray[np.float64]) 
     return matrix
 
 
-def _fingerprint(views: _Views, depth: DepthCode, options: ConvertOptions, split: str) -> str:
+def _fingerprint(views: _Views, options: ConvertOptions, split: str) -> str:
     """Digest of what the scene is made from: names, sizes of files, poses, cameras, options."""
+    depth = options.depth
     files = [[f.frame_id, f.colour.stat().st_size, _size(f.depth)] for f in views.frames if f.colour.is_file()]
     return digest(
         {

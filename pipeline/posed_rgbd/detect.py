@@ -39,7 +39,11 @@ def find_scans(root: Path, convention: str, scenes: tuple[str, ...] | None, *, w
         raise DataError(f"{root} is not a folder", where=f"{where}.root", mend="correct the path or get the data")
     candidates = CONVENTIONS if convention == "auto" else {convention: CONVENTIONS[convention]}
     found: dict[str, Scan] = {}
-    for folder, name in _folders(root, scenes, candidates, where):
+    try:
+        folders = list(_folders(root, scenes, candidates, where))
+    except PermissionError as error:
+        raise DataError(f"{error.filename} cannot be read ({error.strerror})", where=f"{where}.root") from None
+    for folder, name in folders:
         scan = Scan(_scene_id(root, folder), folder, CONVENTIONS[name])
         if scan.scene_id in found:
             raise DataError(f"{folder} and {found[scan.scene_id].folder} both get the scene id {scan.scene_id!r}", where=where)

@@ -91,7 +91,8 @@ def _text(names: Sequence[str]) -> str:
     start, facing, middle, end = names
     return (
         f"You are a robot beginning at the {start} facing the {facing}. You want to navigate to the {end}. "
-        "You will perform the following actions (Note: for each [please fill in], choose either 'turn back,' 'turn left,' or 'turn right.'): "
+        "You will perform the following actions (Note: for each [please fill in], choose either 'turn back,' 'turn left,' or "
+        "'turn right.'): "
         f"1. [please fill in] 2. Go forward until the {middle}. 3. [please fill in] 4. Go forward until the {end}. "
         "You have reached the final destination."
     )

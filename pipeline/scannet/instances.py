@@ -1,12 +1,13 @@
 """Annotated objects of a scan: axis alignment, segments and aggregation to boxes.
 
 Box of an object: minimum and maximum of its vertices after axis alignment, [cx,cy,cz,dx,dy,dz] in metres. Every aggregated
-object counts, walls and floor too, under the ``objectId`` that ScanRefer and the others use. Objects may share segments (one
-released scan lists objects twice): each gets the box of its own segments.
+object counts, walls and floor too, under the ``objectId`` that ScanRefer and the others use. One released scan lists objects
+twice: objects may share segments, each gets the box of its own, and an exact repetition counts once.
 """
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,6 +21,7 @@ from pipeline.scannet.reading import AGAIN, read_json_object, read_text
 from pipeline.scene import SceneObject
 
 Floats = NDArray[np.float64]
+_SCAN_ID = re.compile(r"scene\d{4}_\d{2}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,13 +84,13 @@ def read_instances(folder: Path, scene: str, vertices: Floats, labels: Labels) -
     for number, group in enumerate(groups):
         where = f"{path}, segGroups[{number}]"
         object_id, label, members = _group(group, where)
-        if object_id in objects:
-            raise DataError(f"objectId {object_id} comes twice", where=where, mend=AGAIN)
         rows = _rows(names, members, object_id, where, segments_path)
         box = box_of(low[rows].min(0), high[rows].max(0)).tolist()
+        found = SceneObject(object_id, label, tuple(box), labels.attributes(label))
+        if objects.setdefault(object_id, found) != found:
+            raise DataError(f"objectId {object_id} comes twice, for different objects", where=where, mend=AGAIN)
         if label not in labels:
             unknown.add(label)
-        objects[object_id] = SceneObject(object_id, label, tuple(box), labels.attributes(label))
     return Instances(tuple(objects[i] for i in sorted(objects)), tuple(sorted(unknown)))
 
 
@@ -118,9 +120,9 @@ def _groups(path: Path, scene: str) -> list[Any]:
     groups = content.get("segGroups")
     if not isinstance(groups, list) or not groups:
         raise DataError("segGroups is not a list of objects", where=str(path), mend=AGAIN)
-    named = str(content.get("sceneId", "")).removeprefix("scannet.")
-    if named and named != scene:
-        raise DataError(f"the aggregation file is of scan {named!r}", where=str(path), mend="download that of this scan")
+    named = _SCAN_ID.findall(str(content.get("sceneId", "")))
+    if named and scene not in named:
+        raise DataError(f"the aggregation file is of scan {named[0]!r}", where=str(path), mend="download that of this scan")
     return groups
 
 

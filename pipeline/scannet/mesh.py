@@ -49,7 +49,8 @@ def read_vertices(path: Path) -> NDArray[np.float64]:
     if len(data) < needed:
         raise _fault(path, f"the mesh ends early: {len(data)} bytes, {needed} are needed for {count} vertices, {faces} faces")
     vertices = np.frombuffer(data, dtype=layout, count=count, offset=start)
-    points = np.stack([vertices[axis].astype(np.float64) for axis in "xyz"], axis=1)
+    with np.errstate(invalid="ignore"):  # a damaged file may hold signalling NaNs: the check below answers them
+        points = np.stack([vertices[axis].astype(np.float64) for axis in "xyz"], axis=1)
     if not np.isfinite(points).all():
         raise _fault(path, "a vertex of the mesh is not finite")
     return points

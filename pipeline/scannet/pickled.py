@@ -88,24 +88,36 @@ def _latin1(text: Any, encoding: Any) -> bytes:
     return text.encode("latin1")
 
 
+def _bytes(*arguments: Any) -> bytes:
+    """``bytes``, but never a number of zeros: a short file could ask for all memory."""
+    if any(isinstance(argument, int) for argument in arguments):
+        raise ValueError("bytes of a given length")
+    return bytes(*arguments)
+
+
+def _bytearray(*arguments: Any) -> bytearray:
+    return bytearray(_bytes(*arguments))
+
+
 def _uncalled(*_: Any) -> Any:
     """``numpy.ndarray`` is named by array pickles, as an argument; none calls it."""
     raise ValueError("numpy.ndarray is called")
 
 
-_CALLS: Mapping[str, Any] = {"ndarray": _uncalled, "array": _Array, "numbers": _numbers, "scalar": _scalar, "latin1": _latin1}
+_CALLS: Mapping[str, Any] = {
+    **{"ndarray": _uncalled, "array": _Array, "numbers": _numbers, "scalar": _scalar},
+    **{"latin1": _latin1, "bytes": _bytes, "bytearray": _bytearray},
+}
 _NUMPY_NAMES = {"_reconstruct": _Function("array"), "_frombuffer": _Function("numbers"), "scalar": _Function("scalar")}
 _ALLOWED: Mapping[tuple[str, str], Any] = {
-    **{
-        ("builtins", t.__name__): t
-        for t in (bool, bytearray, bytes, complex, dict, float, frozenset, int, list, set, str, tuple)
-    },
+    **{("builtins", t.__name__): t for t in (bool, complex, dict, float, frozenset, int, list, set, str, tuple)},
     **{
         (f"numpy.{core}.multiarray", name): _NUMPY_NAMES[name]
         for core in ("core", "_core")
         for name in ("_reconstruct", "scalar")
     },
     **{(f"numpy.{core}.numeric", "_frombuffer"): _NUMPY_NAMES["_frombuffer"] for core in ("core", "_core")},
+    **{("builtins", name): _Function(name) for name in ("bytes", "bytearray")},
     ("numpy", "ndarray"): _Function("ndarray"),
     ("numpy", "dtype"): _Type,
     ("collections", "OrderedDict"): OrderedDict,
@@ -159,6 +171,8 @@ def plain(value: Any) -> Any:
         return {key: plain(item) for key, item in value.items()}
     if isinstance(value, list | tuple | set | frozenset):
         return type(value)(plain(item) for item in value)
+    if isinstance(value, _Type | _Function | type):
+        raise ValueError("a number format, class or function outside an array")
     return value
 
 

@@ -2,6 +2,7 @@
 
 The benchmarks ask about ScanNet's own training and validation scans: ScanRefer, Multi3DRefer, ScanQA train on train and are
 reported on val; SQA3D's val and test questions are both about validation scans, and published numbers are those of test.
+VSI-Bench has one file, whose ScanNet part is about validation scans; the rest is about other data sets.
 """
 
 from __future__ import annotations
@@ -17,17 +18,15 @@ from pipeline.errors import AnnotationError, DataError
 from pipeline.options import did_you_mean
 from pipeline.scannet.reading import AGAIN, read_text
 
-BENCHMARKS = ("scanrefer", "multi3drefer", "scan2cap", "scanqa", "sqa3d")
 _PATTERNS: Mapping[str, tuple[str, ...]] = {
     "scanrefer": ("ScanRefer_filtered_{}.json",),
     "scan2cap": ("ScanRefer_filtered_{}.json",),
     "multi3drefer": ("multi3drefer_{}.json",),
     "scanqa": ("ScanQA_v1.0_{}.json",),
     "sqa3d": ("v1_balanced_questions_{}_scannetv2.json", "v1_balanced_sqa_annotations_{}_scannetv2.json"),
+    "vsibench": ("test.jsonl",),
 }
 """Scan2Cap's captions are ScanRefer's descriptions."""
-_ANNOTATED_SPLITS = ("train", "val")
-"""Answers about the scans of ScanNet's own test split were never released."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,11 +77,11 @@ def choose_scans(
 
 
 def annotation_names(benchmarks: Sequence[str], splits: Sequence[str], sqa3d_questions: str) -> dict[str, dict[str, list[str]]]:
-    """Official file names: {benchmark: {split of ScanNet: [name]}}."""
+    """Official file names: {benchmark: {split of ScanNet: [name]}}; answers about ScanNet's split test were never released."""
     found: dict[str, dict[str, list[str]]] = {}
     for benchmark in benchmarks:
         for split in splits:
-            if split in _ANNOTATED_SPLITS:
+            if split == "val" or (split == "train" and benchmark != "vsibench"):
                 official = sqa3d_questions if benchmark == "sqa3d" and split == "val" else split
                 found.setdefault(benchmark, {})[split] = [name.format(official) for name in _PATTERNS[benchmark]]
     return found
@@ -115,19 +114,22 @@ def _read(path: Path, benchmark: str) -> tuple[bytes, set[str]]:
     except OSError as error:
         raise AnnotationError(f"{path.name} cannot be read ({error.strerror})", where=str(path), mend=mend) from None
     try:
-        content = json.loads(data)
+        lines = path.suffix == ".jsonl"
+        content = [json.loads(line) for line in data.splitlines() if line.strip()] if lines else json.loads(data)
     except (UnicodeDecodeError, json.JSONDecodeError, RecursionError) as error:
         raise AnnotationError(f"{path.name} is not valid JSON ({error})", where=str(path), mend=AGAIN) from None
     return data, {checked_id(scan, what="scene_id", where=str(path)) for scan in _scan_ids(content)}
 
 
 def _scan_ids(content: Any) -> Iterator[Any]:
-    """``scene_id`` of every entry of a list, or of the lists of an object (SQA3D)."""
+    """Scans of the entries of a list, or of the lists of an object (SQA3D); of VSI-Bench only those of ScanNet."""
     lists = content.values() if isinstance(content, dict) else [content]
     for entries in lists:
         for entry in entries if isinstance(entries, list) else ():
             if isinstance(entry, dict) and "scene_id" in entry:
                 yield entry["scene_id"]
+            elif isinstance(entry, dict) and entry.get("dataset") == "scannet":
+                yield entry.get("scene_name")
 
 
 def _check_split(found: set[str], scans: Sequence[str], split: str, path: Path) -> None:

@@ -6,9 +6,9 @@ import hashlib
 import io
 import json
 import shutil
-from dataclasses import dataclass
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -74,6 +74,17 @@ class Counts:
     unknown_labels: tuple[str, ...]
 
 
+@dataclass(frozen=True, slots=True)
+class Views:
+    """What becomes of the chosen frames: their ``numbers`` among the candidates, aligned ``poses`` (V,4,4), and the
+    ``intrinsics`` (3,3) and ``size`` (height, width) of the stored colour images."""
+
+    numbers: tuple[int, ...]
+    poses: NDArray[np.float64]
+    intrinsics: NDArray[np.float64]
+    size: tuple[int, int]
+
+
 def make_scene(job: SceneJob, release: Release) -> None:
     """Write one scene's folder; the marker comes last. DataError/FrameError name the file that is at fault."""
     source = release.scans / job.scene_id
@@ -87,22 +98,28 @@ def make_scene(job: SceneJob, release: Release) -> None:
             )
         poses = alignment @ frames.poses[usable]
         chosen = _choose(frames, usable, poses, release.frames)
-        files, size, intrinsics = _files(frames, [usable[i] for i in chosen], poses[list(chosen)], release.image_size)
-        counts = Counts(len(frames.ids), len(frames.ids) - len(usable), empty, instances.unknown)
+        size = release.image_size or frames.image_size
+        views = Views(
+            tuple(usable[i] for i in chosen),
+            poses[list(chosen)],
+            _resized_camera(frames.intrinsics, frames.image_size, size),
+            size,
+        )
         record = SceneRecord(
             scene_id=job.scene_id,
             split=job.split,
-            frame_ids=tuple(frames.ids[usable[i]] for i in chosen),
-            world_from_camera=poses[list(chosen)],
-            intrinsics=intrinsics,
+            frame_ids=tuple(frames.ids[number] for number in views.numbers),
+            world_from_camera=views.poses,
+            intrinsics=views.intrinsics,
             depth_intrinsics=frames.depth_intrinsics,
             image_size=size,
             depth_size=frames.depth_size,
             objects=instances.objects,
             proposals=proposals,
-            checksum=_checksum({name: hashlib.sha256(data).hexdigest() for name, data in files.items()}),
+            checksum=_write_files(job.folder, _files(frames, views)),
         )
-    _write(job, files, record, counts)
+        counts = Counts(len(frames.ids), len(frames.ids) - len(usable), empty, instances.unknown)
+    _write_marker(job, record, counts)
 
 
 def _open_frames(scene: str, release: Release) -> ScanFrames:
@@ -146,22 +163,16 @@ def _choose(frames: ScanFrames, usable: list[int], poses: NDArray[np.float64], o
     return sample_frames(len(usable), options, seen, where=frames.where).indices
 
 
-def _files(
-    frames: ScanFrames, chosen: list[int], poses: NDArray[np.float64], size: tuple[int, int] | None
-) -> tuple[dict[str, bytes], tuple[int, int], NDArray[np.float64]]:
-    """File name -> content of the scene's folder; size (H,W) and intrinsics of the colour images in it."""
-    wanted = size or frames.image_size
-    intrinsics = _resized_camera(frames.intrinsics, frames.image_size, wanted)
-    files = {
-        "intrinsic.txt": _matrix_text(_square(intrinsics)),
-        "depth_intrinsic.txt": _matrix_text(_square(frames.depth_intrinsics)),
-    }
-    for number, pose in zip(chosen, poses, strict=True):
+def _files(frames: ScanFrames, views: Views) -> Iterator[tuple[str, bytes]]:
+    """Name and content of the scene's files, one after the other."""
+    yield "intrinsic.txt", _matrix_text(_square(views.intrinsics))
+    yield "depth_intrinsic.txt", _matrix_text(_square(frames.depth_intrinsics))
+    for number, pose in zip(views.numbers, views.poses, strict=True):
         name = frames.ids[number]
-        files[f"{name}.jpg"] = _color(frames.color(number), frames.image_size, wanted, f"{frames.where}, frame {name}")
-        files[f"{name}.png"] = _png(frames.depth_mm(number))
-        files[f"{name}.txt"] = _matrix_text(pose)
-    return files, wanted, intrinsics
+        where = f"{frames.where}, frame {name}"
+        yield f"{name}.jpg", _color(frames.color(number), frames.image_size, views.size, where)
+        yield f"{name}.png", _png(frames.depth_mm(number))
+        yield f"{name}.txt", _matrix_text(pose)
 
 
 def _color(data: bytes, size: tuple[int, int], wanted: tuple[int, int], where: str) -> bytes:
@@ -210,15 +221,20 @@ def _checksum(hashes: dict[str, str]) -> str:
     return digest(sorted(hashes.items()))
 
 
-def _write(job: SceneJob, files: dict[str, bytes], record: SceneRecord, counts: Counts) -> None:
-    if job.folder.exists():
-        shutil.rmtree(job.folder)
-    job.folder.mkdir(parents=True)
-    for name, data in files.items():
-        (job.folder / name).write_bytes(data)
-    left_out = {"frames": counts.frames, "invalid_poses": counts.invalid_poses, "empty_masks": counts.empty_masks}
-    marker: dict[str, Any] = {"spec": job.spec, "record": record_to_json(record)}
-    marker["counts"] = left_out | {"unknown_labels": list(counts.unknown_labels)}
+def _write_files(folder: Path, files: Iterator[tuple[str, bytes]]) -> str:
+    """Write a scene's files into an empty folder as they come; the checksum over all of them."""
+    if folder.exists():
+        shutil.rmtree(folder)
+    folder.mkdir(parents=True)
+    hashes = {}
+    for name, data in files:
+        (folder / name).write_bytes(data)
+        hashes[name] = hashlib.sha256(data).hexdigest()
+    return _checksum(hashes)
+
+
+def _write_marker(job: SceneJob, record: SceneRecord, counts: Counts) -> None:
+    marker = {"spec": job.spec, "record": record_to_json(record), "counts": asdict(counts)}
     # No fsync: a marker that survives a power cut without its files is found out by the checksum.
     temporary = job.folder / f".{MARKER}.tmp"
     temporary.write_text(json.dumps(marker, sort_keys=True, separators=(",", ":")) + "\n", encoding="utf-8")
@@ -237,6 +253,6 @@ def read_scene(job: SceneJob) -> tuple[SceneRecord, Counts] | None:
         counts = Counts(found["frames"], found["invalid_poses"], found["empty_masks"], tuple(found["unknown_labels"]))
         names = ["intrinsic.txt", "depth_intrinsic.txt"] + [f"{f}.{e}" for f in record.frame_ids for e in ("jpg", "png", "txt")]
         hashes = {name: hashlib.sha256((job.folder / name).read_bytes()).hexdigest() for name in names}
-    except (FileNotFoundError, NotADirectoryError, UnicodeDecodeError, KeyError, TypeError, ValueError, DataError):
+    except (OSError, KeyError, TypeError, ValueError, DataError):
         return None
     return (record, counts) if record.checksum == _checksum(hashes) else None

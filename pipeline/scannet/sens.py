@@ -130,7 +130,10 @@ class SensFile:
             raise self._truncated(what)
         parts: list[bytes] = []
         while size > 0:  # one call may return less than asked for
-            part = os.pread(self._descriptor, size, at)
+            try:
+                part = os.pread(self._descriptor, size, at)
+            except OSError as error:
+                raise DataError(f"the .sens stream cannot be read ({error.strerror})", where=str(self.path)) from None
             if not part:
                 raise self._truncated(what)
             parts.append(part)

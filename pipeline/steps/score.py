@@ -139,7 +139,7 @@ def _mismatch(rows: Sequence[dict[str, Any]], samples: Sequence[Sample], facts: 
     twice = [i for i, times in Counter(ids).items() if times > 1]
     if twice:
         return f"{len(twice)} ids come more than once ({', '.join(map(str, twice[:_SHOWN]))})"
-    missing, extra = sorted(set(wanted) - set(ids)), sorted(set(ids) - set(wanted))
+    missing, extra = sorted(set(wanted) - set(ids)), sorted(map(str, set(ids) - set(wanted)))
     if missing or extra:
         named = ", ".join((missing or extra)[:_SHOWN])
         return f"{len(missing)} of {len(wanted)} samples are missing, {len(extra)} are unknown ({named})"
@@ -151,19 +151,39 @@ def _mismatch(rows: Sequence[dict[str, Any]], samples: Sequence[Sample], facts: 
 
 
 def _answer(row: dict[str, Any], path: Path, mend: str) -> Answer:
-    import math
-
+    """One row's answer. PredictionError for what no benchmark can have written: it would be scored as something else."""
     from pipeline.errors import PredictionError
     from pipeline.scene import Answer
 
-    boxes = tuple(tuple(box) for box in row["boxes"] or ())
-    if not all(len(box) == 6 and all(v is not None and math.isfinite(v) for v in box) for box in boxes):
-        raise PredictionError(f"{row['sample_id']} has a box that is not six finite numbers", where=str(path), mend=mend)
+    fault = _row_fault(row)
+    if fault:
+        raise PredictionError(f"{row['sample_id']} {fault}", where=str(path), mend=mend)
     return Answer(
         text=row["answer"] or "",
-        boxes=boxes,
+        boxes=tuple(tuple(box) for box in row["boxes"] or ()),
         scores=tuple(row["scores"] or ()),
         value=row["value"],
         count=row["count"] or 0,
         parsed=bool(row["parsed"]),
     )
+
+
+def _row_fault(row: dict[str, Any]) -> str | None:
+    """What is wrong with a row's content, or None."""
+    import math
+
+    def numbers(values: Any) -> bool:
+        return isinstance(values, list) and all(isinstance(v, int | float) and math.isfinite(v) for v in values)
+
+    if not isinstance(row["answer"], str | None) or not isinstance(row["parsed"], bool | None):
+        return "has an answer that is no text, or `parsed` that is not true or false"
+    boxes, scores = row["boxes"] or [], row["scores"] or []
+    if not isinstance(boxes, list) or not all(numbers(box) and len(box) == 6 for box in boxes):
+        return "has a box that is not six finite numbers"
+    if any(min(box[3:]) < 0 for box in boxes):
+        return "has a box with a negative size"
+    if not numbers(scores) or (boxes and len(scores) not in (0, len(boxes))):
+        return f"has scores {scores!r} that are not finite numbers, one for each box"
+    if not isinstance(row["count"], int | None) or not numbers([] if row["value"] is None else [row["value"]]):
+        return "has a value or count that is not a finite number"
+    return None

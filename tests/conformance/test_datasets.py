@@ -12,6 +12,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+import front3d_files
 import numpy as np
 import posed_rgbd_files
 import pytest
@@ -25,6 +26,7 @@ from pipeline.index import SceneIndex
 
 KINDS = sorted(registry.member_files("datasets"))
 SOURCES: Mapping[str, Callable[[Path], dict[str, Any]]] = {
+    "front3d": front3d_files.write_front3d,
     "posed_rgbd": posed_rgbd_files.conformance_sources,
     "scannet": scannet_files.write_release,
 }

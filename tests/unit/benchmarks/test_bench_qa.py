@@ -118,7 +118,19 @@ def test_scanqa_exact_match_is_raw_and_refined_is_cleaned(make_index, member, re
     assert value(results, "em", reference="type_majority") == 75.0  # what: 1 of 2 (blue or red), how: 1, where: 1
     assert value(results, "bleu1") > 0
     metrics = [r.metric for r in results if not r.reference and r.subset == "all"]
-    assert metrics == ["em", "em_refined", "cider", "bleu1", "bleu2", "bleu3", "bleu4", "rougeL", "unparsed"]
+    assert metrics == [
+        "em",
+        "em_refined",
+        "em_leo",
+        "em_refined_leo",
+        "cider",
+        "bleu1",
+        "bleu2",
+        "bleu3",
+        "bleu4",
+        "rougeL",
+        "unparsed",
+    ]
 
 
 def test_scanqa_text_metrics_drop_final_stops(make_index, member, record, value):

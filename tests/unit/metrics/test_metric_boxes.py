@@ -7,11 +7,20 @@ import itertools
 import numpy as np
 import pytest
 
-from pipeline.metrics.boxes import best_proposal, chance_f1, choose_cumulative, iou, query_f1
+from pipeline.metrics.boxes import best_proposal, chance_f1, choose_cumulative, iou, paired_iou, queries_f1, usable_boxes
 
 
 def cube(x: float, edge: float = 1.0) -> list[float]:
     return [x, 0, 0, edge, edge, edge]
+
+
+def query_f1(predicted, targets, thresholds=(0.25, 0.5)):
+    """One query, scored together with others around it that must not change it."""
+    others = [([cube(0)], np.array([cube(0)])), ([], np.zeros((0, 6))), ([cube(0), cube(5)], np.array([cube(0), cube(5)]))]
+    asked = [others[0], (predicted, np.asarray(targets, dtype=float).reshape(-1, 6)), *others[1:]]
+    found = queries_f1([p for p, _ in asked], [t for _, t in asked], thresholds)
+    assert found[[0, 2, 3]].tolist() == [[1.0, 1.0]] * 3
+    return tuple(found[1].tolist())
 
 
 def test_iou_by_hand():
@@ -88,7 +97,35 @@ def test_query_f1_against_all_assignments():
 
 
 def test_chance_f1():
-    assert chance_f1([cube(0), cube(10)], [], 0.25) == pytest.approx(1 / 3)
-    assert chance_f1([cube(0), cube(10)], [cube(0)], 0.25) == pytest.approx(1 / 3)
-    assert chance_f1([], [cube(0)], 0.25) == 0.0
-    assert chance_f1([], [], 0.25) == 1.0
+    assert chance_f1(iou([cube(0), cube(10)], [])) == pytest.approx((1 / 3, 1 / 3))
+    assert chance_f1(iou([cube(0), cube(10)], [cube(0)])) == pytest.approx((1 / 3, 1 / 3))
+    # One of two targets hit: F1 2/3 for one of three choices.
+    assert chance_f1(iou([cube(0), cube(10)], [cube(0), cube(20)])) == pytest.approx((2 / 9, 2 / 9))
+    assert chance_f1(iou([], [cube(0)])) == (0.0, 0.0)
+    assert chance_f1(iou([], [])) == (1.0, 1.0)
+
+
+def test_paired_iou_is_the_diagonal_to_the_last_bit():
+    rng = np.random.default_rng(1)
+    first, second = (np.concatenate([rng.uniform(-1, 1, (50, 3)), rng.uniform(0, 2, (50, 3))], axis=1) for _ in "ab")
+    assert paired_iou(first, second).tolist() == np.diag(iou(first, second)).tolist()
+
+
+@pytest.mark.parametrize(
+    ("change", "usable"),
+    [
+        ({}, True),
+        ({3: 0.0}, True),  # a picture on a wall may be flat
+        ({3: -0.1}, False),
+        ({4: -1.0, 5: -1.0}, False),  # two negative sizes have a positive product
+        ({0: float("nan")}, False),
+        ({5: float("inf")}, False),
+        ({0: 1e300}, False),  # a volume of such boxes overflows
+    ],
+)
+def test_usable_boxes(change, usable):
+    box = cube(0)
+    for place, number in change.items():
+        box[place] = number
+    assert usable_boxes([cube(1), box]).tolist() == [True, usable]
+    assert usable_boxes([]).tolist() == []

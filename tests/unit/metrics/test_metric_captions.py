@@ -35,13 +35,13 @@ def test_corpus_bleu_from_statistics_equals_pycocoevalcap(seed):
     said, truth = corpus(seed)
     said[0] = ""
     expected, _ = Bleu(4).compute_score(*as_tables(said, truth), verbose=0)
-    sums = captions.bleu_statistics(said, truth).sum(0, keepdims=True)
+    sums = captions.NGrams(said, truth).bleu_statistics().sum(0, keepdims=True)
     for order in (1, 2, 3, 4):
         assert captions.bleu_combiner(order)(sums)[0] == pytest.approx(100 * expected[order - 1], abs=1e-9)
 
 
 def test_bleu_of_an_all_empty_corpus_is_zero_not_an_error():
-    sums = captions.bleu_statistics(["", ""], [("a b",), ("c",)]).sum(0, keepdims=True)
+    sums = captions.NGrams(["", ""], [("a b",), ("c",)]).bleu_statistics().sum(0, keepdims=True)
     assert captions.bleu_combiner(4)(sums)[0] == pytest.approx(0.0, abs=1e-9)
 
 
@@ -68,10 +68,10 @@ def test_cider_equals_pycocoevalcap_and_survives_empty_texts():
     said, truth = corpus(4)
     said[3] = ""
     mean, single = Cider().compute_score(*as_tables(said, truth))
-    assert captions.cider(said, truth) == pytest.approx(single, abs=1e-12)
-    assert captions.cider(said, truth).mean() == pytest.approx(mean)
-    assert captions.cider(["a"], [("",)]).tolist() == [0.0]
-    assert captions.cider([], []).tolist() == []
+    assert captions.NGrams(said, truth).cider() == pytest.approx(single, abs=1e-12)
+    assert captions.NGrams(said, truth).cider().mean() == pytest.approx(mean)
+    assert captions.NGrams(["a"], [("",)]).cider().tolist() == [0.0]
+    assert captions.NGrams([], []).cider().tolist() == []
 
 
 def test_one_line_and_scan2cap_text():

@@ -1,0 +1,210 @@
+"""3D-FRONT: professionally designed houses with 3D-FUTURE furniture, filmed room by room like the built-in rooms.
+
+Reads the released files: house JSON (``3D-FRONT.zip``) and models (``3D-FUTURE-model.zip``). Every room becomes a scene
+``<house>_<room instanceid>`` in the posed RGB-D layout: z up, walls along the axes, floor at 0. Furniture is placed by scale,
+rotation and translation; its category becomes a plain noun, the main colour of its texture a colour name; camera walk,
+sensor, detector-like boxes and the annotations of the five benchmarks come from the same code as those of the built-in
+rooms. A house belongs to one split, by a stable hash of its id.
+
+Run: python -m pipeline prepare --spec SPEC --out DIR/manifest.json, where SPEC is
+     '{"dataset": {"name": "front3d", "kind": "front3d", "options": {}}}'
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
+
+from pydantic import Field, model_validator
+
+from pipeline.conventions import checked_id
+from pipeline.datasets.base import Dataset, SourceFile
+from pipeline.datasets.rooms import RoomsOptions
+from pipeline.errors import DataError
+from pipeline.options import Options
+from pipeline.progress import Progress
+from pipeline.provenance import digest, seed_for, write_atomic
+
+if TYPE_CHECKING:
+    from pipeline.front3d.faults import Tally
+    from pipeline.front3d.work import HouseJob
+    from pipeline.rooms.facts import RoomFacts
+    from pipeline.scene import SceneRecord
+
+SITE = "https://tianchi.aliyun.com/specials/promotion/alibaba-3d-scene-dataset (after agreeing to the terms)"
+LANGUAGE = (
+    "seed", "described_objects", "descriptions_per_object", "multi3drefer_per_room", "scanqa_per_room", "sqa3d_per_room",
+    "view_questions",
+)  # fmt: skip
+"""Options that the annotation generator of the built-in rooms reads."""
+
+
+class Front3dOptions(Options):
+    """Where the files are, which rooms are taken, how they are filmed, how many annotations they get."""
+
+    houses: str = Field("data/3D-FRONT", min_length=1, description="Folder of the house files <house>.json.")
+    models: str = Field("data/3D-FUTURE-model", min_length=1, description="Folder of the models <jid>/raw_model.obj.")
+    houses_max: int | None = Field(
+        None, ge=1, description="Most houses, in the order of a stable hash of their ids; null: all (the release has 6,813)."
+    )
+    val_share: float = Field(0.05, ge=0, lt=1, description="Share of the houses in split val, by stable hash of the house id.")
+    test_share: float = Field(0.1, ge=0, lt=1, description="Share of the houses in split test, by stable hash of the house id.")
+    room_types: tuple[str, ...] | None = Field(
+        None, min_length=1, description="Room types to take, e.g. [MasterBedroom, LivingDiningRoom]; null: all."
+    )
+    objects_min: int = Field(4, ge=1, le=100, description="Fewest objects with a noun in a room.")
+    objects_max: int = Field(40, ge=1, le=900, description="Most objects with a noun in a room.")
+    floor_min_m2: float = Field(5.0, gt=0, description="Smallest floor in square metres.")
+    floor_max_m2: float = Field(80.0, gt=0, description="Largest floor in square metres.")
+    side_min_m: float = Field(1.8, gt=0, description="Shortest side of a room's bounding rectangle in metres.")
+    on_fault: Literal["skip", "refuse"] = Field(
+        "skip",
+        description="Missing or damaged models, transforms that are not finite, boxes of size zero: leave the item out and "
+        "count it, or stop with a message. A house file that is no JSON always stops.",
+    )
+    views: int = Field(8, ge=1, le=64, description="Views per room, chosen from a walk to cover room and objects.")
+    width_px: int = Field(128, ge=32, le=1280, description="Width of colour and depth images in pixels.")
+    height_px: int = Field(96, ge=32, le=1280, description="Height of colour and depth images in pixels.")
+    depth: Literal["sensor", "exact"] = Field(
+        "sensor", description="Depth with a sensor's noise and holes, as in the built-in rooms, or without."
+    )
+    seed: int = Field(0, ge=0, description="Seed of camera, sensor, boxes and language.")
+    described_objects: int = Field(6, ge=1, le=16, description="Objects per room that ScanRefer and Scan2Cap describe.")
+    descriptions_per_object: int = Field(3, ge=1, le=5, description="Descriptions of each described object.")
+    multi3drefer_per_room: int = Field(6, ge=1, le=20, description="Multi3DRefer descriptions per room.")
+    scanqa_per_room: int = Field(6, ge=1, le=20, description="ScanQA questions per room.")
+    sqa3d_per_room: int = Field(6, ge=1, le=20, description="SQA3D questions per room.")
+    view_questions: int = Field(4, ge=1, le=12, description="Single-view questions per view (split train only).")
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Front3dOptions:
+        if self.val_share + self.test_share > 1:
+            raise ValueError(f"val_share {self.val_share} and test_share {self.test_share} are more than all houses")
+        for low, high in (("objects_min", "objects_max"), ("floor_min_m2", "floor_max_m2")):
+            if getattr(self, low) > getattr(self, high):
+                raise ValueError(f"{low} {getattr(self, low)} is above {high} {getattr(self, high)}")
+        return self
+
+
+class Front3d(Dataset):
+    """Rooms of 3D-FRONT."""
+
+    options_model = Front3dOptions
+    code: ClassVar[tuple[str, ...]] = ("front3d", "rooms", "geometry", "frames", "index")
+    licence = (
+        "3D-FRONT and 3D-FUTURE terms of use: non-commercial research only; files, and pictures made of them, "
+        "may not be passed on"
+    )
+    options: Front3dOptions
+
+    def source_files(self) -> tuple[SourceFile, ...]:
+        houses, models = Path(self.options.houses), Path(self.options.models)
+        return (
+            SourceFile(houses, "3D-FRONT: house files <house>.json (3D-FRONT.zip)", SITE),
+            SourceFile(models, "3D-FUTURE: models <jid>/raw_model.obj, texture.png (3D-FUTURE-model.zip)", SITE),
+            SourceFile(models / "model_info.json", "3D-FUTURE: categories of the models", SITE),
+        )
+
+    def prepare(self, folder: Path, *, threads: int) -> None:
+        """Film the missing rooms house by house, then all annotations, then the manifest. Whole rooms are kept."""
+        from pipeline.front3d.faults import Tally
+        from pipeline.front3d.work import film_houses, read_finished
+
+        spec = self.spec_digest or digest(self.options.model_dump(mode="json"))
+        jobs = self._jobs(folder / "posed_images", spec)
+        found = {job.house_id: read_finished(job) for job in jobs}
+        missing = [job for job in jobs if found[job.house_id] is None]
+        with Progress(f"{self.name}: film", len(missing), "houses") as progress:
+            for job in film_houses(missing, threads):
+                found[job.house_id] = read_finished(job)
+                progress.step()
+        tally = Tally()
+        rooms: list[tuple[SceneRecord, RoomFacts]] = []
+        for job in jobs:
+            house = found[job.house_id]
+            if house is None:
+                raise DataError(f"scenes of {job.path} were written but read back damaged", mend="check the disk, run it again")
+            rooms += house[0]
+            tally.add(house[1])
+        self._report(jobs, rooms, tally)
+        _remove_others(folder / "posed_images", {record.scene_id for record, _ in rooms}, set(found))
+        self._write(folder, rooms, spec)
+
+    def _jobs(self, root: Path, spec: str) -> list[HouseJob]:
+        """One job per house file, in the order of ids."""
+        from pipeline.front3d.assemble import Limits
+        from pipeline.front3d.work import HouseJob
+
+        o = self.options
+        mend = f"get it from {SITE}, or set datasets.{self.name}."
+        for path, key in ((Path(o.houses), "houses"), (Path(o.models), "models")):
+            if not path.is_dir():
+                raise DataError(f"the folder {path} does not exist", where=f"datasets.{self.name}.{key}", mend=f"{mend}{key}")
+        paths = [p for p in sorted(Path(o.houses).glob("*.json")) if p.is_file()]
+        for path in paths:
+            checked_id(path.stem, what="house id", where=str(path))
+        paths.sort(key=lambda p: seed_for("front3d", "order", p.stem))
+        chosen = sorted(paths[: o.houses_max])
+        if not chosen:
+            raise DataError(f"there is no house file <house>.json in {o.houses}", mend=f"{mend}houses")
+        limits = Limits((o.objects_min, o.objects_max), (o.floor_min_m2, o.floor_max_m2), o.side_min_m, o.room_types)
+        size = (o.height_px, o.width_px)
+        return [
+            HouseJob(
+                p, Path(o.models), root, self.split_of(p.stem), spec, o.seed, o.views, size, limits, o.depth == "exact",
+                o.on_fault == "refuse",
+            )
+            for p in chosen
+        ]  # fmt: skip
+
+    def split_of(self, house_id: str) -> str:
+        """Split of a house: its place in [0,1) by a hash of its id; test first, then val, then train."""
+        place = seed_for("front3d", "split", house_id) / 2**63
+        if place < self.options.test_share:
+            return "test"
+        return "val" if place < self.options.test_share + self.options.val_share else "train"
+
+    def _report(self, jobs: list[HouseJob], rooms: list[Any], tally: Tally) -> None:
+        """Say what was left out; DataError when nothing is left."""
+        left_out = f"left out of {len(jobs)} houses:\n{tally.text()}" if tally.counts else "nothing was left out"
+        if not rooms:
+            where = f"datasets.{self.name}"
+            raise DataError(f"no room is left to film; {left_out}", where=where, mend="widen the limits, or mend the files")
+        print(f"{self.name}: {len(rooms)} rooms; {left_out}", file=sys.stderr)
+
+    def _write(self, folder: Path, rooms: list[tuple[SceneRecord, RoomFacts]], spec: str) -> None:
+        """Annotation files, then the manifest. A benchmark that got no annotation in a split is not named for it."""
+        from pipeline.index import write_index
+        from pipeline.rooms.annotate import annotate
+
+        language = RoomsOptions(**{key: getattr(self.options, key) for key in LANGUAGE})
+        files = annotate([(record.split, facts) for record, facts in rooms], language)
+        for name, content in files.contents.items():
+            write_atomic(folder / "annotations" / name, json.dumps(content, separators=(",", ":")) + "\n")
+        empty = {f"annotations/{name}" for name, content in files.contents.items() if not _entries(content)}
+        named = {
+            benchmark: {split: paths for split, paths in splits.items() if not empty & set(paths)}
+            for benchmark, splits in files.by_benchmark.items()
+        }
+        records = [record for record, _ in rooms]
+        write_index(folder, records, dataset=self.name, root="posed_images", annotations=named, spec=spec)
+
+
+def _entries(content: Any) -> Any:
+    """The list of an annotation file; SQA3D's files wrap it."""
+    return next(iter(content.values())) if isinstance(content, dict) else content
+
+
+def _remove_others(root: Path, scenes: set[str], houses: set[str]) -> None:
+    """Remove what an earlier, larger set left, so that the folder holds what the manifest says."""
+    from pipeline.front3d.work import HOUSES
+
+    for path in sorted(root.iterdir()):
+        if path.is_dir() and path.name != HOUSES and path.name not in scenes:
+            shutil.rmtree(path)
+    for path in sorted((root / HOUSES).glob("*.json")):
+        if path.stem not in houses:
+            path.unlink()

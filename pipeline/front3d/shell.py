@@ -1,0 +1,223 @@
+"""The building around a room: world frame, floor plan, doors and windows, and the meshes of walls, floor and ceiling."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pipeline.front3d.house import HouseRoom
+from pipeline.provenance import seed_for
+from pipeline.rooms.catalog import FLOORS, WALLS
+from pipeline.rooms.facts import Landmark
+from pipeline.rooms.mesh import EMISSIVE, PLAIN, PLANKS, Mesh, merge
+
+Floats = NDArray[np.float64]
+Rect = tuple[float, float, float, float]
+Z_UP = np.array([[1.0, 0.0, 0.0], [0.0, 0.0, -1.0], [0.0, 1.0, 0.0]])
+"""3D-FRONT's axes (y up) in the project's (z up); a quarter turn about x, so that nothing is mirrored."""
+CELL_M = 0.1
+RECTANGULAR_SHARE = 0.98
+"""Share of the bounding rectangle from which a floor counts as rectangular."""
+CEILING_M = 2.6
+"""Height of a room that has neither walls nor a ceiling."""
+
+
+@dataclass(frozen=True, slots=True)
+class WorldFrame:
+    """World = ``turn`` (3,3) x house point + ``shift`` (3,): z up, walls along x and y, floor at z = 0, middle at 0."""
+
+    turn: Floats
+    shift: Floats
+
+    def points(self, points: Floats) -> Floats:
+        """House points (N,3), y up, in the world frame."""
+        return np.asarray(points @ self.turn.T + self.shift)
+
+    def matrix(self) -> Floats:
+        """World-from-house (4,4)."""
+        whole = np.eye(4)
+        whole[:3, :3], whole[:3, 3] = self.turn, self.shift
+        return whole
+
+
+@dataclass(frozen=True, slots=True)
+class Solid:
+    """A mesh of the building in the world frame: ``kind`` floor, ceiling, wall, door, window or other."""
+
+    kind: str
+    vertices: Floats
+    triangles: NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class FloorPlan:
+    """Cells of ``CELL_M`` from the corner ``low`` (2,); ``inside`` (rows along y, columns along x)."""
+
+    low: Floats
+    inside: NDArray[np.bool_]
+    bounds: Rect
+
+    @property
+    def area_m2(self) -> float:
+        """Floor area."""
+        return float(self.inside.sum()) * CELL_M**2
+
+    @property
+    def rectangular(self) -> bool:
+        """Whether the floor fills its bounding rectangle."""
+        return float(self.inside.mean()) >= RECTANGULAR_SHARE
+
+    def contains(self, points: Floats) -> NDArray[np.bool_]:
+        """Which points (N,2) lie on the floor."""
+        cells = np.floor((points - self.low) / CELL_M).astype(np.int64)
+        rows, cols = self.inside.shape
+        known = (cells >= 0).all(1) & (cells[:, 0] < cols) & (cells[:, 1] < rows)
+        found = np.zeros(len(points), dtype=bool)
+        found[known] = self.inside[cells[known, 1], cells[known, 0]]
+        return found
+
+    def middle(self) -> Floats:
+        """The floor cell nearest to the mean of all, (2,) m: on the floor even where a corner is missing."""
+        rows, cols = np.nonzero(self.inside)
+        centres = self.low + (np.stack([cols, rows], 1) + 0.5) * CELL_M
+        return np.asarray(centres[((centres - centres.mean(0)) ** 2).sum(1).argmin()])
+
+    def gaps(self) -> list[Rect]:
+        """Rectangles that cover what is not floor inside the bounds: runs of cells, equal ones of following rows joined."""
+        open_runs: dict[tuple[int, int], int] = {}
+        found = []
+        for row in range(len(self.inside) + 1):
+            runs = _runs(~self.inside[row]) if row < len(self.inside) else []
+            for run in [r for r in open_runs if r not in runs]:
+                found.append((run[0], open_runs.pop(run), run[1], row))
+            for run in runs:
+                open_runs.setdefault(run, row)
+        x, y = self.low
+        return [(x + a * CELL_M, y + b * CELL_M, x + c * CELL_M, y + d * CELL_M) for a, b, c, d in found]
+
+
+def _runs(row: NDArray[np.bool_]) -> list[tuple[int, int]]:
+    """First and past-last column of every run of True."""
+    edges = np.flatnonzero(np.diff(np.concatenate([[0], row.astype(np.int8), [0]])))
+    return [(int(a), int(b)) for a, b in zip(edges[::2], edges[1::2], strict=True)]
+
+
+def kind_of(part: str) -> str:
+    """Kind of a mesh by the file's type, as the tool box sorts them (by substring), doors and windows kept apart."""
+    text = part.lower()
+    names = (("ceil", "ceiling"), ("floor", "floor"), ("window", "window"), ("door", "door"), ("wall", "wall"))
+    return next((kind for word, kind in names if word in text), "other")
+
+
+def place_shell(room: HouseRoom) -> tuple[WorldFrame, list[Solid]] | None:
+    """World frame of a room and its building meshes in it; None when the room has no floor."""
+    solids = [Solid(kind_of(p.kind), t.apply(p.vertices) @ Z_UP.T, p.triangles) for p, t in room.parts]
+    floors = [s for s in solids if s.kind == "floor"]
+    if not floors:
+        return None
+    yaw = _yaw([s for s in solids if s.kind == "wall"])
+    turn = np.array([[np.cos(yaw), np.sin(yaw), 0.0], [-np.sin(yaw), np.cos(yaw), 0.0], [0.0, 0.0, 1.0]])
+    floor = np.concatenate([s.vertices for s in floors]) @ turn.T
+    middle = (floor.min(0) + floor.max(0)) / 2
+    shift = -np.array([middle[0], middle[1], np.median(floor[:, 2])])
+    turned = [Solid(s.kind, s.vertices @ turn.T + shift, s.triangles) for s in solids]
+    return WorldFrame(turn @ Z_UP, shift), turned
+
+
+def _yaw(walls: Sequence[Solid]) -> float:
+    """Angle in radians, within 45 degrees of 0, between the walls and the axes; below half a degree it is taken as 0."""
+    sines = cosines = 0.0
+    for wall in walls:
+        a, b, c = (wall.vertices[wall.triangles[:, k]] for k in range(3))
+        normal = np.cross(b - a, c - a)
+        size = np.linalg.norm(normal, axis=1)
+        upright = np.abs(normal[:, 2]) < 0.2 * size
+        angle = 4 * np.arctan2(normal[upright, 1], normal[upright, 0])
+        sines += float((size[upright] * np.sin(angle)).sum())
+        cosines += float((size[upright] * np.cos(angle)).sum())
+    yaw = float(np.arctan2(sines, cosines)) / 4
+    return yaw if abs(yaw) > np.radians(0.5) else 0.0
+
+
+def plan_of(solids: Sequence[Solid]) -> FloorPlan:
+    """Floor plan from the floor's triangles."""
+    corners = np.concatenate([s.vertices[s.triangles][:, :, :2] for s in solids if s.kind == "floor"])
+    low, high = corners.reshape(-1, 2).min(0), corners.reshape(-1, 2).max(0)
+    shape = np.maximum(np.ceil((high - low) / CELL_M - 1e-6).astype(int), 1)
+    x, y = (low[k] + (np.arange(shape[k]) + 0.5) * CELL_M for k in (0, 1))
+    # The last row and column may reach past the bounds: their cells are judged at the bounds' edge.
+    points = np.stack(np.meshgrid(np.minimum(x, high[0] - 1e-6), np.minimum(y, high[1] - 1e-6)), -1).reshape(-1, 2)
+    inside = np.zeros(len(points), dtype=bool)
+    for triangle in corners:
+        inside |= _in_triangle(points, triangle)
+    bounds = (float(low[0]), float(low[1]), float(high[0]), float(high[1]))
+    return FloorPlan(low, inside.reshape(shape[1], shape[0]), bounds)
+
+
+def _in_triangle(points: Floats, triangle: Floats) -> NDArray[np.bool_]:
+    """Which points (N,2) lie in a triangle (3,2), its edges included; none in one without area."""
+    sides = []
+    for k in range(3):
+        a, b = triangle[k], triangle[(k + 1) % 3]
+        sides.append((b[0] - a[0]) * (points[:, 1] - a[1]) - (b[1] - a[1]) * (points[:, 0] - a[0]))
+    side = np.stack(sides)
+    one, two = triangle[1] - triangle[0], triangle[2] - triangle[0]
+    area = float(one[0] * two[1] - one[1] * two[0])
+    return np.asarray(((side >= -1e-9).all(0) | (side <= 1e-9).all(0)) & (abs(area) > 1e-9))
+
+
+def height_of(solids: Sequence[Solid]) -> float:
+    """Height of the ceiling in metres: the top of the walls, else the ceiling."""
+    for kind in ("wall", "ceiling"):
+        tops = [float(s.vertices[:, 2].max()) for s in solids if s.kind == kind]
+        if tops and max(tops) > 1.8:
+            return max(tops)
+    return CEILING_M
+
+
+def landmarks_of(solids: Sequence[Solid], plan: FloorPlan) -> tuple[Landmark, ...]:
+    """Doors and windows on the edge of the floor; meshes that touch each other are one."""
+    found = []
+    for kind in ("door", "window"):
+        boxes: list[Floats] = []
+        for solid in (s for s in solids if s.kind == kind):
+            box = np.concatenate([solid.vertices.min(0)[:2], solid.vertices.max(0)[:2]])
+            touching = [b for b in boxes if (b[:2] <= box[2:] + 0.1).all() and (box[:2] <= b[2:] + 0.1).all()]
+            boxes = [b for b in boxes if not any(b is t for t in touching)]
+            together = np.stack([box, *touching])
+            boxes.append(np.concatenate([together[:, :2].min(0), together[:, 2:].max(0)]))
+        found += [mark for box in boxes if (mark := _landmark(kind, box, plan)) is not None]
+    return tuple(found)
+
+
+def _landmark(kind: str, box: Floats, plan: FloorPlan) -> Landmark | None:
+    """A door or window from its footprint (4,); None when exactly one of its sides is not this room's floor."""
+    centre, size = (box[:2] + box[2:]) / 2, box[2:] - box[:2]
+    thin = int(size.argmin())
+    ahead = np.zeros(2)
+    ahead[thin] = 1.0
+    reach = size[thin] / 2 + 0.35
+    front, back = plan.contains(np.stack([centre + ahead * reach, centre - ahead * reach]))
+    if front == back or size.max() < 0.3:
+        return None
+    normal = ahead if front else -ahead
+    return Landmark(kind, (float(centre[0]), float(centre[1])), (float(normal[0]), float(normal[1])), float(size[1 - thin]))
+
+
+def shell_mesh(scene_id: str, solids: Sequence[Solid]) -> Mesh:
+    """All building meshes with plain colours, drawn per room from the palettes of the built-in rooms."""
+    rng = np.random.default_rng(seed_for("front3d", "palette", scene_id))
+    wall, floor = WALLS[int(rng.integers(len(WALLS)))], FLOORS[int(rng.integers(len(FLOORS)))]
+    looks = {
+        "floor": (floor, PLANKS), "wall": (wall, PLAIN), "ceiling": ((0.80, 0.80, 0.79), PLAIN),
+        "door": ((0.50, 0.38, 0.25), PLAIN), "window": ((0.80, 0.92, 1.0), EMISSIVE), "other": ((0.70, 0.69, 0.67), PLAIN),
+    }  # fmt: skip
+    parts = []
+    for solid in sorted(solids, key=lambda s: s.kind != "floor"):
+        colour, surface = looks[solid.kind]
+        count = len(solid.triangles)
+        parts.append(Mesh(solid.vertices, solid.triangles, np.tile(colour, (count, 1)), np.full(count, surface)))
+    return merge(parts)

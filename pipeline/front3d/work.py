@@ -1,0 +1,205 @@
+"""The work on one house: its rooms filmed and written one by one, then a marker that says what was left out and why.
+
+A room is whole or it is made again (marker of the room, see rooms/writers.py); a house is gone through again when a room of
+it is not whole, or when its file is another one.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from pipeline.conventions import checked_id
+from pipeline.errors import DataError, EnvironmentFaultError, FrameError
+from pipeline.provenance import file_digest, seed_for, write_atomic
+
+if TYPE_CHECKING:
+    from pipeline.front3d.assemble import FrontRoom, Limits
+    from pipeline.front3d.model import ModelStore
+    from pipeline.rooms.facts import RoomFacts
+    from pipeline.rooms.scene import Film
+    from pipeline.scene import SceneRecord
+
+HOUSES = ".houses"
+"""Folder of the houses' markers below the root of the scenes."""
+SPAWN_FROM_HOUSES = 4
+"""Fewer houses than this are gone through in one process: a worker takes about two seconds to start."""
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Where one room goes."""
+
+    root: Path
+    scene_id: str
+    split: str
+    spec: str
+
+    @property
+    def folder(self) -> Path:
+        return self.root / self.scene_id
+
+
+@dataclass(frozen=True, slots=True)
+class HouseJob:
+    """A house file and everything that its scenes depend on."""
+
+    path: Path
+    models: Path
+    root: Path
+    split: str
+    spec: str
+    seed: int
+    views: int
+    size: tuple[int, int]
+    limits: Limits
+    exact_depth: bool
+    refuse: bool
+
+    @property
+    def house_id(self) -> str:
+        return self.path.stem
+
+    @property
+    def marker(self) -> Path:
+        return self.root / HOUSES / f"{self.house_id}.json"
+
+    def place(self, scene_id: str) -> Place:
+        """Where a room of this house goes."""
+        return Place(self.root, scene_id, self.split, self.spec)
+
+
+def read_finished(job: HouseJob) -> tuple[list[tuple[SceneRecord, RoomFacts]], dict[str, Any]] | None:
+    """Rooms of a finished house and what was left out; None when it is not finished, not whole, or another file."""
+    from pipeline.front3d.words import FRONT_WORDS
+    from pipeline.rooms.writers import read_room
+
+    try:
+        content = json.loads(job.marker.read_text(encoding="utf-8"))
+        if content["spec"] != job.spec or content["source"] != file_digest(job.path):
+            return None
+        ids = [checked_id(i, what="scene id", where=str(job.marker)) for i in content["rooms"]]
+        left_out = {"counts": dict(content["counts"]), "notes": dict(content["notes"])}
+    except (OSError, ValueError, KeyError, TypeError, DataError):
+        return None
+    rooms = [read_room(job.place(scene_id), FRONT_WORDS) for scene_id in ids]
+    whole = [room for room in rooms if room is not None]
+    return (whole, left_out) if len(whole) == len(rooms) else None
+
+
+def film_house(job: HouseJob) -> HouseJob:
+    """Write the rooms of a house that are not there yet, then its marker."""
+    from pipeline.front3d.assemble import assemble
+    from pipeline.front3d.faults import Tally
+    from pipeline.front3d.house import read_house
+    from pipeline.front3d.words import FRONT_WORDS
+    from pipeline.rooms.writers import read_room
+
+    tally = Tally(refuse=job.refuse)
+    finished = []
+    for source in read_house(job.path, tally):
+        where = f"{job.path}: room {source.room_id}"
+        scene_id = checked_id(f"{job.house_id}_{source.room_id}", what="scene id", where=where)
+        room = assemble(scene_id, source, _store(job.models), tally, job.limits)
+        if isinstance(room, str):
+            tally.choice(room)
+            continue
+        if read_room(job.place(scene_id), FRONT_WORDS) is None and not _film_room(job, room):
+            tally.choice("room without a free place for a camera")
+            continue
+        finished.append(scene_id)
+    content = {"spec": job.spec, "source": file_digest(job.path), "rooms": finished, **tally.to_json()}
+    write_atomic(job.marker, json.dumps(content, sort_keys=True, separators=(",", ":")) + "\n")
+    return job
+
+
+_STORES: dict[Path, ModelStore] = {}
+
+
+def _store(root: Path) -> ModelStore:
+    """This process's models of a folder; one folder at a time stays in memory."""
+    from pipeline.front3d.model import ModelStore
+
+    if root not in _STORES:
+        _STORES.clear()
+        _STORES[root] = ModelStore(root)
+    return _STORES[root]
+
+
+def _film_room(job: HouseJob, room: FrontRoom) -> bool:
+    """Film and write one room; False when no camera fits into it."""
+    from pipeline.front3d.render import FrontRenderer
+    from pipeline.front3d.words import FRONT_WORDS
+    from pipeline.rooms.scene import film, streams_of
+    from pipeline.rooms.writers import write_room
+
+    parts = ("front3d", job.seed, room.scene_id)
+    renderer = FrontRenderer(room)
+    try:
+        made = film(
+            room,
+            renderer,
+            streams_of(parts),
+            views=job.views,
+            size=job.size,
+            seed=seed_for(*parts),
+            exact_depth=job.exact_depth,
+        )
+    except FrameError:
+        return False
+    write_room(job.place(room.scene_id), made, facts_content(room, made), FRONT_WORDS)
+    return True
+
+
+def facts_content(room: FrontRoom, made: Film) -> dict[str, Any]:
+    """Facts of a filmed room as JSON content, in the form of the built-in rooms (see rooms/facts.py) with what they lack."""
+
+    def numbers(values: Any) -> list[float]:
+        return [round(float(v), 4) for v in values]
+
+    return {
+        "scene_id": room.scene_id,
+        "frame_ids": [f"{frame:05d}" for frame in made.frames],
+        "bounds": numbers(room.bounds),
+        "pillar": None,
+        "rectangular": room.plan.rectangular,
+        "blocked": [numbers(rect) for rect in room.blocked()],
+        "world_from_house": [numbers(row) for row in room.frame.matrix()],
+        "things": [
+            {
+                "object_id": i.object_id, "category": i.category, "colour": i.colour, "low": numbers(i.low),
+                "high": numbers(i.high), "on": i.on, "front": numbers(i.front) if i.front else None,
+                "hangs": room.hangs[i.object_id],
+            }
+            for i in room.items
+        ],
+        "landmarks": [
+            {"kind": m.kind, "centre": numbers(m.centre), "normal": numbers(m.normal), "width": round(m.width, 4)}
+            for m in room.landmarks
+        ],
+        "visible": [{str(k): v for k, v in shares.items()} for shares in made.visible],
+    }  # fmt: skip
+
+
+def film_houses(jobs: Sequence[HouseJob], threads: int) -> Iterator[HouseJob]:
+    """Go through houses, in worker processes when that pays; yields each when it is done."""
+    if threads <= 1 or len(jobs) < SPAWN_FROM_HOUSES:
+        for job in jobs:
+            yield film_house(job)
+        return
+    import multiprocessing
+    from concurrent.futures import ProcessPoolExecutor
+    from concurrent.futures.process import BrokenProcessPool
+
+    # Spawned, not forked: Open3D holds threads. An executor, not a Pool: a killed worker is an error there, not a hang.
+    workers = ProcessPoolExecutor(min(threads, len(jobs)), mp_context=multiprocessing.get_context("spawn"))
+    try:
+        yield from workers.map(film_house, jobs)
+    except BrokenProcessPool:
+        mend = "run it again with fewer --threads; finished rooms are kept"
+        raise EnvironmentFaultError("a worker process died while filming houses (out of memory?)", mend=mend) from None
+    finally:
+        workers.shutdown(cancel_futures=True)

@@ -1,0 +1,433 @@
+"""The dataset `front3d` as files: rooms where the house says they are, left out with a count, resumable, rightly described."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import front3d_files as source
+import numpy as np
+import pytest
+
+from pipeline import registry
+from pipeline.errors import ConfigError, DataError
+from pipeline.front3d import work
+from pipeline.geometry import unproject
+from pipeline.index import SceneIndex
+from pipeline.metrics.stats import Bootstrap
+from pipeline.scene import ModelOutput
+
+SMALL = {"views": 2, "width_px": 48, "height_px": 36}
+
+
+def dataset(folder: Path, **options: Any) -> Any:
+    content = source.options(folder) | SMALL | options
+    return registry.create("datasets", {"name": "front", "kind": "front3d", "options": content})
+
+
+def prepare(folder: Path, *, threads: int = 1, **options: Any) -> SceneIndex:
+    dataset(folder, **options).prepare(folder / "out", threads=threads)
+    return SceneIndex(folder / "out" / "manifest.json")
+
+
+def one_house(folder: Path, *rooms: dict[str, Any], degrees: float = 0.0) -> Path:
+    source.write_models(folder / "3D-FUTURE-model")
+    return source.write_house(folder / "3D-FRONT", "house-x", source.house(rooms, degrees=degrees))
+
+
+def bedroom(**changes: Any) -> dict[str, Any]:
+    return source.room("MasterBedroom", "MasterBedroom-1", **changes)
+
+
+def marker(index: SceneIndex, scene_id: str) -> dict[str, Any]:
+    return json.loads((index.root / scene_id / "room.json").read_text())
+
+
+@pytest.fixture(scope="module")
+def written(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Four houses of two rooms, prepared."""
+    folder = tmp_path_factory.mktemp("front3d")
+    source.write_front3d(folder)
+    prepare(folder)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def index(written: Path) -> SceneIndex:
+    return SceneIndex(written / "out" / "manifest.json")
+
+
+def facts(index: SceneIndex) -> dict[str, dict[str, Any]]:
+    return {r.scene_id: marker(index, r.scene_id)["facts"] for r in index}
+
+
+# ------------------------------------------------------------------- geometry
+
+
+def test_objects_are_where_the_house_places_them(index: SceneIndex) -> None:
+    """World = house with y up turned to z up: x stays, y is minus z. House b is turned by 25 degrees and comes out straight."""
+    assert len(index.records) == 2 * len(source.HOUSES)
+    for record in index:
+        kind = "MasterBedroom" if "MasterBedroom" in record.scene_id else "LivingRoom"
+        placed = [thing for thing in source.ROOMS[kind] if thing[0] != "rug-1"]
+        assert len(record.objects) == len(placed)
+        for found, (jid, x, y, z, yaw) in zip(record.objects, placed, strict=True):
+            boxes = np.array(source.MODELS[jid][3])
+            low, high = boxes[:, :3].min(0), boxes[:, 3:].max(0)
+            c, s = abs(np.cos(np.radians(yaw))), abs(np.sin(np.radians(yaw)))
+            size = high - low
+            expected = [c * size[0] + s * size[2], s * size[0] + c * size[2], size[1]]
+            np.testing.assert_allclose(found.box[3:], expected, atol=2e-4)
+            centre = (low + high) / 2
+            turned = np.array(
+                [[np.cos(np.radians(yaw)), np.sin(np.radians(yaw))], [-np.sin(np.radians(yaw)), np.cos(np.radians(yaw))]]
+            )
+            cx, cz = turned @ centre[[0, 2]]
+            np.testing.assert_allclose(found.box[:3], [x + cx, -(z + cz), y + centre[1]], atol=2e-4)
+
+
+def test_nothing_is_mirrored(index: SceneIndex) -> None:
+    """The way back from the world to the house is a turn and a shift."""
+    for content in facts(index).values():
+        world_from_house = np.array(content["world_from_house"])
+        assert np.linalg.det(world_from_house[:3, :3]) == pytest.approx(1.0, abs=1e-3)
+        np.testing.assert_allclose(world_from_house[2, :3], [0, 1, 0], atol=1e-4)
+
+
+def test_fronts_supports_and_landmarks(index: SceneIndex) -> None:
+    for scene_id, content in facts(index).items():
+        things = {t["object_id"]: t for t in content["things"]}
+        by_noun = {t["category"]: t for t in content["things"]}
+        marks = {m["kind"]: m for m in content["landmarks"]}
+        assert set(marks) == {"door", "window"}
+        np.testing.assert_allclose(marks["door"]["normal"], [-1, 0], atol=1e-4)
+        np.testing.assert_allclose(marks["window"]["normal"], [0, 1], atol=1e-4)
+        assert marks["door"]["width"] == pytest.approx(0.8, abs=1e-3)
+        assert content["rectangular"]
+        if "MasterBedroom" in scene_id:
+            np.testing.assert_allclose(by_noun["bed"]["front"], [0, -1], atol=1e-4)
+            np.testing.assert_allclose(by_noun["desk"]["front"], [-1, 0], atol=1e-4)
+            np.testing.assert_allclose(by_noun["chair"]["front"], [1, 0], atol=1e-4)
+            (standing,) = [t for t in content["things"] if t["on"] is not None]
+            assert (standing["category"], things[standing["on"]]["category"]) == ("lamp", "nightstand")
+        hanging = [t for t in content["things"] if t["hangs"]]
+        assert [(t["category"], t["hangs"]) for t in hanging] == [("lamp", "ceiling")]
+
+
+def test_cameras_stand_on_free_floor(index: SceneIndex) -> None:
+    for record in index:
+        content = marker(index, record.scene_id)["facts"]
+        x0, y0, x1, y1 = content["bounds"]
+        for x, y, z in record.world_from_camera[:, :3, 3]:
+            assert x0 < x < x1
+            assert y0 < y < y1
+            assert 1.1 < z < 1.9
+            for t in content["things"]:
+                assert t["hangs"] or not (t["low"][0] < x < t["high"][0] and t["low"][1] < y < t["high"][1])
+
+
+def test_depth_hits_boxes_walls_and_floor(tmp_path: Path) -> None:
+    """Exact depth: every measured point is in the room, and on the floor, a wall, the ceiling, a door or in a box."""
+    one_house(tmp_path, bedroom())
+    found = prepare(tmp_path, depth="exact", views=4)
+    (record,) = found
+    scene = found.load(record.scene_id)
+    points, valid = unproject(scene.depth_m, record.depth_intrinsics, record.world_from_camera)
+    cloud = points[valid]
+    assert valid.mean() > 0.9, "only the window has no depth"
+    low, high = np.array([-2.2, -2.0, 0.0]), np.array([2.2, 2.0, source.HEIGHT])
+    assert ((cloud > low - 0.01) & (cloud < high + 0.01)).all()
+    explained = ((cloud - low < 0.06) | (high - cloud < 0.06)).any(1)
+    for item in record.objects:
+        explained |= (np.abs(cloud - item.box[:3]) < np.array(item.box[3:]) / 2 + 0.01).all(1)
+    assert explained.mean() > 0.999
+
+
+def test_textures_colour_the_pictures(index: SceneIndex) -> None:
+    """Pixels inside the box of the blue bed are blue, those of the red chair red."""
+    for category, channel in (("bed", 2), ("chair", 0)):
+        seen = []
+        for record in index:
+            scene = index.load(record.scene_id)
+            points, valid = unproject(scene.depth_m, record.depth_intrinsics, record.world_from_camera)
+            for item in record.objects:
+                if item.category == category and item.attributes["color"] in ("blue", "red"):
+                    inside = (
+                        valid & (np.abs(points - item.box[:3]) < np.array(item.box[3:]) / 2).all(-1) & (points[..., 2] > 0.1)
+                    )
+                    seen.append(scene.rgb[inside])
+        assert len(np.concatenate(seen)) > 50
+        assert np.concatenate(seen).mean(0).argmax() == channel
+
+
+def test_an_l_shaped_room_keeps_cameras_and_words_inside(tmp_path: Path) -> None:
+    corners = [(-3, -2.5), (3, -2.5), (3, 0.2), (0.2, 0.2), (0.2, 2.5), (-3, 2.5)]
+    things = [
+        ("bed-1", -1.5, 0, -1.4, 0.0),
+        ("stand-1", 0.0, 0, -2.2, 0.0),
+        ("robe-1", 2.2, 0, -2.1, 0.0),
+        ("chair-1", -2.5, 0, 2.0, 90.0),
+    ]
+    one_house(tmp_path, bedroom(corners=corners, things=things))
+    found = prepare(tmp_path, views=6, val_share=0.0, test_share=0.0)
+    (record,) = found
+    content = marker(found, record.scene_id)["facts"]
+    assert not content["rectangular"]
+    assert sum((c - a) * (d - b) for a, b, c, d in content["blocked"]) == pytest.approx(2.8 * 2.3, rel=0.08)
+    eyes = record.world_from_camera[:, :2, 3]
+    assert not ((eyes[:, 0] > 0.25) & (eyes[:, 1] < -0.25)).any()
+    text = json.dumps([p.read_text() for p in (found.folder / "annotations").iterdir()])
+    assert "corner" not in text
+    assert "middle of the room" not in text
+
+
+# ------------------------------------------------------------------- language
+
+
+def test_descriptions_are_true_of_their_objects(index: SceneIndex) -> None:
+    everything = facts(index)
+    entries = [e for p in sorted((index.folder / "annotations").glob("ScanRefer*")) for e in json.loads(p.read_text())]
+    assert len(entries) > 80
+    for entry in entries:
+        content = everything[entry["scene_id"]]
+        thing = content["things"][int(entry["object_id"])]
+        text = entry["description"]
+        assert thing["category"] == entry["object_name"]
+        assert thing["category"] in text
+        assert thing["colour"] in text
+        same = [t for t in content["things"] if (t["category"], t["colour"]) == (thing["category"], thing["colour"])]
+        start = r"(this is |it is |you can see |look for |there is )?(an?|the) "
+        if re.fullmatch(rf"{start}{thing['colour']} {thing['category']}( in the room)?\.", text):
+            assert len(same) == 1
+        if thing["hangs"] == "ceiling":
+            assert not re.search(r"next to|beside|close to|in the corner|by the|near the", text)
+        if "on a nightstand" in text or "on the nightstand" in text:
+            assert thing["on"] is not None
+
+
+def test_questions_count_and_name_rightly(index: SceneIndex) -> None:
+    everything = facts(index)
+    words = {"zero": 0, "one": 1, "two": 2, "three": 3, "four": 4}
+    checked = Counter()
+    for path in sorted((index.folder / "annotations").glob("ScanQA*")):
+        for entry in json.loads(path.read_text()):
+            things = everything[entry["scene_id"]]["things"]
+            number = re.fullmatch(r"How many (\w+) (are in the room|are there)\?", entry["question"])
+            if number:
+                noun = {"bookshelves": "bookshelf"}.get(number[1], number[1].removesuffix("s"))
+                assert words[entry["answers"][0]] == sum(t["category"] == noun for t in things), entry
+                checked["count"] += 1
+            if re.fullmatch(r"Is there an? \w+ in the room\?", entry["question"]):
+                noun = entry["question"].split()[3]
+                assert (entry["answers"] == ["yes"]) == any(t["category"] == noun for t in things)
+                checked["exists"] += 1
+            assert "plant" not in entry["question"], "plants may be there without a name"
+    assert min(checked["count"], checked["exists"]) > 0
+
+
+def test_all_five_formats_are_there_for_every_split(index: SceneIndex) -> None:
+    splits = {r.split for r in index}
+    assert splits == {"train", "val", "test"}
+    for benchmark in ("scanrefer", "multi3drefer", "scan2cap", "scanqa", "sqa3d"):
+        member = registry.create("benchmarks", {"name": benchmark, "kind": benchmark, "options": {}})
+        for split in splits:
+            assert len(member.samples(index, split)) >= 4
+    assert all((r.proposals is None) == (r.split == "train") for r in index)
+
+
+@pytest.mark.parametrize("benchmark", ["scanrefer", "multi3drefer", "scanqa", "sqa3d"])
+def test_the_benchmarks_score_these_scenes(index: SceneIndex, benchmark: str) -> None:
+    """Right answers get 100, wrong ones less: with ground-truth candidates (train) the right box is among them."""
+    options = {"cumulative_probability": 0.999999} if benchmark == "multi3drefer" else {}
+    member = registry.create("benchmarks", {"name": benchmark, "kind": benchmark, "options": options})
+    member.bootstrap = Bootstrap(50, 0)
+    samples = member.samples(index, "train")
+    right = [right_output(s, index.records[s.scene_id]) for s in samples]
+    wrong = [ModelOutput(raw_text="nothing", probabilities=None, boxes=None) for _ in samples]
+    values = []
+    for outputs in (right, wrong):
+        answers = [member.parse(s, o) for s, o in zip(samples, outputs, strict=True)]
+        results = member.score(samples, answers, index)
+        values.append(next(r.value for r in results if (r.metric, r.subset, r.reference) == (member.headline, "all", "")))
+    assert values[0] == pytest.approx(100.0)
+    assert values[1] == pytest.approx(0.0)
+
+
+def right_output(sample: Any, record: Any) -> ModelOutput:
+    """The right answer to a question or description."""
+    if sample.task == "qa":
+        return ModelOutput(raw_text=sample.references[0])
+    chosen = np.array([float(o.object_id in sample.target_ids) for o in record.objects] + [float(not sample.target_ids)])
+    return ModelOutput(probabilities=chosen / chosen.sum(), boxes=record.candidate_boxes())
+
+
+# ------------------------------------------------------- left out and refused
+
+
+def test_missing_models_are_counted_or_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    one_house(tmp_path, bedroom())
+    (tmp_path / "3D-FUTURE-model" / "bed-1" / "raw_model.obj").unlink()
+    source.write_model(tmp_path / "3D-FUTURE-model" / "desk-1", [(0, 0, 0, 1, 0, 1)], (9, 9, 9))
+    (tmp_path / "3D-FUTURE-model" / "stool-1" / "raw_model.obj").write_text("f 1 2 3")
+    found = prepare(tmp_path)
+    (record,) = found
+    assert len(record.objects) == len(source.ROOMS["MasterBedroom"]) - 4
+    said = capsys.readouterr().err
+    assert "1 x model that is not there" in said
+    assert "1 x box of size zero" in said
+    assert "1 x damaged model" in said
+    assert "furniture without a noun" in said
+    with pytest.raises(DataError, match="model that is not there") as caught:
+        prepare(tmp_path, on_fault="refuse")
+    assert "house-x.json: room MasterBedroom-1, child 8 (MasterBedroom-1-0/model)" in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("options", "reason"),
+    [
+        ({"room_types": ["Kitchen"]}, "room of another type"),
+        ({"objects_min": 20}, "too few or too many objects"),
+        ({"objects_max": 5}, "too few or too many objects"),
+        ({"floor_min_m2": 30}, "too small or too large"),
+        ({"floor_max_m2": 10}, "too small or too large"),
+        ({"side_min_m": 4.2}, "too small or too large"),
+    ],
+)
+def test_limits_leave_rooms_out_and_say_so(tmp_path: Path, options: dict[str, Any], reason: str) -> None:
+    one_house(tmp_path, bedroom())
+    with pytest.raises(DataError, match="no room is left to film") as caught:
+        prepare(tmp_path, **options)
+    assert reason in str(caught.value)
+
+
+def test_room_types_choose_rooms(written: Path, tmp_path: Path) -> None:
+    options = {key: source.options(written)[key] for key in ("houses", "models")}
+    found = prepare(tmp_path, **options, room_types=["livingroom"], houses_max=2)
+    assert len(list(found)) == 2
+    assert all("LivingRoom" in r.scene_id for r in found)
+
+
+@pytest.mark.parametrize("empty", ["no furniture", "no floor", "no rooms"])
+def test_empty_rooms_are_left_out(tmp_path: Path, empty: str) -> None:
+    path = one_house(tmp_path, bedroom())
+    content = json.loads(path.read_text())
+    if empty == "no rooms":
+        content["scene"]["room"] = []
+    else:
+        word = "/model" if empty == "no furniture" else "mesh0"
+        children = content["scene"]["room"][0]["children"]
+        content["scene"]["room"][0]["children"] = [c for c in children if word not in c["ref"]]
+    path.write_text(json.dumps(content))
+    with pytest.raises(DataError, match="no room is left to film") as caught:
+        prepare(tmp_path)
+    expected = {
+        "no furniture": "room without furniture",
+        "no floor": "room without a floor",
+        "no rooms": "nothing was left out",
+    }
+    assert expected[empty] in str(caught.value)
+
+
+def test_a_house_that_is_no_json_stops_with_its_name(tmp_path: Path) -> None:
+    one_house(tmp_path, bedroom())
+    (tmp_path / "3D-FRONT" / "cut.json").write_text('{"furniture": [')
+    with pytest.raises(DataError, match=r"cut\.json is not valid JSON"):
+        prepare(tmp_path)
+
+
+def test_missing_folders_and_bad_names_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="does not exist") as caught:
+        prepare(tmp_path)
+    assert "datasets.front.houses" in str(caught.value)
+    (tmp_path / "3D-FRONT").mkdir()
+    (tmp_path / "3D-FUTURE-model").mkdir()
+    with pytest.raises(DataError, match="there is no house file"):
+        prepare(tmp_path)
+    (tmp_path / "3D-FRONT" / "a b.json").write_text("{}")
+    with pytest.raises(DataError, match="not a valid id"):
+        prepare(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"val_share": 0.7, "test_share": 0.6}, "more than all houses"),
+        ({"objects_min": 9, "objects_max": 8}, "above objects_max"),
+        ({"floor_min_m2": 90}, "above floor_max_m2"),
+        ({"room_types": []}, "room_types"),
+        ({"on_fault": "ignore"}, "on_fault"),
+        ({"house": "x"}, "did you mean 'houses'"),
+    ],
+)
+def test_bad_options_are_named(tmp_path: Path, options: dict[str, Any], message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        dataset(tmp_path, **options)
+
+
+# ------------------------------------------------------------ splits, resuming
+
+
+def test_splits_follow_the_house_and_nothing_else(tmp_path: Path, index: SceneIndex) -> None:
+    member = dataset(tmp_path, val_share=0.2, test_share=0.3)
+    counts = Counter(member.split_of(f"house-{i}") for i in range(3000))
+    assert counts["val"] / 3000 == pytest.approx(0.2, abs=0.03)
+    assert counts["test"] / 3000 == pytest.approx(0.3, abs=0.03)
+    more = dataset(tmp_path, val_share=0.3, test_share=0.3)
+    assert all(more.split_of(f"house-{i}") == "test" for i in range(300) if member.split_of(f"house-{i}") == "test")
+    by_house: dict[str, set[str]] = {}
+    for record in index:
+        by_house.setdefault(record.scene_id.split("_")[0], set()).add(record.split)
+    assert all(len(splits) == 1 for splits in by_house.values())
+
+
+def test_resume_makes_only_what_is_missing_damaged_or_changed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    source.write_front3d(tmp_path)
+    first = prepare(tmp_path, houses_max=3)
+    before = {r.scene_id: r.checksum for r in first}
+    filmed: list[str] = []
+    original = work._film_room
+    monkeypatch.setattr(work, "_film_room", lambda job, room: filmed.append(room.scene_id) or original(job, room))
+    dataset(tmp_path, houses_max=3).prepare(tmp_path / "out", threads=1)
+    assert filmed == []
+    lost, damaged = sorted(before)[0], sorted(before)[3]
+    next((first.root / lost).glob("*.png")).unlink()
+    next((first.root / damaged).glob("*.jpg")).write_bytes(b"broken")
+    again = prepare(tmp_path, houses_max=3)
+    assert filmed == [lost, damaged]
+    assert {r.scene_id: r.checksum for r in again} == before
+    path = next((tmp_path / "3D-FRONT").glob(f"{lost.split('_')[0]}.json"))
+    content = json.loads(path.read_text())
+    content["scene"]["room"].pop()
+    path.write_text(json.dumps(content))
+    assert set(before) - {r.scene_id for r in prepare(tmp_path, houses_max=3)} == {
+        r for r in before if r.startswith(path.stem) and "LivingRoom" in r
+    }
+    assert filmed == [lost, damaged], "the other room of the house is whole"
+
+
+def test_workers_write_the_same(tmp_path: Path, index: SceneIndex, monkeypatch: pytest.MonkeyPatch) -> None:
+    source.write_front3d(tmp_path)
+    monkeypatch.setattr(work, "SPAWN_FROM_HOUSES", 2)
+    found = prepare(tmp_path, threads=2)
+    assert {r.scene_id: r.checksum for r in found} == {r.scene_id: r.checksum for r in index}
+    for path in (found.folder / "annotations").iterdir():
+        assert path.read_bytes() == (index.folder / "annotations" / path.name).read_bytes()
+
+
+def test_a_smaller_set_removes_what_it_does_not_name(tmp_path: Path) -> None:
+    source.write_front3d(tmp_path)
+    many = {p.name for p in prepare(tmp_path).root.iterdir()}
+    few = prepare(tmp_path, houses_max=1)
+    assert {p.name for p in few.root.iterdir()} == {r.scene_id for r in few} | {work.HOUSES} < many
+    assert len(list((few.root / work.HOUSES).iterdir())) == 1
+
+
+def test_sources_and_licence_are_stated(tmp_path: Path) -> None:
+    member = dataset(tmp_path)
+    assert [s.path.name for s in member.source_files()] == ["3D-FRONT", "3D-FUTURE-model", "model_info.json"]
+    assert all(s.source.startswith("https://") for s in member.source_files())
+    assert "non-commercial" in member.licence
+    assert member.planned() is None

@@ -85,12 +85,12 @@ def test_stand_ins_of_names(words: CellWords) -> None:
 def test_what_a_description_is_about_is_learned_from_text(
     tiny_rooms: SceneIndex, words: CellWords, loaded: TransformersBackbone
 ) -> None:
-    asked = referring(tiny_rooms, words, loaded, per_step=24)
+    asked = referring(tiny_rooms, words, loaded, per_step=32)
     torch.manual_seed(0)
     head = GroundingHead(loaded.hidden_size)
     optimizer = torch.optim.Adam([*loaded.decoder.parameters(), *head.parameters()], lr=1e-3)
     losses = []
-    for step in range(40):
+    for step in range(80):
         loss = asked.loss(asked.draw(step), head, "cpu")
         optimizer.zero_grad()
         loss.backward()

@@ -12,7 +12,17 @@ from pipeline.errors import DataError
 from pipeline.front3d.faults import Tally
 from pipeline.front3d.house import Furniture, HouseRoom, Placement
 from pipeline.front3d.model import Model, ModelStore
-from pipeline.front3d.shell import FloorPlan, WorldFrame, height_of, landmarks_of, place_shell, plan_of, shell_mesh
+from pipeline.front3d.shell import (
+    HEAD_M,
+    FloorPlan,
+    WorldFrame,
+    height_of,
+    joining,
+    landmarks_of,
+    place_shell,
+    plan_of,
+    shell_mesh,
+)
 from pipeline.front3d.words import noun_of
 from pipeline.rooms.catalog import CATEGORIES
 from pipeline.rooms.facts import Landmark
@@ -22,8 +32,6 @@ from pipeline.rooms.mesh import PLAIN, Mesh
 Floats = NDArray[np.float64]
 THIN_M = 0.15
 """Lower things without a noun (rugs) are no obstacle."""
-HEAD_M = 1.9
-"""Things that begin higher are no obstacle."""
 TOUCH_M = 0.06
 """By how much a thing may hover over, or sink into, what it stands on."""
 HUNG_M = 0.5
@@ -122,6 +130,7 @@ def assemble(scene_id: str, source: HouseRoom, models: ModelStore, tally: Tally,
     x0, y0, x1, y1 = plan.bounds
     if not limits.floor_m2[0] <= plan.area_m2 <= limits.floor_m2[1] or min(x1 - x0, y1 - y0) < limits.side_m:
         return "room too small or too large"
+    solids += joining(source, frame, plan)
     shell = shell_mesh(scene_id, solids)
     room = FrontRoom(scene_id, plan.bounds, height_of(solids), plan, frame, shell, landmarks_of(solids, plan))
     for furniture, placement in source.furniture:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -59,12 +59,16 @@ class Placement:
 
 @dataclass(frozen=True, slots=True)
 class HouseRoom:
-    """One room with everything that it places."""
+    """One room with everything that it places; ``openings``: doors and windows that other rooms of the house place.
+
+    A door between two rooms is a child of one of them only.
+    """
 
     room_id: str
     kind: str
     furniture: tuple[tuple[Furniture, Placement], ...]
     parts: tuple[tuple[Part, Placement], ...]
+    openings: tuple[tuple[Part, Placement], ...] = ()
 
 
 def read_house(path: Path, tally: Tally) -> list[HouseRoom]:
@@ -84,7 +88,22 @@ def read_house(path: Path, tally: Tally) -> list[HouseRoom]:
             tally.fault("room given twice", room_id, where)
             continue
         rooms[room_id] = _room(entry, room_id, furniture, invalid, parts, path, tally)
-    return list(rooms.values())
+    return _with_openings(list(rooms.values()))
+
+
+def _with_openings(rooms: list[HouseRoom]) -> list[HouseRoom]:
+    """Every room with the doors and windows of the others."""
+    found = {part.uid: (part, placement) for room in rooms for part, placement in room.parts if is_opening(part.kind)}
+    result = []
+    for room in rooms:
+        own = {part.uid for part, _ in room.parts}
+        result.append(replace(room, openings=tuple(pair for uid, pair in found.items() if uid not in own)))
+    return result
+
+
+def is_opening(kind: str) -> bool:
+    """Whether a mesh type is that of a door or window."""
+    return "door" in kind.lower() or "window" in kind.lower()
 
 
 def _load(path: Path) -> dict[str, Any]:

@@ -21,6 +21,8 @@ Z_UP = np.array([[1.0, 0.0, 0.0], [0.0, 0.0, -1.0], [0.0, 1.0, 0.0]])
 CELL_M = 0.1
 RECTANGULAR_SHARE = 0.98
 """Share of the bounding rectangle from which a floor counts as rectangular."""
+HEAD_M = 1.9
+"""What begins higher is above a standing person's head."""
 CEILING_M = 2.6
 """Height of a room that has neither walls nor a ceiling."""
 
@@ -105,6 +107,17 @@ def _runs(row: NDArray[np.bool_]) -> list[tuple[int, int]]:
     return [(int(a), int(b)) for a, b in zip(edges[::2], edges[1::2], strict=True)]
 
 
+def joining(room: HouseRoom, frame: WorldFrame, plan: FloorPlan) -> list[Solid]:
+    """Doors and windows of the house's other rooms that stand on the edge of this room's floor."""
+    found = []
+    for part, placement in room.openings:
+        vertices = frame.points(placement.apply(part.vertices))
+        box = np.concatenate([vertices.min(0)[:2], vertices.max(0)[:2]])
+        if _landmark(kind_of(part.kind), box, plan) is not None:
+            found.append(Solid(kind_of(part.kind), vertices, part.triangles))
+    return found
+
+
 def kind_of(part: str) -> str:
     """Kind of a mesh by the file's type, as the tool box sorts them (by substring), doors and windows kept apart."""
     text = part.lower()
@@ -170,12 +183,11 @@ def _in_triangle(points: Floats, triangle: Floats) -> NDArray[np.bool_]:
 
 
 def height_of(solids: Sequence[Solid]) -> float:
-    """Height of the ceiling in metres: the top of the walls, else the ceiling."""
-    for kind in ("wall", "ceiling"):
-        tops = [float(s.vertices[:, 2].max()) for s in solids if s.kind == kind]
-        if tops and max(tops) > 1.8:
-            return max(tops)
-    return CEILING_M
+    """Height in metres up to which nothing of the building is overhead: the lowest ceiling, else the top of the walls."""
+    lowest = [float(s.vertices[:, 2].min()) for s in solids if s.kind == "ceiling"]
+    tops = [float(s.vertices[:, 2].max()) for s in solids if s.kind == "wall"]
+    heights = [z for z in lowest if z > HEAD_M] or [z for z in tops if z > HEAD_M]
+    return min(heights, default=CEILING_M)
 
 
 def landmarks_of(solids: Sequence[Solid], plan: FloorPlan) -> tuple[Landmark, ...]:

@@ -9,7 +9,8 @@ from pipeline.scene import Answer, ModelOutput
 
 
 def entry(object_id, ann_id, description, scene="room0", name="chair"):
-    return {"scene_id": scene, "object_id": object_id, "object_name": name, "ann_id": ann_id, "description": description}
+    head = {"scene_id": scene, "object_id": object_id, "object_name": name, "ann_id": ann_id, "description": description}
+    return head | {"token": description.lower().replace(".", " .").replace(",", " ,").split()}
 
 
 def file_of(*entries, split="test"):
@@ -89,3 +90,51 @@ def test_reference_rouge_is_the_inflated_one(make_index, member, record, box):
     precision, recall = 4 / 6, 4 / 10
     assert clean == pytest.approx(100 * 2.44 * precision * recall / (recall + 1.44 * precision))
     assert inflated > clean
+
+
+def test_official_rules_are_scored_beside_ours(make_index, member, record, box, value):
+    """References are the file's tokens, at most 30 words of them and of the candidate, and the gate is above 0.5."""
+    long = " ".join(f"w{i}" for i in range(40)) + "."
+    # Object 1's proposal is twice as long as it, less a micrometre: IoU a little above one half.
+    proposals = [box(0.0), (10.0, 0.0, 0.0, 2.0 - 1e-6, 1.0, 1.0)]
+    index = make_index(
+        [record("room0", ["chair", "chair"], proposals=proposals)],
+        file_of(entry("0", "0", long), entry("1", "0", "It is red.")),
+    )
+    scan2cap = member("scan2cap", meteor=False, official=True)
+    samples = scan2cap.samples(index, "test")
+    assert samples[0].metadata["tokens"] == [" ".join(f"w{i}" for i in range(30))]
+    assert samples[1].input_box is not None
+    assert samples[1].metadata["iou"] > 0.5
+    results = scan2cap.score(samples, [Answer(text=long), Answer(text="It is red.")], index)
+    single = {r.metric: r.per_sample for r in results}
+    assert single["rougeL_official@0.5"]["room0|0|chair"] == pytest.approx(100.0)
+    assert value(results, "gated_official") == 0.0
+    assert {"cider_official@0.5", "bleu4_official@0.5", "rougeL_official@0.5"} <= set(single)
+
+
+def test_an_overlap_of_just_one_half_is_gated_officially_only(make_index, member, record, box, value):
+    index = make_index([record("room0", ["chair", "chair"], proposals=[box(0.0), box(10.0)])], file_of(*ENTRIES))
+    scan2cap = member("scan2cap", meteor=False, official=True)
+    samples = scan2cap.samples(index, "test")
+    samples[0].metadata["iou"] = 0.5
+    results = scan2cap.score(samples, [Answer(text="It is red."), Answer(text="a chair")], index)
+    assert value(results, "gated") == 0.0
+    assert value(results, "gated_official") == 50.0
+    single = {r.metric: r.per_sample for r in results}
+    assert single["rougeL@0.5"]["room0|1|chair"] == pytest.approx(100.0)
+    assert single["rougeL_official@0.5"]["room0|1|chair"] < 60.0
+
+
+def test_official_rules_are_left_out_unless_asked_for(make_index, member, record, box):
+    index = make_index([record("room0", ["chair", "chair"], proposals=[box(0.0)])], file_of(*ENTRIES))
+    scan2cap = member("scan2cap", meteor=False)
+    results = scan2cap.score(scan2cap.samples(index, "test"), [Answer(), Answer(text="a")], index)
+    assert not [r.metric for r in results if "official" in r.metric]
+
+
+def test_official_rules_need_the_tokens_of_the_file(make_index, member, record):
+    bare = {k: v for k, v in ENTRIES[0].items() if k != "token"}
+    index = make_index([record("room0", ["chair", "chair"])], file_of(bare))
+    with pytest.raises(AnnotationError, match="key 'token' is missing"):
+        member("scan2cap", official=True).samples(index, "test")

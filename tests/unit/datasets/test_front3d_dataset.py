@@ -117,6 +117,21 @@ def test_fronts_supports_and_landmarks(index: SceneIndex) -> None:
         assert [(t["category"], t["hangs"]) for t in hanging] == [("lamp", "ceiling")]
 
 
+def test_a_door_between_two_rooms_is_a_door_of_both(tmp_path: Path) -> None:
+    """It is a child of the bedroom only; the living room's west wall is 10 cm behind it, its own door is taken away."""
+    path = one_house(tmp_path, bedroom(), source.room("LivingRoom", "LivingRoom-2", middle=(4.5, 0.0)))
+    content = json.loads(path.read_text())
+    own = {m["uid"] for m in content["mesh"] if m["type"] == "Door" and "LivingRoom" in m["uid"]}
+    living = content["scene"]["room"][1]
+    living["children"] = [c for c in living["children"] if c["ref"] not in own]
+    path.write_text(json.dumps(content))
+    found = facts(prepare(tmp_path))
+    doors = {s.split("_")[1]: [m for m in f["landmarks"] if m["kind"] == "door"] for s, f in found.items()}
+    assert [d["normal"] for d in doors["MasterBedroom-1"]] == [[-1.0, 0.0]]
+    assert [d["normal"] for d in doors["LivingRoom-2"]] == [[1.0, 0.0]]
+    assert doors["LivingRoom-2"][0]["centre"][0] == pytest.approx(2.18 - 4.5, abs=1e-3)
+
+
 def test_cameras_stand_on_free_floor(index: SceneIndex) -> None:
     for record in index:
         content = marker(index, record.scene_id)["facts"]

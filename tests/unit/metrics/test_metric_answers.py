@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from pipeline.metrics.answers import best_constant, clean_answer, question_type, refined_match
+from pipeline.metrics.answers import best_constant, clean_answer, comparable, leo_match, question_type, refined_match
 
 
 @pytest.mark.parametrize(
@@ -101,3 +101,42 @@ def test_best_constant_several_answers_ties_and_groups():
     assert best_constant(references) == [False, False, True, True, False]
     assert best_constant(references, ["a", "a", "b", "b", "c"]) == [True] * 5
     assert best_constant([]) == []
+
+
+@pytest.mark.parametrize(
+    ("prediction", "references", "exact", "refined"),
+    [
+        ("chair", ["chair"], True, True),
+        ("The Chair.", ["a chair"], True, True),
+        ("chair", ["office chair", "chair"], False, True),  # the first that matches at all decides
+        ("chair", ["table", "chair"], True, True),
+        ("chair", ["table"], False, False),
+        ("", ["chair"], False, True),  # the empty text is in every text
+        ("\u6905\u5b50", ["\u684c\u5b50"], True, True),  # both are cleaned to nothing
+        ("chair", [], False, False),
+    ],
+)
+def test_leo_match_repeats_the_script(prediction, references, exact, refined):
+    assert leo_match(prediction, references) == (exact, refined)
+
+
+@pytest.mark.parametrize(
+    ("text", "kept"),
+    [
+        ("Yes.", "yes"),
+        ("\u6905\u5b50!", "\u6905\u5b50"),
+        ("\U0001f44d", "\U0001f44d"),
+        ("...", "..."),
+        ("yes \u2764\ufe0f", "yes"),
+        ("Caf\u00e9", "caf\u00e9"),
+        ("the 2 \u6905\u5b50", "two \u6905\u5b50"),
+        ("", ""),
+    ],
+)
+def test_comparable_keeps_other_scripts_and_never_loses_everything(text, kept):
+    assert comparable(text) == kept
+
+
+def test_cleaning_of_ascii_is_the_published_one():
+    for text in ("Yes.", "a  TV_stand, 3 o' clock: (left)", "mat2 * none", "\tthe\tchair"):
+        assert clean_answer(text) == clean_answer(text, ascii_only=True)

@@ -26,7 +26,7 @@ from pipeline.datasets.rooms import RoomsOptions
 from pipeline.errors import DataError
 from pipeline.options import Options
 from pipeline.progress import Progress
-from pipeline.provenance import digest, seed_for, write_atomic
+from pipeline.provenance import digest, seed_for, write_atomic, write_manifest
 
 if TYPE_CHECKING:
     from pipeline.front3d.faults import Tally
@@ -40,6 +40,8 @@ LANGUAGE = (
     "view_questions",
 )  # fmt: skip
 """Options that the annotation generator of the built-in rooms reads."""
+REPORT = "report.json"
+"""File beside the scenes with the counts of what was left out."""
 
 
 class Front3dOptions(Options):
@@ -129,7 +131,7 @@ class Front3d(Dataset):
                 raise DataError(f"scenes of {job.path} were written but read back damaged", mend="check the disk, run it again")
             rooms += house[0]
             tally.add(house[1])
-        self._report(jobs, rooms, tally)
+        self._report(folder / "posed_images" / REPORT, jobs, rooms, tally)
         _remove_others(folder / "posed_images", {record.scene_id for record, _ in rooms}, set(found))
         self._write(folder, rooms, spec)
 
@@ -167,13 +169,14 @@ class Front3d(Dataset):
             return "test"
         return "val" if place < self.options.test_share + self.options.val_share else "train"
 
-    def _report(self, jobs: list[HouseJob], rooms: list[Any], tally: Tally) -> None:
-        """Say what was left out; DataError when nothing is left."""
+    def _report(self, path: Path, jobs: list[HouseJob], rooms: list[Any], tally: Tally) -> None:
+        """Say and write what was left out; DataError when nothing is left."""
         left_out = f"left out of {len(jobs)} houses:\n{tally.text()}" if tally.counts else "nothing was left out"
         if not rooms:
             where = f"datasets.{self.name}"
             raise DataError(f"no room is left to film; {left_out}", where=where, mend="widen the limits, or mend the files")
         print(f"{self.name}: {len(rooms)} rooms; {left_out}", file=sys.stderr)
+        write_manifest(path, {"houses": len(jobs), "rooms": len(rooms), **tally.to_json()})
 
     def _write(self, folder: Path, rooms: list[tuple[SceneRecord, RoomFacts]], spec: str) -> None:
         """Annotation files, then the manifest. A benchmark that got no annotation in a split is not named for it."""

@@ -16,6 +16,7 @@ from pipeline.front3d.shell import (
     HEAD_M,
     FloorPlan,
     WorldFrame,
+    bounds_of,
     height_of,
     joining,
     landmarks_of,
@@ -38,6 +39,8 @@ HUNG_M = 0.5
 """Things that begin higher and stand on nothing hang."""
 LAMP_HUNG_M = 1.2
 """Lamps that begin higher hang from the ceiling, unless they are wall lamps."""
+MOST_OUTLINE = 10.0
+"""Bounding rectangles larger than this times the largest floor are not even looked into."""
 MOST_IDS = 900
 """Objects of one room; the choice of views numbers them below 1000."""
 
@@ -98,6 +101,11 @@ class FrontRoom:
                 found.append((float(low[0]), float(low[1]), float(high[0]), float(high[1])))
         return found + self.plan.gaps()
 
+    def unnamed(self) -> list[Rect]:
+        """Footprints of what is shown and has no noun."""
+        corners = [thing.mesh.bounds() for thing in self.scenery]
+        return [(float(low[0]), float(low[1]), float(high[0]), float(high[1])) for low, high in corners]
+
     def on_floor(self, points: Floats) -> NDArray[np.bool_]:
         """Which points (N,2) are floor and in no obstacle."""
         free = self.plan.contains(points)
@@ -126,9 +134,11 @@ def assemble(scene_id: str, source: HouseRoom, models: ModelStore, tally: Tally,
     if placed is None:
         return "room without a floor"
     frame, solids = placed
+    x0, y0, x1, y1 = bounds_of(solids)
+    if min(x1 - x0, y1 - y0) < limits.side_m or (x1 - x0) * (y1 - y0) > MOST_OUTLINE * limits.floor_m2[1]:
+        return "room too small or too large"
     plan = plan_of(solids)
-    x0, y0, x1, y1 = plan.bounds
-    if not limits.floor_m2[0] <= plan.area_m2 <= limits.floor_m2[1] or min(x1 - x0, y1 - y0) < limits.side_m:
+    if not limits.floor_m2[0] <= plan.area_m2 <= limits.floor_m2[1]:
         return "room too small or too large"
     solids += joining(source, frame, plan)
     shell = shell_mesh(scene_id, solids)
@@ -156,6 +166,9 @@ def _add(room: FrontRoom, furniture: Furniture, placement: Placement, models: Mo
     low, high = mesh.bounds()
     if not np.isfinite([low, high]).all() or (high - low).min() < 1e-3:
         tally.fault("box of size zero", f"model {furniture.jid} is {np.round(high - low, 4).tolist()} m", where)
+        return
+    if (high - low).max() > 3 * max(room.bounds[2] - room.bounds[0], room.bounds[3] - room.bounds[1], room.height):
+        tally.fault("box much larger than its room", f"model {furniture.jid} is {np.round(high - low, 1).tolist()} m", where)
         return
     if not _overlaps(room.bounds, low, high):
         tally.choice("furniture outside its room")

@@ -155,10 +155,22 @@ def _yaw(walls: Sequence[Solid]) -> float:
     return yaw if abs(yaw) > np.radians(0.5) else 0.0
 
 
+def bounds_of(solids: Sequence[Solid]) -> Rect:
+    """Bounding rectangle of the floor's triangles."""
+    corners = _floor_triangles(solids).reshape(-1, 2)
+    (x0, y0), (x1, y1) = corners.min(0), corners.max(0)
+    return (float(x0), float(y0), float(x1), float(y1))
+
+
+def _floor_triangles(solids: Sequence[Solid]) -> Floats:
+    """Floor triangles (T,3,2) on the plan."""
+    return np.concatenate([s.vertices[s.triangles][:, :, :2] for s in solids if s.kind == "floor"])
+
+
 def plan_of(solids: Sequence[Solid]) -> FloorPlan:
-    """Floor plan from the floor's triangles."""
-    corners = np.concatenate([s.vertices[s.triangles][:, :, :2] for s in solids if s.kind == "floor"])
-    low, high = corners.reshape(-1, 2).min(0), corners.reshape(-1, 2).max(0)
+    """Floor plan from the floor's triangles; its memory grows with the area of its bounds."""
+    corners, bounds = _floor_triangles(solids), bounds_of(solids)
+    low, high = np.array(bounds[:2]), np.array(bounds[2:])
     shape = np.maximum(np.ceil((high - low) / CELL_M - 1e-6).astype(int), 1)
     x, y = (low[k] + (np.arange(shape[k]) + 0.5) * CELL_M for k in (0, 1))
     # The last row and column may reach past the bounds: their cells are judged at the bounds' edge.
@@ -166,7 +178,6 @@ def plan_of(solids: Sequence[Solid]) -> FloorPlan:
     inside = np.zeros(len(points), dtype=bool)
     for triangle in corners:
         inside |= _in_triangle(points, triangle)
-    bounds = (float(low[0]), float(low[1]), float(high[0]), float(high[1]))
     return FloorPlan(low, inside.reshape(shape[1], shape[0]), bounds)
 
 

@@ -167,6 +167,7 @@ def facts_content(room: FrontRoom, made: Film) -> dict[str, Any]:
         "pillar": None,
         "rectangular": room.plan.rectangular,
         "blocked": [numbers(rect) for rect in room.blocked()],
+        "unnamed": [numbers(rect) for rect in room.unnamed()],
         "world_from_house": [numbers(row) for row in room.frame.matrix()],
         "things": [
             {

@@ -70,7 +70,8 @@ class RoomFacts:
     """``bounds`` x0,y0,x1,y1; ``pillar`` the cut-off corner or None; ``visible`` per frame {object id: share of pixels}.
 
     ``blocked``: footprints (x0,y0,x1,y1) inside the bounds where nobody can stand and that are no object; ``rectangular``:
-    whether the bounds' corners are the room's corners. ``words``: what the language may ask for.
+    whether the bounds' corners are the room's corners. ``unnamed``: footprints of things that are seen but have no noun: what
+    one of them could be the answer to is not asked. ``words``: what the language may ask for.
     """
 
     scene_id: str
@@ -82,6 +83,7 @@ class RoomFacts:
     visible: tuple[dict[int, float], ...]
     blocked: tuple[tuple[float, ...], ...] = ()
     rectangular: bool = True
+    unnamed: tuple[tuple[float, ...], ...] = ()
     words: Words = ROOM_WORDS
 
     @cached_property
@@ -159,7 +161,8 @@ def facts_of(scene_id: str, built: BuiltRoom) -> dict[str, Any]:
 def facts_from_json(content: dict[str, Any], words: Words = ROOM_WORDS) -> RoomFacts:
     """Inverse of ``facts_of``. KeyError/TypeError/ValueError when the content is damaged.
 
-    ``hangs`` of a thing, ``blocked`` and ``rectangular`` may be left out, as the built-in rooms do: there pictures hang.
+    ``hangs`` of a thing, ``blocked``, ``rectangular`` and ``unnamed`` may be left out, as the built-in rooms do: there
+    pictures hang.
     """
     things = tuple(
         Thing(
@@ -185,5 +188,6 @@ def facts_from_json(content: dict[str, Any], words: Words = ROOM_WORDS) -> RoomF
         visible=tuple({int(k): float(v) for k, v in shares.items()} for shares in content["visible"]),
         blocked=tuple(tuple(rect) for rect in content.get("blocked", ())),
         rectangular=content.get("rectangular", True),
+        unnamed=tuple(tuple(rect) for rect in content.get("unnamed", ())),
         words=words,
     )

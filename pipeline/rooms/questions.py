@@ -11,7 +11,7 @@ from pipeline.rooms.balance import Balancer
 from pipeline.rooms.catalog import CATEGORIES, coloured, coloured_plural, number_word, with_article
 from pipeline.rooms.describe import meant
 from pipeline.rooms.facts import RoomFacts, Thing
-from pipeline.rooms.relations import Relation, floor_distance, relations
+from pipeline.rooms.relations import Relation, floor_distance, footprint_gap, relations
 
 SHARES = {"color": 0.20, "count": 0.16, "near": 0.17, "exists": 0.13, "where": 0.12, "on": 0.08, "choice": 0.14}
 
@@ -105,10 +105,18 @@ def _what(view: View, balancer: Balancer, kinds: Iterable[str], verbs: tuple[str
         if relation.kind in kinds and relation.category is None and len(relation.holds) == 1:
             (answer,) = relation.holds
             thing = view.room.things[answer]
-            if relation.holds == relation.maybe and answer in view.room.seen:
+            if relation.holds == relation.maybe and answer in view.room.seen and not _disputed(view.room, relation):
                 text = f"What {balancer.one(verbs)} {relation.phrase}?"
                 candidates.append((thing.category, Question(text, (thing.category, thing.named), (thing,))))
     return candidates
+
+
+def _disputed(room: RoomFacts, relation: Relation) -> bool:
+    """Whether a thing without a noun could be the answer: one is close to what the relation refers to."""
+    if relation.anchor is None:
+        return bool(room.unnamed)
+    anchor = room.things[relation.anchor]
+    return any(footprint_gap(rect, anchor) < 1.0 for rect in room.unnamed)
 
 
 def _on(view: View, balancer: Balancer) -> Candidates:
@@ -131,7 +139,7 @@ def _count(view: View, balancer: Balancer) -> Candidates:
                 colour = balancer.one(room.of(category)).colour
             text = f"How many {coloured_plural(colour, category)} are there?"
             candidates.append(_counted(text, room.of(category, colour)))
-    for colour in room.words.colours if room.all_seen(room.things) else ():
+    for colour in room.words.colours if room.all_seen(room.things) and not room.unnamed else ():
         things = [t for t in room.things if t.colour == colour and t.category != "plant"]
         if not any(t.colour == colour and t.category == "plant" for t in room.things):
             candidates.append(_counted(f"How many {colour} objects are in the room?", things))

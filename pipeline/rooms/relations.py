@@ -7,7 +7,7 @@ are right for everybody, not only by the letter of a threshold.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -55,6 +55,12 @@ class Relation:
 def rect_gap(a: Thing, b: Thing) -> float:
     """Distance in metres between two footprints."""
     x, y = (max(a.low[k] - b.high[k], b.low[k] - a.high[k], 0.0) for k in (0, 1))
+    return math.hypot(x, y)
+
+
+def footprint_gap(rect: Sequence[float], thing: Thing) -> float:
+    """Distance in metres between a rectangle x0,y0,x1,y1 and an object's footprint."""
+    x, y = (max(rect[k] - thing.high[k], thing.low[k] - rect[k + 2], 0.0) for k in (0, 1))
     return math.hypot(x, y)
 
 

@@ -83,6 +83,10 @@ def nearest_in(around: Surroundings, place: str) -> Thing | None:
     if nearest.hangs == "ceiling":
         return None
     rivals = [d for d, t, p in free if t is not nearest and p in (place, None)]
+    for x0, y0, x1, y1 in room.unnamed:
+        middle = np.array([(x0 + x1) / 2, (y0 + y1) / 2])
+        if sector(around.situation, middle) in (place, None):
+            rivals.append(float(np.hypot(*(middle - around.situation.position))))
     carries = any(t.on == nearest.object_id for t in room.things)
     return None if carries or min(rivals, default=99.0) < inside[0][0] + 0.4 else nearest
 

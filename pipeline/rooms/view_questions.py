@@ -59,6 +59,8 @@ def _color(room: RoomFacts, shares: dict[int, float], balancer: Balancer) -> Can
 
 def _category(room: RoomFacts, shares: dict[int, float], balancer: Balancer) -> Candidates:
     visible = Counter(t.colour for t in _hinted(room, shares))
+    if room.unnamed:
+        return []
     return [
         (t.category, (balancer.one([f"What is the {t.colour} object?", f"Which object is {t.colour}?"]), (t.category,)))
         for t in _clear(room, shares)

@@ -116,6 +116,16 @@ def test_same_predictions_give_the_same_bytes(job):
         (lambda rows: rows[0].update(benchmark="scanqa"), "benchmark is scanqa"),
         (lambda rows: rows[0].update(boxes=[[0.0] * 5]), "six finite numbers"),
         (lambda rows: rows[0].update(boxes=[[float("nan")] * 6]), "six finite numbers"),
+        (
+            lambda rows: rows[0].update(boxes=[[0.0, 0, 0, -1, 1, 1]]),
+            "has a box with a negative size",
+        ),
+        (lambda rows: rows[0].update(scores=[float("nan")]), "scores .nan. that are not finite numbers"),
+        (lambda rows: rows[0].update(scores=[0.5, 0.5]), "one for each box"),
+        (lambda rows: rows[0].update(value=float("inf")), "a value or count that is not a finite number"),
+        (lambda rows: rows[0].update(sample_id=None), "1 of 3 samples are missing, 1 are unknown"),
+        (lambda rows: [row.update(boxes="far away") for row in rows], "not six finite numbers"),
+        (lambda rows: [row.update(answer=3) for row in rows], "an answer that is no text"),
         (lambda rows: [row.pop("parsed") for row in rows], "no column parsed"),
     ],
 )

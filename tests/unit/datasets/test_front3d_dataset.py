@@ -253,6 +253,20 @@ def test_all_five_formats_are_there_for_every_split(index: SceneIndex) -> None:
     assert all((r.proposals is None) == (r.split == "train") for r in index)
 
 
+def test_nothing_is_asked_that_a_thing_without_a_noun_could_answer(tmp_path: Path) -> None:
+    """The bedroom has a rug by bed and stool: "what is next to the bed" or "what is the red object" could mean the rug."""
+    for name, keep in (("with", True), ("without", False)):
+        folder = tmp_path / name
+        one_house(folder, bedroom(things=[t for t in source.ROOMS["MasterBedroom"] if keep or t[0] != "rug-1"]))
+        found = prepare(folder, val_share=0.0, test_share=0.0, scanqa_per_room=20, sqa3d_per_room=20, view_questions=12)
+        text = " ".join(path.read_text() for path in (found.folder / "annotations").iterdir())
+        (content,) = facts(found).values()
+        assert len(content["unnamed"]) == int(keep)
+        asked = re.findall(r"What (?:is|object is) (?:next to|close to|beside) the (?:bed|stool)\?", text)
+        asked += re.findall(r"How many \w+ objects|What is the \w+ object\?|Which object is", text)
+        assert bool(asked) != keep
+
+
 @pytest.mark.parametrize("benchmark", ["scanrefer", "multi3drefer", "scanqa", "sqa3d"])
 def test_the_benchmarks_score_these_scenes(index: SceneIndex, benchmark: str) -> None:
     """Right answers get 100, wrong ones less: with ground-truth candidates (train) the right box is among them."""
@@ -316,6 +330,19 @@ def test_limits_leave_rooms_out_and_say_so(tmp_path: Path, options: dict[str, An
     with pytest.raises(DataError, match="no room is left to film") as caught:
         prepare(tmp_path, **options)
     assert reason in str(caught.value)
+
+
+def test_absurd_sizes_are_left_out_without_filling_the_memory(tmp_path: Path) -> None:
+    path = one_house(tmp_path, bedroom(), source.room("LivingRoom", "LivingRoom-2", middle=(9.0, 0.0)))
+    content = json.loads(path.read_text())
+    content["mesh"][0]["xyz"][0] = -1e9  # a corner of the bedroom's floor
+    living = next(c for c in content["scene"]["room"][1]["children"] if c["ref"].endswith("-3/model"))
+    living["scale"] = [1e7, 1.0, 1.0]
+    path.write_text(json.dumps(content))
+    found = prepare(tmp_path)
+    assert [r.scene_id for r in found] == ["house-x_LivingRoom-2"]
+    counts = json.loads((found.root / "report.json").read_text())["counts"]
+    assert counts["room too small or too large"] == counts["box much larger than its room"] == 1
 
 
 def test_room_types_choose_rooms(written: Path, tmp_path: Path) -> None:
@@ -436,7 +463,10 @@ def test_a_smaller_set_removes_what_it_does_not_name(tmp_path: Path) -> None:
     source.write_front3d(tmp_path)
     many = {p.name for p in prepare(tmp_path).root.iterdir()}
     few = prepare(tmp_path, houses_max=1)
-    assert {p.name for p in few.root.iterdir()} == {r.scene_id for r in few} | {work.HOUSES} < many
+    assert {p.name for p in few.root.iterdir()} == {r.scene_id for r in few} | {work.HOUSES, "report.json"} < many
+    report = json.loads((few.root / "report.json").read_text())
+    assert (report["houses"], report["rooms"]) == (1, 2)
+    assert report["counts"] == {"furniture without a noun (shown, never asked about)": 1}
     assert len(list((few.root / work.HOUSES).iterdir())) == 1
 
 

@@ -69,7 +69,8 @@ def test_bleu_replicates_equal_bleu_of_the_resampled_corpus():
     truth = [("a red chair",), ("a lamp", "lamp"), ("the blue table",), ("it is a red",), ("a",)]
     scenes = np.array([0, 0, 1, 2, 2])
     weights = scene_weights(["x", "y", "z"], 15, 0)
-    replicates = corpus_replicates(captions.bleu_statistics(said, truth), scenes, weights, captions.bleu_combiner(2))
+    statistics = captions.NGrams(said, truth).bleu_statistics()
+    replicates = corpus_replicates(statistics, scenes, weights, captions.bleu_combiner(2))
     for row, replicate in zip(weights, replicates, strict=True):
         drawn = [i for s, times in enumerate(row) for _ in range(int(times)) for i in np.flatnonzero(scenes == s)]
         tables = {k: list(truth[i]) for k, i in enumerate(drawn)}, {k: [said[i]] for k, i in enumerate(drawn)}

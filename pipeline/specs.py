@@ -108,7 +108,7 @@ class Specs:
                 "shard": int(shard.removeprefix("shard")),
                 "shards": 1 if self.teacher(teacher).derived else features.shards,
                 "splits": features.splits,
-                "store": features.model_dump(mode="json", include={"dtype", "grid"}),
+                "store": features.model_dump(mode="json", include={"dtype", "grid", "compression"}),
                 "code": verb_code("extract", [("teachers", member)]),
             }
         )

@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from pipeline.features.packing import Compression
 from pipeline.features.spec import StoredDtype, StoreSpec
 from pipeline.grid import TokenGrid
 from pipeline.index import SceneIndex, write_index
@@ -41,11 +42,12 @@ class Shape:
     def pooled(self) -> TokenGrid:
         return TokenGrid(self.student, self.student)
 
-    def spec(self, *, pooled: bool, dtype: StoredDtype = "bfloat16") -> StoreSpec:
+    def spec(self, *, pooled: bool, dtype: StoredDtype = "bfloat16", compression: Compression = "none") -> StoreSpec:
         """Spec of a store on the native or the student's grid."""
         grid = self.pooled if pooled else self.native
         native = self.native if pooled and self.pooled != self.native else None
-        return StoreSpec("bench", "random_numbers", "bench", self.dim, grid.rows, grid.cols, dtype=dtype, native=native)
+        size = (self.dim, grid.rows, grid.cols)
+        return StoreSpec("bench", "random_numbers", "bench", *size, dtype=dtype, native=native, compression=compression)
 
 
 def reference_tokens(shape: Shape, seed: int = 0) -> NDArray[np.float32]:

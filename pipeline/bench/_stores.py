@@ -2,7 +2,8 @@
 
 Fairness: all are measured in turn, round by round. The reference is not flushed to disk, ours and the raw file are. Our writing
 starts from float32 features and ends with checksums, journal and folders flushed; the raw file gets ready-made bfloat16 bytes
-and one fsync. A first read verifies every byte; the reference verifies its zip's checksums, the raw file nothing.
+and one fsync. A first read verifies every byte; the reference verifies its zip's checksums, the raw file nothing. Ours uses a
+few threads where there is computing to share (its default); NumPy has one for either of the others.
 """
 
 from __future__ import annotations
@@ -19,13 +20,21 @@ from numpy.typing import NDArray
 from pipeline.bench._data import SPECIAL, Shape, features_of, reference_tokens
 from pipeline.bench._measure import Row, drop_cache, interleaved
 from pipeline.features.numbers import to_bfloat16_bits
+from pipeline.features.packing import Compression
 from pipeline.features.spec import StoredDtype
 from pipeline.features.store import FeatureReader, FeatureWriter
 from pipeline.teachers.base import TeacherFeatures
 
 REFERENCE, RAW = "savez_compressed float32", "numpy.memmap, raw bytes"
-VARIANTS: tuple[tuple[bool, StoredDtype], ...] = ((False, "bfloat16"), (True, "bfloat16"), (False, "int8"), (True, "int8"))
-"""(student's grid, number format) of the stores that are measured; the first one also against raw bytes."""
+VARIANTS: tuple[tuple[bool, StoredDtype, Compression], ...] = (
+    (False, "bfloat16", "none"),
+    (False, "bfloat16", "lossless"),
+    (True, "bfloat16", "none"),
+    (True, "bfloat16", "lossless"),
+    (False, "int8", "none"),
+    (True, "int8", "none"),
+)
+"""(student's grid, number format, compression) of the stores that are measured."""
 
 Prepare = Callable[[], Callable[[], object]]
 
@@ -77,10 +86,15 @@ class _Raw:
 class _Store:
     """A store of ours in one variant."""
 
-    def __init__(self, folder: Path, shape: Shape, features: TeacherFeatures, *, pooled: bool, dtype: StoredDtype):
-        self.pooled, self.name = pooled, f"{f'{shape.student} x {shape.student}' if pooled else 'native'} grid, {dtype}"
-        self.shape, self.features, self.folder = shape, features, folder / f"{dtype}_{pooled}"
-        self.writer = FeatureWriter(self.folder, shape.spec(pooled=pooled, dtype=dtype))
+    def __init__(
+        self, folder: Path, shape: Shape, features: TeacherFeatures, pooled: bool, dtype: StoredDtype, compression: Compression
+    ):
+        grid = f"{shape.student} x {shape.student}" if pooled else "native"
+        self.pooled, self.packed = pooled, compression != "none"
+        self.name = f"{grid} grid, {dtype}{f' {compression}' if self.packed else ''}"
+        self.against_raw = not pooled and dtype == "bfloat16"
+        self.shape, self.features, self.folder = shape, features, folder / f"{dtype}_{compression}_{pooled}"
+        self.writer = FeatureWriter(self.folder, shape.spec(pooled=pooled, dtype=dtype, compression=compression))
         self._numbers, self._views = count(), self._cycle()
 
     def write(self) -> None:
@@ -101,7 +115,7 @@ class _Store:
     def _decoded(self, reader: FeatureReader) -> object:
         return reader.read("scene0000", self.shape.frames).tokens
 
-    def _mapped(self, reader: FeatureReader) -> object:
+    def _stored(self, reader: FeatureReader) -> object:
         return reader.read_stored("scene0000", self.shape.frames).tokens
 
     def _tensor(self, reader: FeatureReader) -> object:
@@ -114,20 +128,23 @@ class _Store:
         """First reads have a reader of their own each time (opening the manifest is not timed)."""
         known = self._reader()
         self._decoded(known)
-        return {
+        runs: dict[str, Prepare] = {
             "decoded": lambda: partial(self._decoded, self._reader()),
             "decoded again": lambda: partial(self._decoded, known),
             "tensor": lambda: partial(self._tensor, self._reader()),
-            "mapped": lambda: partial(self._mapped, self._reader()),
-            "copied": lambda: partial(self._copied, self._reader()),
-            "copied again": lambda: partial(self._copied, known),
             "view": lambda: partial(self._reader().read_view, "scene0000", next(self._views)),
         }
+        if self.against_raw:
+            runs["stored"] = lambda: partial(self._stored, self._reader())
+        if self.against_raw and not self.packed:
+            runs["copied"] = lambda: partial(self._copied, self._reader())
+            runs["copied again"] = lambda: partial(self._copied, known)
+        return runs
 
     def cold(self) -> Callable[[], object]:
         reader = self._reader()
         drop_cache([path for path in self.folder.glob("features.zarr/**/*") if path.is_file()])
-        return partial(self._copied, reader)
+        return partial(self._stored if self.packed else self._copied, reader)
 
 
 def _bound(run: Callable[[], object]) -> Callable[[], object]:
@@ -143,7 +160,7 @@ def measure(folder: Path, shape: Shape, scenes: int, repeats: int, say: Callable
     found = {"reference write": reference.write(tokens), "reference bytes": float(reference.path.stat().st_size)}
     del tokens
     raw = _Raw(folder, to_bfloat16_bits(features.tokens))
-    stores = [_Store(folder, shape, features, pooled=pooled, dtype=dtype) for pooled, dtype in VARIANTS]
+    stores = [_Store(folder, shape, features, *variant) for variant in VARIANTS]
     say(f"writing {scenes} scenes: ours in {len(stores)} variants, raw bytes")
     writes: dict[str, Prepare] = {f"{store.name} write": partial(_bound, store.write) for store in stores}
     found |= interleaved({"raw write": lambda: raw.write, **writes}, scenes)
@@ -154,10 +171,13 @@ def measure(folder: Path, shape: Shape, scenes: int, repeats: int, say: Callable
         runs |= {f"{store.name} {name}": prepare for name, prepare in store.runs().items()}
     found |= interleaved(runs, repeats)
     # Last: pages that come back from the disk lie in smaller pieces than written ones, which slows later warm reads down.
-    found |= interleaved({"raw cold": raw.cold, f"{stores[0].name} cold": stores[0].cold}, repeats)
-    rows = [row for store in stores for row in _against_reference(store, shape, found)]
-    first = len(rows) // len(stores)
-    return rows[:first] + _against_raw(stores[0].name, found) + rows[first:]
+    cold = {f"{store.name} cold": store.cold for store in stores if store.against_raw}
+    found |= interleaved({"raw cold": raw.cold, **cold}, repeats)
+    rows: list[Row] = []
+    for store in stores:
+        rows += _against_reference(store, shape, found)
+        rows += _against_raw(store, found) if store.against_raw else []
+    return rows
 
 
 def _against_reference(store: _Store, shape: Shape, found: dict[str, float]) -> list[Row]:
@@ -170,7 +190,7 @@ def _against_reference(store: _Store, shape: Shape, found: dict[str, float]) -> 
     whole = "float32, verified; the other reads the whole file"
     return [
         Row(f"{name}: bytes of a scene", size, found["reference bytes"], other, "bytes", "smaller", target),
-        Row(f"{name}: bytes of a scene", size, plain, "float32, uncompressed", "bytes", "smaller", target, "computed"),
+        Row(f"{name}: bytes of a scene", size, plain, "float32, uncompressed", "bytes", "smaller", None, "computed"),
         Row(f"{name}: write a scene", write, found["reference write"], other, "s", "faster", 25, averaged + "on disk"),
         Row(f"{name}: read a scene", decoded, read, other, "s", "faster", 15, "float32, verified"),
         Row(f"{name}: read as bfloat16 tensor", found[f"{name} tensor"], read, other, "s", "faster", 15, "verified"),
@@ -179,13 +199,22 @@ def _against_reference(store: _Store, shape: Shape, found: dict[str, float]) -> 
     ]
 
 
-def _against_raw(name: str, found: dict[str, float]) -> list[Row]:
+def _against_raw(store: _Store, found: dict[str, float]) -> list[Row]:
+    name = store.name
+
     def row(what: str, ours: str, raw: str, target: float | None, note: str) -> Row:
         return Row(f"{name}: {what}", found[f"{name} {ours}"], found[f"raw {raw}"], RAW, "s", "faster", target, note)
 
+    written = row("write a scene", "write", "write", 0.5, "ours from float32; both flushed")
+    if store.packed:
+        return [
+            written,
+            row("read, unpacked", "stored", "copied", 0.6, "ours verified; the same numbers; warm"),
+            row("read, unpacked, cold", "cold", "cold", 0.6, "ours verified; page cache dropped"),
+        ]
     return [
-        row("write a scene", "write", "write", 0.5, "ours from float32; both flushed"),
-        row("read, bytes as stored", "mapped", "copied", 0.6, "ours verified and mapped, the other copied; warm"),
+        written,
+        row("read, bytes as stored", "stored", "copied", 0.6, "ours verified and mapped, the other copied; warm"),
         row("read, bytes copied", "copied", "copied", None, "ours verified; warm"),
         row("read, bytes copied again", "copied again", "copied", 0.6, "warm"),
         row("read, bytes copied, cold", "cold", "cold", 0.6, "ours verified; page cache dropped"),

@@ -29,6 +29,7 @@ DTYPE_BYTES: Mapping[str, int] = {"float32": 4, "bfloat16": 2}
 STATES = 4
 """Numbers that full fine-tuning keeps per parameter, all in the weights' format: weight, gradient, AdamW's two moments."""
 
+PACKED = ("features.compression lossless: bytes are counted before packing, an upper bound",)
 NO_GPU = ("every model is small and made here: CPU cores are enough, no GPU is needed",)
 
 
@@ -47,8 +48,8 @@ def estimate(selection: Selection, datasets: Mapping[str, Examined], counts: Map
     ]
     backbones = [_runs(selection, backbone, datasets, tflops) for backbone in selection.backbones.values()]
     hours = [row.gpu_hours for row in features] + [run.gpu_hours for run in backbones]
-    sizes = [row.bytes for row in features] + [run.bytes for run in backbones]
-    stored = sum(min(row.stored_bytes, row.bytes or 0) for row in features)
+    sizes = [row.bytes_to_come for row in features] + [run.bytes for run in backbones]
+    packed = PACKED if any(row.packed for row in features) else ()
     return Cost(
         runs=runs,
         benchmarks=len(study["benchmarks"]),
@@ -56,12 +57,12 @@ def estimate(selection: Selection, datasets: Mapping[str, Examined], counts: Map
         features=tuple(features),
         backbones=tuple(backbones),
         gpu_hours=sum(value for value in hours if value is not None),
-        disk_bytes=sum(value for value in sizes if value is not None) - stored,
+        disk_bytes=sum(value for value in sizes if value is not None),
         unknown=tuple(_unknown(features, backbones)),
         load_bytes=max([0, *(FLOAT32_BYTES * (n or 0) for n in counts.values()), *(run.load_bytes or 0 for run in backbones)]),
         free_disk_bytes=_free_disk(),
         free_memory_bytes=_free_memory(),
-        assumptions=_assumptions(tflops) if any(value != 0 for value in hours) else NO_GPU,
+        assumptions=(_assumptions(tflops) if any(value != 0 for value in hours) else NO_GPU) + packed,
     )
 
 
@@ -100,10 +101,10 @@ def _features(
     counts: Mapping[str, int | None],
     tflops: float,
 ) -> FeatureCost:
-    stored = _stored(selection, dataset, teacher.name)
+    stored, stored_views = _stored(selection, dataset, teacher.name)
     foreign = teacher.name in counts
     if extent is None:
-        return FeatureCost(dataset, teacher.name, None, None, None, stored, None if foreign else 0.0)
+        return FeatureCost(dataset, teacher.name, None, None, None, None, stored, None if foreign else 0.0)
     splits = selection.config.features.splits
     scenes = sum(extent.scenes.get(split, 0) for split in splits)
     views = sum(extent.views.get(split, 0) for split in splits)
@@ -111,37 +112,39 @@ def _features(
         grid, dim = teacher_shape(teacher, extent.image_size)
         width = max(teacher.parts().values())
     except PipelineError:  # listed with the teachers or with the weights
-        return FeatureCost(dataset, teacher.name, scenes, views, None, stored, None if foreign else 0.0)
-    size = views * _bytes_per_view(selection, teacher, grid, dim)
+        return FeatureCost(dataset, teacher.name, scenes, views, None, None, stored, None if foreign else 0.0)
+    each = _bytes_per_view(selection, teacher, grid, dim)
+    to_come = max(0, views - stored_views) * each
     hours: float | None = 0.0
     if foreign:
         count = counts[teacher.name]
         together, per_scene = teacher.set_dependent, views / max(1, scenes)
         flops = None if count is None else work.teacher(count, width, per_scene, grid.count, together=together)
         hours = None if flops is None else work.hours(scenes * flops, tflops)
-    return FeatureCost(dataset, teacher.name, scenes, views, size, stored, hours)
+    packed = selection.config.features.compression != "none"
+    return FeatureCost(dataset, teacher.name, scenes, views, views * each, to_come, stored, hours, packed)
 
 
 def _bytes_per_view(selection: Selection, teacher: Teacher, native: TokenGrid, dim: int) -> int:
-    """Bytes of one view's tokens (and scales) as the store writes them."""
+    """Bytes of one view's tokens (and scales) as the store writes them; where it packs them, before that."""
     features = selection.config.features
     grid, _ = stored_grid(features.model_dump(mode="json", include={"grid"}), native)
     parts = tuple(teacher.parts().items())
     spec = StoreSpec("", teacher.name, "", dim, grid.rows, grid.cols, grid.window, features.dtype, parts=parts)
-    arrays = array_types(spec, ()).values()
-    return sum(math.prod(shape) * np.dtype(dtype).itemsize for shape, dtype in arrays)
+    return sum(math.prod(array.shape) * np.dtype(array.dtype).itemsize for array in array_types(spec, ()).values())
 
 
-def _stored(selection: Selection, dataset: str, teacher: str) -> int:
-    """Bytes of the shards that are finished."""
-    total = 0
+def _stored(selection: Selection, dataset: str, teacher: str) -> tuple[int, int]:
+    """(bytes, views) of the shards that are finished."""
+    total, views = 0, 0
     for shard in range(selection.config.features.shards):
         path = Path(paths.FEATURES.format(dataset=dataset, teacher=teacher, shard=paths.shard_name(shard)))
         try:
-            total += int(read_manifest(path, made_by="")["counts"]["bytes"])
+            counts = read_manifest(path, made_by="")["counts"]
+            total, views = total + int(counts["bytes"]), views + int(counts["views"])
         except (PipelineError, KeyError, TypeError, ValueError):
             continue
-    return total
+    return total, views
 
 
 # ---------------------------------------------------------------------- runs

@@ -82,7 +82,8 @@ class DatasetRow:
 
 @dataclass(frozen=True, slots=True)
 class FeatureCost:
-    """Features of one teacher on one dataset. ``bytes`` of tokens in the cache, ``stored_bytes`` of what is there already.
+    """Features of one teacher on one dataset. ``bytes`` of tokens in the cache, ``bytes_to_come`` of those that are not there
+    yet, ``stored_bytes`` on disk of those that are. ``packed``: bytes are counted before lossless packing, an upper bound.
 
     ``gpu_hours`` 0 where the teacher has no released weights, None where its size is not known.
     """
@@ -92,8 +93,10 @@ class FeatureCost:
     scenes: int | None
     views: int | None
     bytes: int | None
+    bytes_to_come: int | None
     stored_bytes: int
     gpu_hours: float | None
+    packed: bool = False
 
 
 @dataclass(frozen=True, slots=True)

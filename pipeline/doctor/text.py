@@ -123,7 +123,8 @@ def _cost(cost: Cost) -> Iterator[str]:
 def _feature_cost(row: FeatureCost) -> list[str]:
     amount = "bytes not known yet"
     if row.bytes is not None:
-        amount = f"{bytes_text(row.bytes)} for {row.scenes:,} scenes ({row.views:,} views)"
+        most = "at most " if row.packed else ""
+        amount = f"{most}{bytes_text(row.bytes)} for {row.scenes:,} scenes ({row.views:,} views)"
     stored = f", {bytes_text(row.stored_bytes)} stored already" if row.stored_bytes else ""
     return _entry(f"cache {row.teacher}", f"{amount}{stored}; {hours_text(row.gpu_hours)}")
 

@@ -1,13 +1,14 @@
 """The only module that touches Zarr: one scene's array is one Zarr v3 array in one file, written and read at disk speed.
 
-``features.zarr/{array}/{scene}/zarr.json`` describes a sharded array without compression; ``c.0.0...`` holds its one shard:
+``features.zarr/{array}/{scene}/zarr.json`` describes a sharded array; ``c.0.0...`` holds its one shard:
 
     view 0 | view 1 | ... | index: (offset, bytes) uint64 per view | CRC-32C of the index, uint32
 
-which is what zarr-python writes (and reads: tests and ``features verify`` do) and is fixed by the Zarr v3 specification,
-"sharding_indexed" codec. zarr-python makes the description; the bytes are written and memory-mapped here, because going
-through its pipeline takes several copies of a scene. Nothing is read before the description, size and index are right, and
-pages are faulted in by madvise, which reports a failing disk as an error where touching them would kill the process.
+with the views' numbers as they are or packed (packing.py). That is what zarr-python writes (and reads: tests and ``features
+verify`` do) and is fixed by the Zarr v3 specification, "sharding_indexed" codec. zarr-python makes the description; the bytes
+are written and memory-mapped here, because going through its pipeline takes several copies of a scene. Nothing is read before
+the description, size and index are right, and pages are faulted in by madvise, which reports a failing disk as an error where
+touching them would kill the process.
 """
 
 from __future__ import annotations
@@ -17,7 +18,9 @@ import mmap
 import os
 import shutil
 import struct
+from collections.abc import Sequence
 from functools import lru_cache
+from itertools import accumulate
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
@@ -26,18 +29,21 @@ import google_crc32c
 import numpy as np
 from numpy.typing import NDArray
 
+from pipeline.errors import StoreError
 from pipeline.features.checks import damaged
 from pipeline.features.journal import fsync
+from pipeline.features.packing import Compression, unpack, zarr_codec
 
 if TYPE_CHECKING:
     from zarr.core.buffer import Buffer
 
 _POPULATE_READ = 22  # MADV_POPULATE_READ, Linux 5.14; Python has no name for it.
 _UNSUPPORTED = (22,)  # EINVAL: older kernels, other systems
+_CHECKSUM = struct.Struct("<I")
 
 
 @lru_cache(maxsize=256)
-def _description(shape: tuple[int, ...], dtype: str) -> bytes:
+def _description(shape: tuple[int, ...], dtype: str, compression: Compression) -> bytes:
     """zarr.json of an array (V,...) of one shard with one chunk per view."""
     import zarr
     from zarr.storage import MemoryStore
@@ -49,7 +55,7 @@ def _description(shape: tuple[int, ...], dtype: str) -> bytes:
         dtype=dtype,
         chunks=(1, *shape[1:]),
         shards=shape,
-        compressors=None,
+        compressors=None if compression == "none" else zarr_codec(np.dtype(dtype).itemsize),
         filters=None,
         chunk_key_encoding={"name": "default", "separator": "."},
     )
@@ -67,10 +73,11 @@ def _group() -> bytes:
     return content["zarr.json"].to_bytes()
 
 
-def _index(views: int, chunk_bytes: int) -> bytes:
-    """The index at the end of a shard whose chunks lie one after the other, with its checksum."""
-    entries = struct.pack(f"<{2 * views}Q", *(number for v in range(views) for number in (v * chunk_bytes, chunk_bytes)))
-    return entries + struct.pack("<I", google_crc32c.value(entries))
+def _index(lengths: Sequence[int]) -> bytes:
+    """The index at the end of a shard whose chunks of these bytes lie one after the other, with its checksum."""
+    starts = [0, *accumulate(lengths)]
+    entries = struct.pack(f"<{2 * len(lengths)}Q", *(number for pair in zip(starts, lengths, strict=False) for number in pair))
+    return entries + _CHECKSUM.pack(google_crc32c.value(entries))
 
 
 def _chunk_bytes(shape: tuple[int, ...], dtype: str) -> int:
@@ -84,16 +91,17 @@ def _data_name(shape: tuple[int, ...]) -> str:
 class ArrayWriter:
     """One array (V,...) being written view by view. A context manager; ``close`` flushes everything to disk."""
 
-    def __init__(self, folder: Path, shape: tuple[int, ...], dtype: str):
-        self._folder, self._shape, self._dtype, self._written = folder, shape, dtype, 0
+    def __init__(self, folder: Path, shape: tuple[int, ...], dtype: str, compression: Compression = "none"):
+        self._folder, self._views = folder, shape[0]
+        self._lengths: list[int] = []
         folder.mkdir(parents=True)
-        (folder / "zarr.json").write_bytes(_description(shape, dtype))
+        (folder / "zarr.json").write_bytes(_description(shape, dtype, compression))
         self._stream = (folder / _data_name(shape)).open("wb", buffering=0)
 
-    def append(self, view: NDArray[Any]) -> None:
-        """Write the next view's numbers (...)."""
-        self._write(np.ascontiguousarray(view).reshape(-1).view(np.uint8).data)
-        self._written += 1
+    def append(self, stored: NDArray[np.uint8]) -> None:
+        """Write the next view's bytes (n,), packed where the array is."""
+        self._write(stored.data)
+        self._lengths.append(len(stored))
 
     def _write(self, data: memoryview) -> None:
         """All of ``data``: a write may take a part of it, and the next one says why (disk full)."""
@@ -102,9 +110,9 @@ class ArrayWriter:
 
     def close(self) -> None:
         """Write the index and flush files and folder to disk. ValueError when a view is missing."""
-        if self._written != self._shape[0]:
-            raise ValueError(f"{self._written} of {self._shape[0]} views were written to {self._folder}")
-        self._write(memoryview(_index(self._shape[0], _chunk_bytes(self._shape, self._dtype))))
+        if len(self._lengths) != self._views:
+            raise ValueError(f"{len(self._lengths)} of {self._views} views were written to {self._folder}")
+        self._write(memoryview(_index(self._lengths)))
         os.fsync(self._stream.fileno())
         self._stream.close()
         fsync(self._folder / "zarr.json")
@@ -123,48 +131,81 @@ class ArrayWriter:
 class MappedArray:
     """One array (V,...) of a scene, memory-mapped. StoreError when its description, size or index is wrong."""
 
-    def __init__(self, store: Path, name: str, scene_id: str, shape: tuple[int, ...], dtype: str):
-        self._store, self._name, self._scene_id, self.shape, self.dtype = store, name, scene_id, shape, dtype
-        self._chunk_bytes = _chunk_bytes(shape, dtype)
+    def __init__(
+        self, store: Path, name: str, scene_id: str, shape: tuple[int, ...], dtype: str, compression: Compression = "none"
+    ):
+        self.store, self.scene_id, self.name, self.shape, self.dtype = store, scene_id, name, shape, dtype
+        self.packed = compression != "none"
         folder = store / name / scene_id
         try:
             found = json.loads((folder / "zarr.json").read_bytes())
-            if _layout(found) != _layout(json.loads(_description(shape, dtype))):
-                raise self._damaged(f"zarr.json describes {found.get('data_type')}{found.get('shape')}, not {dtype}{shape}")
+            if _layout(found) != _layout(json.loads(_description(shape, dtype, compression))):
+                how = f"zarr.json describes {found.get('data_type')}{found.get('shape')}, not {dtype}{shape}, {compression}"
+                raise self.damaged(how)
             with (folder / _data_name(shape)).open("rb") as stream:
                 self._map = mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_COPY)
         except (OSError, ValueError, KeyError, IndexError, TypeError, AttributeError) as error:
-            raise self._damaged(f"{type(error).__name__}: {error}") from None
-        index = _index(shape[0], self._chunk_bytes)
-        size = shape[0] * self._chunk_bytes
-        if len(self._map) != size + len(index):
-            raise self._damaged(f"{len(self._map)} bytes instead of {size + len(index)}")
-        if self._map[size:] != index:
-            raise self._damaged("the index of its views is wrong")
+            raise self.damaged(f"{type(error).__name__}: {error}") from None
+        self._starts = self._read_index()
 
-    def _damaged(self, how: str) -> Exception:
-        return damaged(self._store, self._scene_id, f"{self._name}: {how}")
+    def _read_index(self) -> list[int]:
+        """Where each view's bytes start, and where the last one's end."""
+        views = self.shape[0]
+        size = len(self._map) - 16 * views - _CHECKSUM.size
+        if size < 0:
+            raise self.damaged(f"{len(self._map)} bytes are fewer than its index has")
+        lengths = struct.unpack_from(f"<{2 * views}Q", self._map, size)[1::2]
+        if not self.packed and len(self._map) != views * _chunk_bytes(self.shape, self.dtype) + 16 * views + _CHECKSUM.size:
+            raise self.damaged(f"{len(self._map)} bytes are not those of {views} views")
+        starts = [0, *accumulate(lengths)]
+        if starts[-1] != size or self._map[size:] != _index(lengths):
+            raise self.damaged("the index of its views is wrong")
+        if not self.packed and set(lengths) != {_chunk_bytes(self.shape, self.dtype)}:
+            raise self.damaged("the index of its views is wrong")
+        return starts
+
+    def damaged(self, how: str) -> StoreError:
+        """The error for an array whose bytes are not what was written."""
+        return damaged(self.store, self.scene_id, f"{self.name}: {how}")
+
+    def stored(self, number: int) -> NDArray[np.uint8]:
+        """One view's bytes (n,) as stored, mapped."""
+        return self._bytes(self._starts[number], self._starts[number + 1])
 
     def view(self, number: int) -> NDArray[Any]:
-        """One view's numbers (...) without a copy; the array may be written to, which never reaches the file."""
+        """One view's numbers (...)."""
         return self.views(slice(number, number + 1))[0]
 
     def views(self, span: slice) -> NDArray[Any]:
-        """Views ``span.start`` up to ``span.stop`` (n,...) without a copy."""
-        start, length = span.start * self._chunk_bytes, (span.stop - span.start) * self._chunk_bytes
-        self._fault_in(start, length)
-        count = length // np.dtype(self.dtype).itemsize
-        flat = np.frombuffer(self._map, dtype=np.dtype(self.dtype).newbyteorder("<"), count=count, offset=start)
-        return flat.reshape(span.stop - span.start, *self.shape[1:])
+        """Views ``span.start`` up to ``span.stop`` (n,...): unpacked, or mapped without a copy.
 
-    def _fault_in(self, start: int, length: int) -> None:
-        """Bring pages into memory; a file that was cut or a disk that fails is a StoreError here, not a signal later."""
+        A mapped array may be written to, which never reaches the file.
+        """
+        shape = (span.stop - span.start, *self.shape[1:])
+        if not self.packed:
+            flat = self._bytes(self._starts[span.start], self._starts[span.stop])
+            return flat.view(np.dtype(self.dtype).newbyteorder("<")).reshape(shape)
+        found = np.empty(shape, dtype=self.dtype)
+        for number, out in zip(range(span.start, span.stop), found, strict=True):
+            self.unpack(self.stored(number), out)
+        return found
+
+    def unpack(self, stored: NDArray[np.uint8], out: NDArray[Any]) -> None:
+        """A view's bytes of a packed array as numbers, into ``out`` (...)."""
+        try:
+            unpack(stored, out)
+        except ValueError as error:
+            raise self.damaged(str(error)) from None
+
+    def _bytes(self, start: int, stop: int) -> NDArray[np.uint8]:
+        """Mapped bytes, in memory: a file that was cut or a disk that fails is a StoreError here, not a signal later."""
         first = start // mmap.PAGESIZE * mmap.PAGESIZE
         try:
-            self._map.madvise(_POPULATE_READ, first, start + length - first)
+            self._map.madvise(_POPULATE_READ, first, stop - first)
         except OSError as error:
             if error.errno not in _UNSUPPORTED:
-                raise self._damaged(f"{type(error).__name__}: {error}") from None
+                raise self.damaged(f"{type(error).__name__}: {error}") from None
+        return np.frombuffer(self._map, dtype=np.uint8, count=stop - start, offset=start)
 
 
 def _layout(description: dict[str, Any]) -> list[Any]:
@@ -179,7 +220,7 @@ def _layout(description: dict[str, Any]) -> list[Any]:
         [codec["name"] for codec in description["codecs"]],
         inner["chunk_shape"],
         inner.get("index_location", "end"),
-        [codec["name"] for codec in inner["codecs"]],
+        [[codec["name"], codec.get("configuration") if codec["name"] == "blosc" else None] for codec in inner["codecs"]],
         [codec["name"] for codec in inner["index_codecs"]],
     ]
 
@@ -190,18 +231,22 @@ class SceneArrays:
     def __init__(self, path: Path):
         self.path = path
 
-    def create(self, name: str, scene_id: str, shape: tuple[int, ...], dtype: str) -> ArrayWriter:
+    def create(
+        self, name: str, scene_id: str, shape: tuple[int, ...], dtype: str, compression: Compression = "none"
+    ) -> ArrayWriter:
         """A new array of a scene, to be filled view by view; its groups are made where they are missing."""
         for folder in (self.path, self.path / name):
             if not (folder / "zarr.json").is_file():
                 folder.mkdir(parents=True, exist_ok=True)
                 (folder / "zarr.json").write_bytes(_group())
                 fsync(folder / "zarr.json")
-        return ArrayWriter(self.path / name / scene_id, shape, dtype)
+        return ArrayWriter(self.path / name / scene_id, shape, dtype, compression)
 
-    def open(self, name: str, scene_id: str, shape: tuple[int, ...], dtype: str) -> MappedArray:
-        """A stored array. StoreError when it is missing or not of this shape and type."""
-        return MappedArray(self.path, name, scene_id, shape, dtype)
+    def open(
+        self, name: str, scene_id: str, shape: tuple[int, ...], dtype: str, compression: Compression = "none"
+    ) -> MappedArray:
+        """A stored array. StoreError when it is missing or not of this shape, type and compression."""
+        return MappedArray(self.path, name, scene_id, shape, dtype, compression)
 
     def read_with_zarr(self, name: str, scene_id: str) -> NDArray[Any]:
         """A whole array read by zarr-python alone: an independent check that the store is what the Zarr format says."""

@@ -43,6 +43,7 @@ def store_spec(spec: dict[str, Any], index: SceneIndex, teacher: Teacher, weight
         parts=tuple(teacher.parts().items()),
         member=spec["teacher"],
         native=native,
+        compression=spec["store"].get("compression", "none"),
     )
 
 

@@ -1,9 +1,11 @@
 """Reads features of one teacher: memory-mapped, every view verified against its checksum before it is used first.
 
+A view is verified, unpacked and converted in one go while it is in the processor's cache, several views side by side.
+
 Three ways, from comfortable to fast; rates on VGGT-shaped scenes are printed by ``python -m pipeline bench``:
 
 * ``read``         float32 tokens in memory of the caller's own (twice the bytes of bfloat16);
-* ``read_stored``  the stored numbers as they lie on disk, mapped without a copy (uint16 bit patterns for bfloat16);
+* ``read_stored``  the stored numbers (uint16 bit patterns for bfloat16), mapped without a copy unless they are packed;
 * ``read_tensor``  the same as a torch tensor (bfloat16 for bfloat16 stores), for training on a GPU.
 """
 
@@ -19,13 +21,15 @@ from numpy.typing import NDArray
 
 from pipeline.errors import StoreError
 from pipeline.features import numbers
-from pipeline.features.arrays import MappedArray, SceneArrays
+from pipeline.features.arrays import SceneArrays
 from pipeline.features.cache import SceneCache
-from pipeline.features.checks import damaged, same_frames, view_checksum
+from pipeline.features.checks import damaged, same_frames
 from pipeline.features.journal import SceneEntry
 from pipeline.features.layout import EXTRAS, SCALES, array_types, token_array
 from pipeline.features.manifest import ShardManifest, ViewEntry, ViewManifest, read_store_manifest
+from pipeline.features.parallel import SMALL_BYTES, Scratch, each, usual_threads
 from pipeline.features.spec import StoreSpec, rebuild
+from pipeline.features.verified import VerifiedArray
 from pipeline.grid import TokenGrid
 from pipeline.options import did_you_mean
 from pipeline.teachers.base import TeacherFeatures
@@ -38,7 +42,7 @@ if TYPE_CHECKING:
 class StoredFeatures:
     """Views of a scene as stored. ``tokens`` (V,G,K,D) uint16 bfloat16 bits, float32 or int8; ``scales`` (V,D) for int8.
 
-    Arrays are memory-mapped where one array holds what was asked for; changing them never changes the store.
+    Arrays are memory-mapped where one array that is not packed holds what was asked for; changing them never changes the store.
     """
 
     tokens: NDArray[Any]
@@ -49,23 +53,16 @@ class StoredFeatures:
     depth: NDArray[np.float32] | None = None
     pose: NDArray[np.float32] | None = None
 
-    def decoded(self) -> TeacherFeatures:
-        """As float32 in new memory."""
-        tokens = np.empty(self.tokens.shape, dtype=np.float32)
-        for view, stored in enumerate(self.tokens):
-            numbers.decode(stored, self.dtype, None if self.scales is None else self.scales[view], tokens[view])
-        extras = {name: None if getattr(self, name) is None else np.array(getattr(self, name)) for name in EXTRAS}
-        return TeacherFeatures(tokens, self.grid, **extras)
-
 
 class FeatureReader:
     """Reads one dataset's features of one teacher from all shards; a derived teacher's view is resolved.
 
     ``part``: read only this layer of several (``parts``). Nothing is kept in memory but which views are verified, unless
-    ``cache_bytes`` allows least-recently-used scenes. Threads may share a reader.
+    ``cache_bytes`` allows least-recently-used scenes. ``threads`` verify, unpack and convert the views of a scene (default:
+    cores, at most 4); they live as long as a call. Threads may share a reader.
     """
 
-    def __init__(self, manifests: Sequence[Path], *, part: str | None = None, cache_bytes: int = 0):
+    def __init__(self, manifests: Sequence[Path], *, part: str | None = None, cache_bytes: int = 0, threads: int | None = None):
         if not manifests:
             raise StoreError("no feature manifests were given", mend="pass --features MANIFEST for every shard")
         contents = [(Path(path), read_store_manifest(Path(path))) for path in manifests]
@@ -75,7 +72,9 @@ class FeatureReader:
         self._manifest = contents[0][0]
         self._shards: dict[str, tuple[SceneEntry, SceneArrays]] = {}
         self._views: dict[str, ViewEntry] | None = None
-        self._verified: dict[tuple[str, str], int] = {}  # (scene, array) -> one bit per verified view
+        self._verified: dict[tuple[str, str], bytearray] = {}  # (scene, array) -> 1 per view that is verified
+        self._threads = usual_threads() if threads is None else threads
+        self._scratch = Scratch()
         self._cache = SceneCache(cache_bytes)
         for path, content in contents:
             if content.spec != self.spec:
@@ -129,12 +128,15 @@ class FeatureReader:
         same_frames(scene_id, stored, tuple(frame_ids), self._manifest)
         cached = self._cache.get(scene_id)
         if cached is None:
-            cached = self._load(source, range(len(stored))).decoded()
+            cached = self._decode(source, range(len(stored)))
             self._cache.put(scene_id, cached)
         return cached
 
     def read_stored(self, scene_id: str, frame_ids: Sequence[str]) -> StoredFeatures:
-        """The stored numbers of all views, not converted and, of one part, not copied. Faults as ``read``."""
+        """The stored numbers of all views, not converted; not copied either, of one part that is not packed.
+
+        Faults as ``read``.
+        """
         stored, source = self._locate(scene_id)
         same_frames(scene_id, stored, tuple(frame_ids), self._manifest)
         return self._load(source, range(len(stored)))
@@ -142,7 +144,7 @@ class FeatureReader:
     def read_tensor(self, scene_id: str, frame_ids: Sequence[str], *, out: torch.Tensor | None = None) -> torch.Tensor:
         """Tokens (V,G,K,D) as a CPU tensor: bfloat16 of bfloat16 and int8 stores, float32 of float32 stores.
 
-        Without a float32 copy; of bfloat16 and float32 stores mapped without any. ``out`` (same shape and type, pinned, say)
+        Without a float32 copy; what is not packed (nor int8) is mapped without any. ``out`` (same shape and type, pinned, say)
         is filled and returned instead. Faults as ``read``.
         """
         import torch
@@ -151,19 +153,25 @@ class FeatureReader:
         if found.dtype == "int8":
             assert found.scales is not None
             result = torch.empty(found.tokens.shape, dtype=torch.bfloat16) if out is None else out
-            for view, stored in enumerate(found.tokens):
-                result[view].copy_(torch.from_numpy(stored) * torch.from_numpy(found.scales[view]))
+            tokens, scales = found.tokens, found.scales
+
+            def convert(view: int) -> None:
+                line = self._scratch.array(tokens.shape[2:], "float32")  # a row of cells: stays in the processor's cache
+                for row, stored in enumerate(tokens[view]):
+                    result[view, row].copy_(torch.from_numpy(numbers.decode(stored, "int8", scales[view], line)))
+
+            each(convert, len(tokens), self._threads_for(tokens.nbytes))
             return result
-        tokens = torch.from_numpy(found.tokens)
-        tokens = tokens.view(torch.bfloat16) if found.dtype == "bfloat16" else tokens
-        return tokens if out is None else out.copy_(tokens)
+        mapped = torch.from_numpy(found.tokens)
+        mapped = mapped.view(torch.bfloat16) if found.dtype == "bfloat16" else mapped
+        return mapped if out is None else out.copy_(mapped)
 
     def read_view(self, scene_id: str, view: int) -> TeacherFeatures:
         """Features of one view, tokens float32 (1,G,K,D); reads and verifies that view's chunk only."""
         stored, source = self._locate(scene_id)
         if not 0 <= view < len(stored):
             raise StoreError(f"scene {scene_id!r} has no view {view}", allowed=f"0 to {len(stored) - 1}")
-        return self._load(source, range(view, view + 1)).decoded()
+        return self._decode(source, range(view, view + 1))
 
     def verify(self, scene_id: str) -> int:
         """Read every byte of a scene again and compare with the checksums; its bytes. StoreError when it is damaged."""
@@ -173,7 +181,9 @@ class FeatureReader:
             raise damaged(arrays.path, source, f"{arrays.bytes_on_disk(source)} bytes on disk instead of {entry.bytes}")
         for name in entry.views:
             self._verified.pop((source, name), None)
-            self._array(source, name, slice(0, len(entry.frame_ids)))
+            array = self._open(source, name)
+            for view in range(len(entry.frame_ids)):
+                array.check(view)
         return entry.bytes
 
     def cosine_error(self, scene_id: str) -> float:
@@ -199,41 +209,56 @@ class FeatureReader:
             mend=f"add the scene's split there, then: snakemake --cores all {self._manifest}",
         )
 
+    def _threads_for(self, nbytes: int) -> int:
+        return self._threads if nbytes > SMALL_BYTES else 1
+
+    def _decode(self, source: str, views: range) -> TeacherFeatures:
+        """Views of a stored scene as float32 in new memory; view v is the scene's v modulo its number of views."""
+        entry, _ = self._shards[source]
+        tokens = np.empty((len(views), self.grid.rows, self.grid.cols, self.dim), dtype=np.float32)
+        scales = self._take(source, SCALES, views)[:, self._columns] if self.spec.dtype == "int8" else None
+        arrays, start = [], 0
+        for part, width in self._parts:
+            arrays.append((self._open(source, token_array(self.spec, part)), slice(start, start + width)))
+            start += width
+
+        def decode(number: int) -> None:
+            for array, columns in arrays:
+                stored = array.view(views[number] % len(entry.frame_ids), self._scratch)
+                steps = None if scales is None else scales[number, columns]
+                numbers.decode(stored, self.spec.dtype, steps, tokens[number][..., columns])
+
+        each(decode, len(views), self._threads_for(tokens.nbytes))
+        extras = {name: np.array(self._take(source, name, views)) for name in EXTRAS if name in entry.views}
+        return TeacherFeatures(tokens, self.grid, **extras)
+
     def _load(self, source: str, views: range) -> StoredFeatures:
         entry, _ = self._shards[source]
-        count = len(entry.frame_ids)
-        wanted = [view % count for view in views]
-        span = slice(min(wanted), max(wanted) + 1)
-        order = None if wanted == list(range(span.start, span.stop)) else [view - span.start for view in wanted]
-
-        def take(name: str) -> NDArray[Any]:
-            found = self._array(source, name, span)
-            return found if order is None else found[order]
-
-        tokens = [take(token_array(self.spec, part)) for part, _ in self._parts]
+        tokens = [self._take(source, token_array(self.spec, part), views) for part, _ in self._parts]
         return StoredFeatures(
             tokens=tokens[0] if len(tokens) == 1 else np.concatenate(tokens, axis=-1),
             grid=self.grid,
             dtype=self.spec.dtype,
-            scales=take(SCALES)[:, self._columns] if self.spec.dtype == "int8" else None,
-            **{name: take(name) for name in EXTRAS if name in entry.views},
+            scales=self._take(source, SCALES, views)[:, self._columns] if self.spec.dtype == "int8" else None,
+            **{name: self._take(source, name, views) for name in EXTRAS if name in entry.views},
         )
 
-    def _array(self, source: str, name: str, span: slice) -> NDArray[Any]:
-        """Verified views of one array of a stored scene, mapped."""
+    def _take(self, source: str, name: str, views: range) -> NDArray[Any]:
+        """Verified views of one array of a stored scene, mapped where they follow each other and are not packed."""
+        array, count = self._open(source, name), len(self._shards[source][0].frame_ids)
+        wanted = [view % count for view in views]
+        span = slice(min(wanted), max(wanted) + 1)
+        found = array.views(span, self._threads)
+        in_order = wanted == list(range(span.start, span.stop))
+        return found if in_order else found[[view - span.start for view in wanted]]
+
+    def _open(self, source: str, name: str) -> VerifiedArray:
+        """One array of a stored scene."""
         entry, arrays = self._shards[source]
         known = array_types(self.spec, entry.views)
         if name not in entry.views or name not in known:
             raise damaged(arrays.path, source, f"its entry has no checksums of {name}")
-        shape, dtype = known[name]
-        array: MappedArray = arrays.open(name, source, (len(entry.frame_ids), *shape), dtype)
-        seen = self._verified.get((source, name), 0)
-        for view in range(span.start, span.stop):
-            if seen >> view & 1:
-                continue
-            if view_checksum(array.view(view)) != entry.views[name][view]:
-                how = f"checksum of {name} of view {view}, frame {entry.frame_ids[view]!r}, is wrong"
-                raise damaged(arrays.path, source, how)
-            seen |= 1 << view
-        self._verified[source, name] = seen
-        return array.views(span)
+        count, kind = len(entry.frame_ids), known[name]
+        array = arrays.open(name, source, (count, *kind.shape), kind.dtype, kind.compression)
+        seen = self._verified.setdefault((source, name), bytearray(count))
+        return VerifiedArray(array, entry.views[name], entry.frame_ids, seen)

@@ -8,6 +8,7 @@ from typing import Any, Literal, get_args
 
 from pipeline.conventions import checked_id
 from pipeline.errors import StoreError
+from pipeline.features.packing import COMPRESSIONS, Compression
 from pipeline.grid import TokenGrid
 from pipeline.options import did_you_mean
 from pipeline.provenance import digest
@@ -29,6 +30,7 @@ class StoreSpec:
     ``parts`` (name, width) are the layers that stand side by side on D, in order; () stands for one part "tokens" of width
     ``dim``. ``member`` is the teacher's config entry {"name", "kind", "options"}: what builds it again. ``native`` is the
     teacher's own grid when the store's grid is another one (features are averaged into it), else None.
+    ``compression`` of the tokens changes no number (packing.py).
     """
 
     dataset: str
@@ -48,12 +50,15 @@ class StoreSpec:
     parts: tuple[tuple[str, int], ...] = ()
     member: dict[str, Any] = field(default_factory=dict)
     native: TokenGrid | None = None
+    compression: Compression = "none"
 
     def __post_init__(self) -> None:
-        """StoreError for parts that do not add up or have no usable names, and for an unknown dtype."""
+        """StoreError for parts that do not add up or have no usable names, and for an unknown dtype or compression."""
         where = f"feature store of teacher {self.teacher!r}"
         if self.dtype not in DTYPES:
             raise StoreError(f"stored number format {self.dtype!r} is not known", where=where, allowed=", ".join(DTYPES))
+        if self.compression not in COMPRESSIONS:
+            raise StoreError(f"compression {self.compression!r} is not known", where=where, allowed=", ".join(COMPRESSIONS))
         if not self.parts:
             object.__setattr__(self, "parts", (("tokens", self.dim),))
         names, widths = [name for name, _ in self.parts], [width for _, width in self.parts]

@@ -1,10 +1,12 @@
-"""Writes a shard: one scene at a time, view by view (convert, check, checksum, write while the view is in the cache)."""
+"""Writes a shard: one scene at a time, view by view (convert, check, pack, checksum, write while the view is in the cache).
+
+Views that take computing (packed ones, int8) are made ahead by a few threads while earlier ones are written."""
 
 from __future__ import annotations
 
 import shutil
 from collections.abc import Iterable, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, closing
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -21,6 +23,8 @@ from pipeline.features.journal import Journal, SceneEntry
 from pipeline.features.layout import EXTRAS, SCALES, array_types, token_array
 from pipeline.features.lock import WriterLock
 from pipeline.features.manifest import ShardManifest, read_store_manifest
+from pipeline.features.packing import pack, raw_bytes
+from pipeline.features.parallel import SMALL_BYTES, Scratch, in_order, usual_threads
 from pipeline.features.resample import resample_features
 from pipeline.features.spec import StoreSpec
 from pipeline.teachers.base import TeacherFeatures
@@ -31,16 +35,18 @@ class FeatureWriter:
 
     A context manager; ``finish`` writes the manifest. Leaving without ``finish`` keeps what is done for a resume.
     EnvironmentFaultError when the disk or quota is full: the scene being written is taken back, finished ones are kept.
+    ``threads`` pack and quantise (default: cores, at most 4); they change no byte.
     """
 
-    def __init__(self, folder: Path, spec: StoreSpec):
+    def __init__(self, folder: Path, spec: StoreSpec, *, threads: int | None = None):
         self.folder, self.spec = folder, spec
+        self._threads = usual_threads() if threads is None else threads
+        self._scratch = Scratch()
         self.manifest = folder / "manifest.json"
         self._arrays = SceneArrays(folder / "features.zarr")
         self._journal = Journal(folder / "journal.jsonl")
         self._lock = WriterLock(folder / "writer.lock")
         self._done: dict[str, SceneEntry] = {}
-        self._view: NDArray[Any] | None = None
         with disk_faults(folder, 0):
             self._lock.acquire()
         try:
@@ -118,25 +124,40 @@ class FeatureWriter:
         self._done[scene_id] = entry
 
     def _store(self, scene_id: str, frame_ids: tuple[str, ...], features: TeacherFeatures) -> SceneEntry:
-        views: dict[str, list[str]] = {}
-        error = 0.0
         extras = {name: values for name in EXTRAS if (values := getattr(features, name)) is not None}
+        types = array_types(self.spec, extras)
+        views: dict[str, list[str]] = {name: [] for name in types}
+        error = 0.0
+
+        def make(view: int) -> tuple[dict[str, tuple[NDArray[np.uint8], str]], float]:
+            numbers_of, moved = self._stored(features.tokens[view], f"scene {scene_id!r}, frame {frame_ids[view]!r}")
+            numbers_of |= {name: np.ascontiguousarray(values[view], dtype="<f4") for name, values in extras.items()}
+            found = {
+                name: (raw_bytes if types[name].compression == "none" else pack)(values) for name, values in numbers_of.items()
+            }
+            return {name: (stored, view_checksum(stored)) for name, stored in found.items()}, moved
+
         with ExitStack() as stack:
             arrays = {
-                name: stack.enter_context(self._arrays.create(name, scene_id, (len(frame_ids), *shape), dtype))
-                for name, (shape, dtype) in array_types(self.spec, extras).items()
+                name: stack.enter_context(
+                    self._arrays.create(name, scene_id, (len(frame_ids), *kind.shape), kind.dtype, kind.compression)
+                )
+                for name, kind in types.items()
             }
-            for view, frame_id in enumerate(frame_ids):
-                stored, moved = self._stored(features.tokens[view], f"scene {scene_id!r}, frame {frame_id!r}")
-                stored |= {name: np.ascontiguousarray(values[view], dtype="<f4") for name, values in extras.items()}
-                for name, numbers_of_view in stored.items():
-                    arrays[name].append(numbers_of_view)
-                    views.setdefault(name, []).append(view_checksum(numbers_of_view))
+            for made, moved in stack.enter_context(closing(in_order(make, len(frame_ids), self._threads_for(features)))):
+                for name, (stored, checksum) in made.items():
+                    arrays[name].append(stored)
+                    views[name].append(checksum)
                 error = max(error, moved)
         self._arrays.flush()
         checksums = {name: tuple(values) for name, values in views.items()}
         size = self._arrays.bytes_on_disk(scene_id)
         return SceneEntry(frame_ids, checksums, size, error if self.spec.dtype == "int8" else None)
+
+    def _threads_for(self, features: TeacherFeatures) -> int:
+        """1 where there is little to compute: then views share one buffer, and each is written before the next is made."""
+        plain = self.spec.compression == "none" and self.spec.dtype != "int8"
+        return 1 if plain or features.tokens.nbytes < SMALL_BYTES else self._threads
 
     def _stored(self, tokens: NDArray[np.float32], what: str) -> tuple[dict[str, NDArray[Any]], float]:
         """(arrays of a view's tokens (G,K,D) as stored, for int8 the largest 1 - cosine that this costs a token)."""
@@ -149,18 +170,13 @@ class FeatureWriter:
             if moved > numbers.INT8_LIMIT:
                 raise too_coarse(where, moved, numbers.INT8_LIMIT)
         else:
-            values = numbers.encode(tokens, spec.dtype, self._bits())
+            bits = self._scratch.array(tokens.shape, "uint16") if spec.dtype == "bfloat16" else None
+            values = numbers.encode(tokens, spec.dtype, bits)
             if not numbers.finite(values):
                 raise not_finite(where)
         for part, _ in spec.parts:
             found[token_array(spec, part)] = np.ascontiguousarray(values[..., spec.columns(part)])
         return found, moved
-
-    def _bits(self) -> NDArray[Any] | None:
-        """Memory for one view's bfloat16 bits, used for all views; None for other formats."""
-        if self._view is None and self.spec.dtype == "bfloat16":
-            self._view = np.empty((self.spec.rows, self.spec.cols, self.spec.dim), dtype=np.uint16)
-        return self._view
 
     def finish(self, scene_ids: Iterable[str] | None = None, *, shard: tuple[int, int] = (0, 1)) -> dict[str, Any]:
         """Write the manifest over ``scene_ids`` (default: all stored) and return it.

@@ -152,7 +152,7 @@ def store_statistics(manifests: Sequence[Path], *, views: int = 32) -> StoreStat
         scenes=len(scenes),
         views=sum(len(reader.frame_ids(scene)) for scene in scenes),
         grid=grid,
-        dtype=spec.dtype + (" (derived)" if derived else ""),
+        dtype=spec.dtype + (" packed" if spec.compression != "none" else "") + (" (derived)" if derived else ""),
         extras=tuple(sorted(extras)),
         bytes_per_scene=0.0 if derived or not scenes else float(np.mean([reader.stored_bytes(s) for s in scenes])),
         error=max((reader.cosine_error(scene) for scene in scenes), default=0.0),

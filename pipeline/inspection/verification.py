@@ -105,9 +105,10 @@ class ShardVerifier:
     def same_as_zarr(self, scene_id: str) -> None:
         """StoreError unless zarr-python reads the same numbers as the store's own reader."""
         entry = self.entries[scene_id]
-        for name, (shape, dtype) in array_types(self.spec, entry.views).items():
+        for name, kind in array_types(self.spec, entry.views).items():
             count = len(entry.frame_ids)
-            ours = self._arrays.open(name, scene_id, (count, *shape), dtype).views(slice(0, count))
+            array = self._arrays.open(name, scene_id, (count, *kind.shape), kind.dtype, kind.compression)
+            ours = array.views(slice(0, count))
             if not np.array_equal(ours, self._arrays.read_with_zarr(name, scene_id)):
                 raise StoreError(f"zarr-python reads other numbers from {name} of scene {scene_id!r}", where=str(self.manifest))
 

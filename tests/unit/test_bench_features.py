@@ -52,15 +52,17 @@ def test_every_ratio_is_that_of_its_two_measurements(measured: tuple[dict, str])
 def test_what_the_issue_asks_for_is_measured(measured: tuple[dict, str]) -> None:
     targets = {(row["name"], row["other_name"]): row["target"] for row in measured[0]["rows"] if row["target"] is not None}
     reference, raw = "savez_compressed float32", "numpy.memmap, raw bytes"
-    for dtype in ("bfloat16", "int8"):
+    for dtype in ("bfloat16", "bfloat16 lossless", "int8"):
         assert targets[(f"native grid, {dtype}: bytes of a scene", reference)] == 1 / 2
         assert targets[(f"2 x 2 grid, {dtype}: bytes of a scene", reference)] == 1 / 10
-    for grid in ("native grid, bfloat16", "2 x 2 grid, bfloat16", "native grid, int8"):
+    for grid in ("native grid, bfloat16", "native grid, bfloat16 lossless", "2 x 2 grid, bfloat16", "native grid, int8"):
         assert targets[(f"{grid}: write a scene", reference)] == 25
         assert targets[(f"{grid}: read a scene", reference)] == 15
         assert targets[(f"{grid}: read one view", reference)] == 100
     assert targets[("native grid, bfloat16: write a scene", raw)] == 0.5
     assert targets[("native grid, bfloat16: read, bytes as stored", raw)] == 0.6
+    assert targets[("native grid, bfloat16 lossless: write a scene", raw)] == 0.5
+    assert targets[("native grid, bfloat16 lossless: read, unpacked", raw)] == 0.6
     assert {"write peak of 4 scenes", "read peak of 4 scenes"} <= {name for name, _ in targets}
     names = [row["name"] for row in measured[0]["rows"]]
     assert sum(name.startswith("VGGT 64 wide") for name in names) == 2
@@ -90,6 +92,12 @@ def test_the_table_is_readable_and_complete(measured: tuple[dict, str]) -> None:
         assert row["name"] in line
         assert ("met" in line or "MISSED" in line) == (row["target"] is not None)
     assert "global blocks" in printed
+    settings = {line[2:].split(": ")[0]: line for line in printed.splitlines() if line.startswith("* ")}
+    for setting, line in settings.items():
+        judged = [row for row in rows if row["name"].startswith(f"{setting}: ") and row["target"] is not None]
+        assert f": {sum(row['met'] for row in judged)} of {len(judged)}" in line
+        assert all((row["name"].split(": ")[1] in line) for row in judged if not row["met"])
+    assert len(settings) == 6
 
 
 def test_rows_judge_both_ways() -> None:

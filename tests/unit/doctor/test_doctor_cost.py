@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -10,13 +11,16 @@ from typing import Any
 import pytest
 from doctor_studies import built_in, lab, write_config
 
+from pipeline.__main__ import main
 from pipeline.backbones.base import ModelSize
 from pipeline.config import StudyConfig
 from pipeline.doctor import work
 from pipeline.doctor.examine import examine
-from pipeline.doctor.report import Report
+from pipeline.doctor.report import FeatureCost, Report
+from pipeline.doctor.text import render
 from pipeline.nets.vggt.config import RELEASED_1B
 from pipeline.nets.vggt.flops import forward_flops
+from pipeline.specs import Specs
 from pipeline.training.recipe import Recipe
 
 Prepared = Callable[[StudyConfig], Path]
@@ -68,31 +72,44 @@ def test_the_built_in_study_needs_no_gpu() -> None:
     assert all(run.gpu_hours == 0 for run in cost.backbones)
 
 
-@pytest.mark.parametrize(
-    "features", [{}, {"dtype": "float32"}, {"dtype": "int8"}, {"grid": {"rows": 3, "cols": 4}}, {"splits": ["train", "val"]}]
-)
-def test_bytes_equal_what_the_store_writes(features: dict[str, Any], prepared: Prepared) -> None:
-    """Extract for real and compare; confidence and the array's descriptions (about 2 kB a scene) are not in the estimate."""
-    import json
-
-    from pipeline.__main__ import main
-    from pipeline.specs import Specs
-
-    content = built_in(features=features)
+def stored(content: dict[str, Any], prepared: Prepared) -> tuple[FeatureCost, dict[str, Any], Report]:
+    """Extract the built-in teacher for real: its estimate, its manifest, the whole report."""
     config = write_config(content)
     folder = prepared(config)
     Path("spec.json").write_text(Specs(config).extract("tiny_rooms", "geometry", "shard0"))
     out = Path("results/features/tiny_rooms/geometry/shard0/manifest.json")
     assert main(["extract", "--spec", "@spec.json", "--scenes", str(folder / "manifest.json"), "--out", str(out)]) == 0
-    (row,) = report_of(content).cost.features
-    manifest = json.loads(out.read_text())
+    report = report_of(content)
+    return report.cost.features[0], json.loads(out.read_text()), report
+
+
+@pytest.mark.parametrize(
+    "features", [{}, {"dtype": "float32"}, {"dtype": "int8"}, {"grid": {"rows": 3, "cols": 4}}, {"splits": ["train", "val"]}]
+)
+def test_bytes_equal_what_the_store_writes(features: dict[str, Any], prepared: Prepared) -> None:
+    """Confidence and the array's descriptions (about 2 kB a scene) are not in the estimate."""
+    row, manifest, report = stored(built_in(features=features), prepared)
     assert row.stored_bytes == manifest["counts"]["bytes"]
     assert row.views == manifest["counts"]["views"]
     assert row.bytes is not None
     confidence = 4 * manifest["counts"]["tokens"]
     rest = row.stored_bytes - row.bytes - confidence
     assert 0 <= rest < 4000 * manifest["counts"]["scenes"]
-    assert report_of(content).cost.disk_bytes == 0, "what is stored already needs no more disk"
+    assert report.cost.disk_bytes == 0, "what is stored already needs no more disk"
+
+
+def test_bytes_of_a_packed_store_are_an_upper_bound(prepared: Prepared) -> None:
+    content = built_in(features={"dtype": "float32", "compression": "lossless"})
+    before = report_of(content).cost
+    assert before.disk_bytes == before.features[0].bytes
+    row, _, report = stored(content, prepared)
+    files = Path("results/features/tiny_rooms/geometry/shard0/features.zarr/tokens").glob("*/c.*")
+    assert 0 < sum(file.stat().st_size for file in files) < (row.bytes or 0)
+    assert (row.packed, row.bytes_to_come, report.cost.disk_bytes) == (True, 0, 0)
+    text = " ".join(render(report).split())
+    assert "at most" in text
+    assert "before packing, an upper bound" in text
+    assert "at most" not in render(report_of(built_in()))
 
 
 def test_a_laboratory_study_has_hours_disk_and_memory() -> None:

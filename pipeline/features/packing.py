@@ -1,0 +1,61 @@
+"""Lossless packing of a view's stored numbers: Blosc's bit shuffle and LZ4, a codec of Zarr v3 that zarr-python has.
+
+Most numbers of a teacher lie within a few powers of two, so their exponents use few of the possible bit patterns. The bit
+shuffle puts equal bits of many numbers side by side, and LZ4 shortens the bits of exponents that repeat. Signs and mantissas
+are as good as random: no codec shortens them. LZ4 is what unpacks at the speed of memory; figures are in docs/features.md.
+"""
+
+from __future__ import annotations
+
+import struct
+from functools import lru_cache
+from typing import TYPE_CHECKING, Any, Literal, get_args
+
+import numpy as np
+from numpy.typing import NDArray
+
+if TYPE_CHECKING:
+    from numcodecs.blosc import Blosc
+    from zarr.codecs import BloscCodec
+
+Compression = Literal["none", "lossless"]
+COMPRESSIONS: tuple[str, ...] = get_args(Compression)
+
+_LEVEL = 5
+_HEADER_BYTES = 16  # Blosc's: its second group of four bytes is the number of bytes before packing
+
+
+@lru_cache(maxsize=8)
+def _codec(itemsize: int) -> Blosc:
+    from numcodecs import blosc
+
+    # As zarr-python sets it: views are packed side by side by our own threads, Blosc's would wait for one another.
+    blosc.use_threads = False
+    return blosc.Blosc(cname="lz4", clevel=_LEVEL, shuffle=blosc.BITSHUFFLE, typesize=itemsize)
+
+
+def zarr_codec(itemsize: int) -> BloscCodec:
+    """The same codec as zarr-python writes it into an array's description."""
+    from zarr.codecs import BloscCodec
+
+    return BloscCodec(typesize=itemsize, cname="lz4", clevel=_LEVEL, shuffle="bitshuffle")
+
+
+def raw_bytes(values: NDArray[Any]) -> NDArray[np.uint8]:
+    """The bytes (n,) of numbers; a copy only where they do not lie one after the other."""
+    return np.ascontiguousarray(values).reshape(-1).view(np.uint8)
+
+
+def pack(values: NDArray[Any]) -> NDArray[np.uint8]:
+    """Numbers of any shape -> bytes (n,), at most 16 more than they have."""
+    return np.frombuffer(_codec(values.itemsize).encode(raw_bytes(values)), dtype=np.uint8)
+
+
+def unpack(packed: NDArray[np.uint8], out: NDArray[Any]) -> None:
+    """Bytes of ``pack`` -> the numbers, into ``out`` (contiguous). ValueError when they are not of that size or not packed."""
+    if len(packed) < _HEADER_BYTES or struct.unpack_from("<I", packed.data, 4)[0] != out.nbytes:
+        raise ValueError(f"{len(packed)} packed bytes are not of {out.nbytes} bytes")
+    try:
+        _codec(out.itemsize).decode(packed, raw_bytes(out))
+    except RuntimeError as error:  # of Blosc: the bytes are not its own
+        raise ValueError(str(error)) from None

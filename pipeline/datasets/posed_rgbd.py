@@ -12,8 +12,9 @@ from __future__ import annotations
 
 import shutil
 import sys
+from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from pydantic import Field, model_validator
 
@@ -108,6 +109,7 @@ class PosedRgbd(Dataset):
     """Folders of posed RGB-D in the conventions of TUM, 7-Scenes, Redwood/Open3D and exported ScanNet."""
 
     options_model = PosedRgbdOptions
+    example: ClassVar[Mapping[str, Any]] = {"root": "data/scans"}
     code = ("posed_rgbd", "frames", "geometry", "index")
     licence = "that of the data in `root`"
     options: PosedRgbdOptions

@@ -22,6 +22,7 @@ from pipeline.nets.vggt.camera import decode_pose
 from pipeline.nets.vggt.config import VGGTConfig
 from pipeline.nets.vggt.images import image_rule, pixels_to_input, to_pixels
 from pipeline.nets.vggt.model import NOT_BUILT, VGGT, Head
+from pipeline.nets.views import begin_copy
 from pipeline.nets.weights import check_entries, check_shapes, initialise, read_shapes, read_weights, state_digest
 from pipeline.provenance import file_digest
 from pipeline.scene import Scene
@@ -113,22 +114,9 @@ def _unit_square(part: Tensor) -> Tensor:
 
 
 def _fetch(tensors: dict[str, Tensor]) -> Callable[[], dict[str, NDArray[np.float32]]]:
-    """Begin to copy tensors to the host; the returned function waits and gives arrays. On the CPU nothing is copied."""
-    done = None
-    device = next(iter(tensors.values())).device
-    if device.type == "cuda":
-        hosts = {name: torch.empty(value.shape, dtype=value.dtype, pin_memory=True) for name, value in tensors.items()}
-        for name, value in tensors.items():
-            hosts[name].copy_(value, non_blocking=True)
-        done = torch.cuda.current_stream(device).record_event()
-        tensors = hosts
-
-    def arrays() -> dict[str, NDArray[np.float32]]:
-        if done is not None:
-            done.synchronize()
-        return {name: np.ascontiguousarray(value.cpu().numpy()) for name, value in tensors.items()}
-
-    return arrays
+    """Begin to copy tensors to the host; the returned function waits and gives arrays."""
+    copies = {name: begin_copy(value) for name, value in tensors.items()}
+    return lambda: {name: array() for name, array in copies.items()}
 
 
 def first_view_poses(codes: NDArray[np.float32], size: tuple[int, int]) -> NDArray[np.float32]:

@@ -7,7 +7,7 @@ transformers layout (config.json, model.safetensors, optionally preprocessor_con
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
@@ -16,14 +16,12 @@ from pydantic import Field, model_validator
 
 from pipeline.grid import TokenGrid
 from pipeline.options import Options
-from pipeline.scene import Scene
-from pipeline.teachers.base import Licence, Teacher, TeacherFeatures, WeightFile
+from pipeline.teachers._network import NetworkTeacher
+from pipeline.teachers.base import Licence, WeightFile
 
 if TYPE_CHECKING:
     from pipeline.nets.resize import InputRule
-    from pipeline.nets.views import PreparedViews
     from pipeline.nets.vision2d.checkpoint import Vision
-    from pipeline.nets.vision2d.features import VisionFeatures
 
 
 class Vision2DOptions(Options):
@@ -58,7 +56,7 @@ class Vision2DOptions(Options):
         return self
 
 
-class Vision2DTeacher(Teacher):
+class Vision2DTeacher(NetworkTeacher):
     """A frozen 2D network. Members name their architectures and their licence."""
 
     options_model = Vision2DOptions
@@ -69,7 +67,6 @@ class Vision2DTeacher(Teacher):
     official: ClassVar[str]
     """An official checkpoint, as named on the Hugging Face hub."""
     options: Vision2DOptions
-    _network: VisionFeatures | None = None
 
     @abstractmethod
     def model_types(self) -> Sequence[str]:
@@ -167,18 +164,3 @@ class Vision2DTeacher(Teacher):
         advice = [] if self.options.precision == "bfloat16" else ["precision: bfloat16"]
         advice += [f"views_per_pass: {self.options.views_per_pass // 2}"] if self.options.views_per_pass > 1 else []
         return f"teachers.{self.name}: {', '.join(advice)}" if advice else ""
-
-    def prepare(self, scene: Scene) -> PreparedViews:
-        return self._loaded.prepare(scene)
-
-    def start(self, prepared: PreparedViews) -> Callable[[], TeacherFeatures]:
-        return self._loaded.start(prepared)
-
-    def encode(self, scene: Scene) -> TeacherFeatures:
-        return self.start(self.prepare(scene))()
-
-    @property
-    def _loaded(self) -> VisionFeatures:
-        if self._network is None:
-            raise TypeError("call load before encode")
-        return self._network

@@ -7,7 +7,7 @@ docs/external_teacher.md has a worked example. All views see the whole image; on
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
@@ -15,14 +15,12 @@ from pydantic import Field, model_validator
 
 from pipeline.grid import TokenGrid
 from pipeline.options import Options
-from pipeline.scene import Scene
-from pipeline.teachers.base import Licence, Teacher, TeacherFeatures, WeightFile
+from pipeline.teachers._network import NetworkTeacher
+from pipeline.teachers.base import Licence, WeightFile
 
 if TYPE_CHECKING:
-    from pipeline.nets.external.features import ExternalFeatures
     from pipeline.nets.external.spec import ExternalSpec
     from pipeline.nets.resize import InputRule
-    from pipeline.nets.views import PreparedViews
 
 _MODULE = r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)*"
 _OBJECT = re.compile(rf"{_MODULE}:{_MODULE}")
@@ -108,7 +106,7 @@ class ExternalOptions(Options):
         return self
 
 
-class ExternalTeacher(Teacher):
+class ExternalTeacher(NetworkTeacher):
     """A model of another package. Dependence on the views is as its user says (by default assumed when they go together)."""
 
     options_model = ExternalOptions
@@ -127,7 +125,6 @@ class ExternalTeacher(Teacher):
     }
     licence = "as its user states it (teachers.<name>.licence)"
     options: ExternalOptions
-    _network: ExternalFeatures | None = None
 
     def __init__(self, name: str, options: ExternalOptions):
         super().__init__(name, options)
@@ -198,18 +195,3 @@ class ExternalTeacher(Teacher):
         if options.views == "separately" and options.views_per_pass > 1:
             advice.append(f"views_per_pass: {options.views_per_pass // 2}")
         return f"teachers.{self.name}: {', '.join(advice)}" if advice else ""
-
-    def prepare(self, scene: Scene) -> PreparedViews:
-        return self._loaded.prepare(scene)
-
-    def start(self, prepared: PreparedViews) -> Callable[[], TeacherFeatures]:
-        return self._loaded.start(prepared)
-
-    def encode(self, scene: Scene) -> TeacherFeatures:
-        return self.start(self.prepare(scene))()
-
-    @property
-    def _loaded(self) -> ExternalFeatures:
-        if self._network is None:
-            raise TypeError("call load before encode")
-        return self._network

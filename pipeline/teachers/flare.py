@@ -15,7 +15,7 @@ issue 7), and they are not reproducible across machines (see nets/flare/pose.py)
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
@@ -24,12 +24,11 @@ from pydantic import Field, field_validator, model_validator
 from pipeline.grid import TokenGrid
 from pipeline.nets.flare.config import RELEASED, TINY, FLAREConfig, TapName
 from pipeline.options import Options
-from pipeline.scene import Scene
-from pipeline.teachers.base import Licence, Teacher, TeacherFeatures, WeightFile
+from pipeline.teachers._network import NetworkTeacher
+from pipeline.teachers.base import Licence, WeightFile
 
 if TYPE_CHECKING:
-    from pipeline.nets.flare.features import FeatureNetwork
-    from pipeline.nets.views import PreparedViews
+    pass
 
 
 class FlareOptions(Options):
@@ -72,7 +71,7 @@ class FlareOptions(Options):
         return (self.tap,) if isinstance(self.tap, str) else self.tap
 
 
-class FlareTeacher(Teacher):
+class FlareTeacher(NetworkTeacher):
     """Depends on the order of views (the first is the reference) and on their set, unless only the encoder is tapped."""
 
     options_model = FlareOptions
@@ -83,7 +82,6 @@ class FlareTeacher(Teacher):
     }
     licence = "weights CC BY-NC-SA 4.0 (AntResearch/FLARE): features for non-commercial use; the code is this project's own"
     options: FlareOptions
-    _network: FeatureNetwork | None = None
 
     def __init__(self, name: str, options: FlareOptions):
         super().__init__(name, options)
@@ -149,23 +147,8 @@ class FlareTeacher(Teacher):
             )
         return value
 
-    def encode(self, scene: Scene) -> TeacherFeatures:
-        return self._loaded.encode(scene)
-
-    def prepare(self, scene: Scene) -> PreparedViews:
-        return self._loaded.prepare(scene)
-
-    def start(self, prepared: PreparedViews) -> Callable[[], TeacherFeatures]:
-        return self._loaded.start(prepared)
-
     def memory_advice(self) -> str:
         advice = [] if self.options.precision == "bfloat16" else [f"teachers.{self.name}: precision: bfloat16"]
         if "dec_norm_point" in self.options.taps:
             advice.append(f"teachers.{self.name}: tap: dec_norm_fine (other features, about half of the work)")
         return "; or ".join(advice)
-
-    @property
-    def _loaded(self) -> FeatureNetwork:
-        if self._network is None:
-            raise TypeError("call load before encode")
-        return self._network

@@ -11,7 +11,7 @@ and decoder with other weights, other heads, and predicts a scale in metres.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
@@ -19,13 +19,11 @@ from pydantic import Field, model_validator
 
 from pipeline.grid import TokenGrid
 from pipeline.options import Options
-from pipeline.scene import Scene
-from pipeline.teachers.base import Licence, Teacher, TeacherFeatures, WeightFile
+from pipeline.teachers._network import NetworkTeacher
+from pipeline.teachers.base import Licence, WeightFile
 
 if TYPE_CHECKING:
     from pipeline.nets.pi3.config import Pi3Config
-    from pipeline.nets.pi3.features import FeatureNetwork
-    from pipeline.nets.views import PreparedViews
 
 REPOSITORIES = {"pi3": ("yyfz233/Pi3", 4 * 958_696_738), "pi3x": ("yyfz233/Pi3X", 4 * 1_360_032_439)}
 """Where the released weights are, and the bytes of their numbers in float32 (key lists of the authors' code)."""
@@ -65,7 +63,7 @@ class Pi3Options(Options):
         return self
 
 
-class Pi3Teacher(Teacher):
+class Pi3Teacher(NetworkTeacher):
     """The order of views does not matter, their selection does."""
 
     options_model = Pi3Options
@@ -85,7 +83,6 @@ class Pi3Teacher(Teacher):
     set_dependent = True
     licence = "size released: weights CC BY-NC 4.0 (yyfz233/Pi3, yyfz233/Pi3X); size tiny_untrained: Apache-2.0"
     options: Pi3Options
-    _network: FeatureNetwork | None = None
 
     @property
     def dim(self) -> int:
@@ -148,21 +145,6 @@ class Pi3Teacher(Teacher):
         advice = [] if self.options.precision == "bfloat16" else ["precision: bfloat16"]
         advice += ["predictions: false"] if self.options.predictions else []
         return f"teachers.{self.name}: {', '.join(advice)}" if advice else ""
-
-    def prepare(self, scene: Scene) -> PreparedViews:
-        return self._loaded.prepare(scene)
-
-    def start(self, prepared: PreparedViews) -> Callable[[], TeacherFeatures]:
-        return self._loaded.start(prepared)
-
-    def encode(self, scene: Scene) -> TeacherFeatures:
-        return self._loaded.encode(scene)
-
-    @property
-    def _loaded(self) -> FeatureNetwork:
-        if self._network is None:
-            raise TypeError("call load before encode")
-        return self._network
 
     @property
     def _repository(self) -> tuple[str, int]:

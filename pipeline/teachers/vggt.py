@@ -7,7 +7,7 @@ without the camera and register tokens. With ``predictions`` the network's own d
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
@@ -15,13 +15,12 @@ from pydantic import Field, model_validator
 
 from pipeline.grid import TokenGrid
 from pipeline.options import Options
-from pipeline.scene import Scene
-from pipeline.teachers.base import Licence, Teacher, TeacherFeatures, WeightFile
+from pipeline.teachers._network import NetworkTeacher
+from pipeline.teachers.base import Licence, WeightFile
 
 if TYPE_CHECKING:
     from pipeline.index import SceneIndex
     from pipeline.nets.vggt.config import VGGTConfig
-    from pipeline.nets.vggt.features import FeatureNetwork, Prepared
 
 TENSOR_BYTES_1B = 4 * 1_256_537_516
 """float32 parameters of the released file (key list of the reference's code); its header adds less than a megabyte."""
@@ -85,7 +84,7 @@ def _config_of(size: str) -> VGGTConfig:
     return ROOMS if size == "rooms" else RELEASED_1B
 
 
-class VGGTTeacher(Teacher):
+class VGGTTeacher(NetworkTeacher):
     """Depends on the order of views: the first one is the reference."""
 
     options_model = VGGTOptions
@@ -100,7 +99,6 @@ class VGGTTeacher(Teacher):
     set_dependent = True
     licence = "size rooms: Apache-2.0; size 1b: weights CC BY-NC 4.0 (facebook/VGGT-1B) or the licence of the file you give"
     options: VGGTOptions
-    _network: FeatureNetwork | None = None
 
     @property
     def _config(self) -> VGGTConfig:
@@ -194,18 +192,3 @@ class VGGTTeacher(Teacher):
         advice = [] if self.options.precision == "bfloat16" else ["precision: bfloat16"]
         advice += ["predictions: false"] if self.options.predictions else []
         return f"teachers.{self.name}: {', '.join(advice)}" if advice else ""
-
-    def prepare(self, scene: Scene) -> Prepared:
-        return self._loaded.prepare(scene)
-
-    def start(self, prepared: Prepared) -> Callable[[], TeacherFeatures]:
-        return self._loaded.start(prepared)
-
-    def encode(self, scene: Scene) -> TeacherFeatures:
-        return self._loaded.encode(scene)
-
-    @property
-    def _loaded(self) -> FeatureNetwork:
-        if self._network is None:
-            raise TypeError("call load before encode")
-        return self._network

@@ -55,7 +55,7 @@ def _description(shape: tuple[int, ...], dtype: str, compression: Compression) -
         dtype=dtype,
         chunks=(1, *shape[1:]),
         shards=shape,
-        compressors=None if compression == "none" else zarr_codec(np.dtype(dtype).itemsize),
+        compressors=None if compression == "none" else zarr_codec(np.dtype(dtype)),
         filters=None,
         chunk_key_encoding={"name": "default", "separator": "."},
     )
@@ -251,6 +251,8 @@ class SceneArrays:
     def read_with_zarr(self, name: str, scene_id: str) -> NDArray[Any]:
         """A whole array read by zarr-python alone: an independent check that the store is what the Zarr format says."""
         import zarr
+
+        import pipeline.features.zarr_codec  # noqa: F401  (registers the codec of packed bfloat16)
 
         return np.asarray(zarr.open_array(self.path / name / scene_id, mode="r", zarr_format=3)[...])
 

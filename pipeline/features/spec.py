@@ -13,7 +13,7 @@ from pipeline.grid import TokenGrid
 from pipeline.options import did_you_mean
 from pipeline.provenance import digest
 
-SCHEMA_VERSION = 2
+SCHEMA_VERSION = 3
 
 StoredDtype = Literal["bfloat16", "float32", "int8"]
 DTYPES: tuple[str, ...] = get_args(StoredDtype)

@@ -66,7 +66,7 @@ def test_packed_numbers_come_back(dtype: str, kind: str) -> None:
     packed, found = pack(values), np.zeros(shape, dtype)
     unpack(packed, found)
     np.testing.assert_array_equal(raw_bytes(found), raw_bytes(values))
-    assert len(packed) <= values.nbytes + 16
+    assert len(packed) <= values.nbytes + (34 if dtype == "uint16" else 16)
     assert kind != "constant" or len(packed) < values.nbytes / 4
 
 
@@ -112,7 +112,10 @@ def test_zarr_python_reads_and_writes_the_same_bytes(tmp_path: Path, spec: Store
     manifest = write(tmp_path, dataclasses.replace(spec, compression="lossless"), frames, features_of("a"))
     folder = tmp_path / "features.zarr/tokens/a"
     inner = json.loads((folder / "zarr.json").read_text())["codecs"][0]["configuration"]
-    assert (inner["chunk_shape"], [codec["name"] for codec in inner["codecs"]]) == ([1, 3, 4, 5], ["bytes", "blosc"])
+    assert (inner["chunk_shape"], [codec["name"] for codec in inner["codecs"]]) == (
+        [1, 3, 4, 5],
+        ["bytes", "threedrs.bfloat16"],
+    )
     values = zarr.open_array(folder, mode="r")[...]
     np.testing.assert_array_equal(values, to_bfloat16_bits(features_of("a").tokens))
     ours = data_file(manifest).read_bytes()
@@ -127,7 +130,7 @@ def test_zarr_python_reads_and_writes_the_same_bytes(tmp_path: Path, spec: Store
 def test_features_of_a_teachers_scale_take_fewer_bytes(tmp_path: Path) -> None:
     tokens = scaled_numbers()
     size = FeatureReader([write(tmp_path, large_spec(), FRAMES, TeacherFeatures(tokens, LARGE))]).stored_bytes("a")
-    assert size < 0.9 * tokens.nbytes / 2
+    assert size < 0.77 * tokens.nbytes / 2
 
 
 @pytest.mark.parametrize(("dtype", "compression"), [("bfloat16", "lossless"), ("int8", "none"), ("float32", "lossless")])

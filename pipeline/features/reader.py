@@ -38,6 +38,10 @@ if TYPE_CHECKING:
     import torch
 
 
+_BLOCK_BYTES = 1 << 20
+"""float32 numbers that are converted at once: they stay in the processor's cache."""
+
+
 @dataclass(frozen=True, slots=True)
 class StoredFeatures:
     """Views of a scene as stored. ``tokens`` (V,G,K,D) uint16 bfloat16 bits, float32 or int8; ``scales`` (V,D) for int8.
@@ -152,13 +156,20 @@ class FeatureReader:
         found = self.read_stored(scene_id, frame_ids)
         if found.dtype == "int8":
             assert found.scales is not None
-            result = torch.empty(found.tokens.shape, dtype=torch.bfloat16) if out is None else out
+            # NumPy asks the system for large pages, torch does not: half of the time would go into small ones.
+            shape = found.tokens.shape
+            result = torch.from_numpy(np.empty(shape, dtype=np.uint16)).view(torch.bfloat16) if out is None else out
             tokens, scales = found.tokens, found.scales
 
+            rows = max(1, _BLOCK_BYTES // (4 * int(np.prod(tokens.shape[2:]))))
+
             def convert(view: int) -> None:
-                line = self._scratch.array(tokens.shape[2:], "float32")  # a row of cells: stays in the processor's cache
-                for row, stored in enumerate(tokens[view]):
-                    result[view, row].copy_(torch.from_numpy(numbers.decode(stored, "int8", scales[view], line)))
+                for start in range(0, tokens.shape[1], rows):
+                    stored = tokens[view, start : start + rows]
+                    line = self._scratch.array(stored.shape, "float32")
+                    result[view, start : start + rows].copy_(
+                        torch.from_numpy(numbers.decode(stored, "int8", scales[view], line))
+                    )
 
             each(convert, len(tokens), self._threads_for(tokens.nbytes))
             return result

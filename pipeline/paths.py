@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 RUN = "{dataset}/{backbone}/{teacher}/{recipe}/seed{seed}"
 
 SCENES = "results/scenes/{dataset}/manifest.json"
@@ -19,3 +21,20 @@ REPORT = "results/report/index.html"
 def shard_name(index: int) -> str:
     """``shard0``, ``shard1``, ..."""
     return f"shard{index}"
+
+
+def scenes_of(features: Path) -> Path | None:
+    """The dataset's scene manifest for a shard's manifest that lies where FEATURES says, under any root; else None."""
+    root = _root(features)
+    return None if root is None else root / SCENES.format(dataset=features.parts[-4])
+
+
+def teacher_of(features: Path) -> Path | None:
+    """The manifest of the trained teacher, likewise: of teachers trained here only is there a file."""
+    root = _root(features)
+    return None if root is None else root / TEACHER.format(teacher=features.parts[-3])
+
+
+def _root(features: Path) -> Path | None:
+    parts = features.parts
+    return Path(*parts[:-6]) if len(parts) >= 6 and parts[-6:-4] == ("results", "features") else None

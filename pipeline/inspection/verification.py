@@ -18,6 +18,7 @@ from pipeline.features.resample import resample_features
 from pipeline.features.spec import rebuild
 from pipeline.features.store import FeatureReader
 from pipeline.index import SceneIndex
+from pipeline.paths import teacher_of
 from pipeline.provenance import read_manifest, seed_for
 from pipeline.teachers.base import Teacher, TeacherFeatures
 
@@ -88,6 +89,9 @@ class ShardVerifier:
                 "the manifest does not say how its teacher is built", where=str(self.manifest), mend=rebuild(self.manifest)
             )
         teacher: Teacher = registry.create("teachers", spec.member)
+        if teacher.trained_here and weights is None:
+            beside = teacher_of(self.manifest.absolute())
+            weights = beside if beside is not None and beside.is_file() else None
         if teacher.trained_here and weights is None:
             mend = f"pass --weights results/teachers/{teacher.name}/manifest.json"
             raise CheckpointError(f"teacher {teacher.name!r} is trained here and needs its weights", mend=mend)

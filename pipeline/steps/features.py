@@ -1,11 +1,12 @@
 """Look at and check cached teacher features. No rule: for people, at any time, on any store.
 
     python -m pipeline features inspect results/features/*/*/shard*/manifest.json
-    python -m pipeline features verify results/features/rooms/vggt/shard0/manifest.json \\
-        --scenes results/scenes/rooms/manifest.json --weights results/teachers/vggt/manifest.json -k 3
+    python -m pipeline features verify results/features/rooms/vggt_rooms/shard0/manifest.json -k 5
     python -m pipeline features verify results/features/*/*/shard*/manifest.json --all
-    python -m pipeline features picture results/features/rooms/*/shard*/manifest.json \\
-        --scenes results/scenes/rooms/manifest.json --out features.png
+    python -m pipeline features picture results/features/rooms/*/shard*/manifest.json --out features.png
+
+Scenes and weights are found beside the features when these lie under results/ (paths.py); elsewhere, --scenes and --weights
+name them.
 """
 
 from __future__ import annotations
@@ -19,14 +20,16 @@ if TYPE_CHECKING:
 
 HELP = "look at cached teacher features: inspect (a table), verify (checksums, encode again), picture (principal components)"
 
+_SCENES_HELP = "manifest of the dataset (default: results/scenes/D/manifest.json of the same results/)"
+
 
 def configure(parser: argparse.ArgumentParser) -> None:
     commands = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
     _inspect_options(commands.add_parser("inspect", help="table of what is stored: sizes and statistics of a sample of views"))
     verify = commands.add_parser("verify", help="encode random scenes again and compare; --all reads every byte")
-    verify.add_argument("--scenes", type=Path, metavar="MANIFEST", help="results/scenes/D/manifest.json (needed for -k)")
-    verify.add_argument("--weights", type=Path, metavar="MANIFEST", help="manifest of a teacher trained here")
-    verify.add_argument("-k", type=int, metavar="N", help="scenes per shard to encode again (default: 3 with --scenes)")
+    verify.add_argument("--scenes", type=Path, metavar="MANIFEST", help=_SCENES_HELP)
+    verify.add_argument("--weights", type=Path, metavar="MANIFEST", help="of a teacher trained here; found like --scenes")
+    verify.add_argument("-k", type=int, metavar="N", help="scenes per shard to encode again (default 3; none with --all alone)")
     verify.add_argument("--all", action="store_true", help="read all bytes of all scenes and compare their checksums")
     verify.add_argument("--seed", type=int, default=0, metavar="N", help="which scenes (default 0)")
     verify.add_argument(
@@ -37,7 +40,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     )
     verify.add_argument("--gpus", type=int, default=argparse.SUPPRESS, metavar="N", help="GPUs (default 0: CPU)")
     picture = commands.add_parser("picture", help="PNG of each teacher's features over a scene's views, in comparable colours")
-    picture.add_argument("--scenes", type=Path, required=True, metavar="MANIFEST", help="results/scenes/D/manifest.json")
+    picture.add_argument("--scenes", type=Path, metavar="MANIFEST", help=_SCENES_HELP)
     picture.add_argument("--scene", metavar="ID", help="scene (default: the first that all stores have)")
     picture.add_argument("--views", type=int, default=6, metavar="N", help="views to show (default 6)")
     picture.add_argument("--out", type=Path, required=True, metavar="PNG", help="picture to write")
@@ -70,12 +73,10 @@ def _inspect(args: argparse.Namespace) -> None:
 
 
 def _verify(args: argparse.Namespace) -> None:
-    from pipeline.errors import ConfigError, StoreError
+    from pipeline.errors import StoreError
     from pipeline.inspection.verification import ShardVerifier
 
-    count = _positive("-k", 3 if args.k is None else args.k)
-    if args.scenes is None and not args.all:
-        raise ConfigError("nothing to verify", mend="give --scenes to encode scenes again, or --all to read all bytes")
+    count = (0 if args.all and args.scenes is None else 3) if args.k is None else _positive("-k", args.k)
     bad: list[str] = []
     for manifest in args.manifests:
         shard = ShardVerifier.of(manifest)
@@ -84,7 +85,7 @@ def _verify(args: argparse.Namespace) -> None:
             continue
         if args.all:
             bad += _read_all(shard)
-        if args.scenes is not None:
+        if count:
             bad += _encode_again(args, shard, count)
     if bad:
         raise StoreError(
@@ -113,7 +114,7 @@ def _encode_again(args: argparse.Namespace, shard: ShardVerifier, count: int) ->
     from pipeline.device import device
     from pipeline.index import SceneIndex
 
-    index, bad = SceneIndex(args.scenes), []
+    index, bad = SceneIndex(_scenes(args.scenes, shard.manifest)), []
     with device(args.gpus) as where:
         teacher = shard.teacher(index, args.weights, where)
         for scene_id in shard.chosen(count, args.seed):
@@ -134,9 +135,21 @@ def _picture(args: argparse.Namespace) -> None:
     from pipeline.inspection.picture import picture
     from pipeline.provenance import write_atomic
 
-    scene, image = picture(args.manifests, SceneIndex(args.scenes), args.scene, _positive("--views", args.views))
+    index = SceneIndex(_scenes(args.scenes, args.manifests[0]))
+    scene, image = picture(args.manifests, index, args.scene, _positive("--views", args.views))
     write_atomic(args.out, image)
     print(f"{args.out}: scene {scene}")
+
+
+def _scenes(given: Path | None, manifest: Path) -> Path:
+    """The dataset's manifest: as given, or found beside the features. ConfigError when it is neither."""
+    from pipeline.errors import ConfigError
+    from pipeline.paths import scenes_of
+
+    found = given or scenes_of(manifest.absolute())
+    if found is None:
+        raise ConfigError("which scenes the features are of is not known", where=str(manifest), mend="give --scenes MANIFEST")
+    return found
 
 
 def _positive(option: str, value: int) -> int:

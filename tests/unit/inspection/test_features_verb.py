@@ -16,6 +16,7 @@ from pipeline.features.spec import StoreSpec
 from pipeline.features.store import FeatureWriter
 from pipeline.grid import TokenGrid
 from pipeline.index import SceneIndex
+from pipeline.paths import teacher_of
 from pipeline.teachers.base import TeacherFeatures
 
 GEOMETRY = {"name": "geometry", "kind": "geometry", "options": {"grid_rows": 6, "grid_cols": 8}}
@@ -94,11 +95,28 @@ def test_verify_encodes_again(dataset: SceneIndex, stores: dict[str, Path], name
     assert said.count(": same") == 2
 
 
-def test_verify_of_a_derived_teacher_and_without_anything_to_do(stores: dict[str, Path], capsys) -> None:
+def test_verify_of_a_derived_teacher_and_of_unknown_scenes(stores: dict[str, Path], capsys) -> None:
     assert main(["features", "verify", str(stores["shuffled"]), "--all"]) == 0
     assert "derived from other features, which are unchanged" in capsys.readouterr().out
     assert main(["features", "verify", str(stores["geometry"])]) == 2
-    assert "nothing to verify" in capsys.readouterr().err
+    said = capsys.readouterr().err
+    assert "which scenes the features are of is not known" in said
+    assert "--scenes" in said
+
+
+def test_scenes_and_weights_are_found_beside_the_features(dataset: SceneIndex, tmp_path: Path, monkeypatch, capsys) -> None:
+    """In the layout of results/, from any working directory; where the dataset's manifest is missing, its path is named."""
+    out = extract(dataset, tmp_path / "results/features/boxes/geometry/shard0/manifest.json", GEOMETRY)
+    monkeypatch.chdir(out.parent)
+    assert main(["features", "verify", "manifest.json"]) == 2
+    assert "results/scenes/boxes/manifest.json" in capsys.readouterr().err
+    (tmp_path / "results/scenes").mkdir()
+    (tmp_path / "results/scenes/boxes").symlink_to(dataset.path.parent)
+    assert main(["features", "verify", "manifest.json"]) == 0
+    assert capsys.readouterr().out.count(": same") == 3
+    assert main(["features", "picture", "manifest.json", "--out", str(tmp_path / "picture.png")]) == 0
+    assert (tmp_path / "picture.png").is_file()
+    assert teacher_of(out) == tmp_path / "results/teachers/geometry/manifest.json"
 
 
 def test_verify_finds_features_that_are_not_the_teachers(dataset: SceneIndex, tmp_path: Path, capsys) -> None:

@@ -69,7 +69,8 @@ def extract(folder: Path, index: SceneIndex, teacher: Teacher, flight: Flight) -
     """Wall seconds to extract all scenes of ``index`` into a new store, which is removed."""
     records = list(index)
     grid = teacher.grid(*records[0].image_size)
-    spec = StoreSpec("bench", teacher.name, "bench", teacher.dim, grid.rows, grid.cols, grid.window)
+    size = (teacher.dim, grid.rows, grid.cols, grid.window)
+    spec = StoreSpec("bench", teacher.name, "bench", *size, compression="lossless")
     start = time.perf_counter()
     with FeatureWriter(folder / "features", spec) as writer:
         extract_shard(index, records, teacher, writer, flight)

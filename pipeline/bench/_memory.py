@@ -45,7 +45,8 @@ def _measure(folder: Path, shape: Shape, scenes: int) -> dict[str, float]:
 
     # Scenes that are averaged already: the full-size scene and the tokens it is made of would hide what the store takes.
     features = resample_features(features_of(shape, reference_tokens(shape)), shape.pooled)
-    spec = Shape(shape.views, shape.student, shape.student, shape.dim, shape.student).spec(pooled=False)
+    pooled = Shape(shape.views, shape.student, shape.student, shape.dim, shape.student)
+    spec = pooled.spec(pooled=False, compression="lossless")
     names = [f"scene{number:04d}" for number in range(scenes)]
     found = {"start": reset_peak()}
     with FeatureWriter(folder, spec) as writer:

@@ -82,6 +82,7 @@ def write_index(
     """Write manifest.json, last and atomically. ``root`` is relative to ``folder``.
 
     ``annotations``: ``{benchmark: {split: [file name, ...]}}`` relative to ``folder``; ``spec`` the digest of the cell's spec.
+    The index's digest, which features, runs, predictions and scores record, is of scenes, their ordered frames and the files.
     """
     scenes = [record_to_json(r) for r in records]
     write_manifest(
@@ -93,7 +94,7 @@ def write_index(
             "root": root,
             "annotations": annotations,
             "scenes": scenes,
-            "digest": digest([(s["scene_id"], s["checksum"]) for s in scenes]),
+            "digest": digest([(s["scene_id"], s["frame_ids"], s["checksum"]) for s in scenes]),
         },
     )
 

@@ -45,6 +45,7 @@ def _predict(args: argparse.Namespace, device: str) -> dict[str, Any]:
     spec, folder = args.spec, args.out.parent
     trained = read_manifest(args.run_manifest, made_by=f"snakemake --cores all {args.run_manifest}")
     index = SceneIndex(args.scenes)
+    _check_scenes(trained, index, args.run_manifest)
     benchmarks: dict[str, Benchmark] = {n: registry.create("benchmarks", m) for n, m in spec["benchmarks"].items()}
     samples = {name: benchmark.samples(index, spec["split"]) for name, benchmark in benchmarks.items()}
     own = {name: spec.get(name) for name in ("backbone", "recipe", "split", "code")}
@@ -60,6 +61,19 @@ def _predict(args: argparse.Namespace, device: str) -> dict[str, Any]:
     content |= {"samples": {name: len(found) for name, found in sorted(samples.items())}}
     write_manifest(args.out, content)
     return {"answered": missing, "kept": [name for name in benchmarks if name not in missing]}
+
+
+def _check_scenes(trained: Mapping[str, Any], index: SceneIndex, manifest: Path) -> None:
+    """PredictionError when the run was trained on this dataset, but on other scenes or frames than the index has now."""
+    from pipeline.errors import PredictionError
+
+    if trained.get("dataset") == index.dataset and trained.get("scenes") != index.digest:
+        raise PredictionError(
+            f"the run was trained when dataset {index.dataset!r} had other scenes or other frames of them",
+            where=f"{manifest}: scenes {trained.get('scenes')}",
+            allowed=f"scenes {index.digest}, those of {index.path}",
+            mend=f"snakemake --cores all -f {manifest}",
+        )
 
 
 def _sample_digest(samples: Sequence[Sample]) -> str:

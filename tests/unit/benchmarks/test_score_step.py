@@ -14,6 +14,7 @@ import pytest
 
 from pipeline.benchmarks.base import MetricResult
 from pipeline.errors import ConfigError, DataError, PredictionError
+from pipeline.index import record_from_json, write_index
 from pipeline.metrics.scorefile import read_scores, write_scores
 from pipeline.metrics.stats import Bootstrap, mean_replicates, scene_weights
 from pipeline.scene import Sample
@@ -39,7 +40,7 @@ def job(make_index, record, box, tmp_path):
         {"scene_id": s, "object_id": "0", "object_name": "chair", "ann_id": a, "description": "a chair"}
         for s, a in (("room0", "0"), ("room1", "0"), ("room0", "1"))
     ]
-    make_index(
+    index = make_index(
         [record("room0", ["chair"]), record("room1", ["chair"])],
         {"scanrefer": {"test": {"ScanRefer_filtered_test.json": entries}}},
     )
@@ -56,7 +57,7 @@ def job(make_index, record, box, tmp_path):
     }
     folder = tmp_path / "predictions"
     folder.mkdir()
-    (folder / "manifest.json").write_text("{}")
+    (folder / "manifest.json").write_text(json.dumps({"scenes": index.digest}))
     args = argparse.Namespace(
         scenes=tmp_path / "manifest.json",
         predictions=folder / "manifest.json",
@@ -148,6 +149,17 @@ def test_missing_and_truncated_predictions(job):
     job.predictions.unlink()
     with pytest.raises(DataError, match="does not exist"):
         score.run(job)
+
+
+def test_answers_to_other_frames_are_refused(job):
+    """Prepared again with other frames, samples keep their ids: only the index's digest tells."""
+    content = json.loads(job.scenes.read_text())
+    records = [record_from_json(scene, where="test") for scene in content["scenes"]]
+    records[1] = replace(records[1], frame_ids=("00001",))
+    write_index(job.scenes.parent, records, dataset="hand", root="", annotations=content["annotations"], spec="")
+    with pytest.raises(PredictionError, match="other scenes or other frames"):
+        score.run(job)
+    assert not job.out[0].exists()
 
 
 def test_outputs_must_name_benchmarks_of_the_spec(job):

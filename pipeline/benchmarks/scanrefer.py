@@ -85,10 +85,10 @@ def subset_names(described: Sequence[Described], among: str) -> list[tuple[str, 
     """Per description the subsets that it belongs to, by the rules of the module's text."""
     counts = class_counts(described, among)
     reference = class_counts(described, "described", REFERENCE_CLASSES)
-    names = []
+    names: list[tuple[str, ...]] = []
     for _, record, item in described:
         split = "unique" if counts[record.scene_id, object_class(item)] == 1 else "multiple"
-        found = (split,)
+        found: tuple[str, ...] = (split,)
         if "nyu40class" in item.attributes:
             place = "in_others" if object_class(item) == OTHERS else "not_in_others"
             once = reference[record.scene_id, object_class(item, REFERENCE_CLASSES)] == 1

@@ -38,7 +38,7 @@ def run(args: argparse.Namespace) -> None:
 
 def _predict(args: argparse.Namespace, device: str) -> dict[str, Any]:
     from pipeline import registry
-    from pipeline.evaluation.records import finished_digest
+    from pipeline.evaluation.records import finished_digest, questions_digest
     from pipeline.index import SceneIndex
     from pipeline.provenance import digest, file_digest, read_manifest, write_manifest
 
@@ -50,7 +50,8 @@ def _predict(args: argparse.Namespace, device: str) -> dict[str, Any]:
     samples = {name: benchmark.samples(index, spec["split"]) for name, benchmark in benchmarks.items()}
     own = {name: spec.get(name) for name in ("backbone", "recipe", "split", "code")}
     run_digest = digest([trained["digest"], own, index.digest])
-    wanted = {n: digest([run_digest, spec["benchmarks"][n], _sample_digest(samples[n])]) for n in benchmarks}
+    questions = {name: questions_digest(found) for name, found in sorted(samples.items())}
+    wanted = {n: digest([run_digest, spec["benchmarks"][n], questions[n]]) for n in benchmarks}
     missing = [name for name in benchmarks if finished_digest(folder / f"{name}.parquet") != wanted[name]]
     if missing:
         model = _load(args, spec, device)
@@ -58,7 +59,7 @@ def _predict(args: argparse.Namespace, device: str) -> dict[str, Any]:
     files = {name: file_digest(folder / f"{name}.parquet") for name in sorted(benchmarks)}
     content = {"schema": SCHEMA_VERSION, "dataset": index.dataset, "split": spec["split"], "spec": digest(spec)}
     content |= {"run": trained["digest"], "scenes": index.digest, "files": files}
-    content |= {"samples": {name: len(found) for name, found in sorted(samples.items())}}
+    content |= {"samples": {name: len(found) for name, found in sorted(samples.items())}, "questions": questions}
     write_manifest(args.out, content)
     return {"answered": missing, "kept": [name for name in benchmarks if name not in missing]}
 
@@ -74,14 +75,6 @@ def _check_scenes(trained: Mapping[str, Any], index: SceneIndex, manifest: Path)
             allowed=f"scenes {index.digest}, those of {index.path}",
             mend=f"snakemake --cores all -f {manifest}",
         )
-
-
-def _sample_digest(samples: Sequence[Sample]) -> str:
-    from dataclasses import asdict
-
-    from pipeline.provenance import digest
-
-    return digest([asdict(sample) for sample in samples])
 
 
 def _load(args: argparse.Namespace, spec: Mapping[str, Any], device: str) -> SpatialMLLM:

@@ -51,6 +51,8 @@ def run(args: argparse.Namespace) -> None:
     with run_record(args.out[0].parent / "run.json", verb="score") as record:
         benchmarks = [registry.create("benchmarks", members[name]) for name in names]
         samples = {b.name: b.samples(index, args.spec["split"]) for b in benchmarks}
+        for name, found in samples.items():
+            _check_answers(made, args.predictions, name, found)
         texts = [r for b in benchmarks if b.generation_tokens for s in samples[b.name] for r in s.references]
         with meteor_session(texts):
             for benchmark, out in zip(benchmarks, args.out, strict=True):
@@ -69,6 +71,28 @@ def _check_scenes(made: dict[str, Any], index: SceneIndex, predictions: Path) ->
             allowed=f"scenes {index.digest}, those of {index.path}",
             mend=f"snakemake --cores all -f {predictions}",
         )
+
+
+def _check_answers(made: dict[str, Any], manifest: Path, name: str, samples: Sequence[Sample]) -> None:
+    """PredictionError when the manifest tells of another file, or of other questions, than those that are scored now."""
+    from pipeline.errors import PredictionError
+    from pipeline.evaluation.records import questions_digest
+    from pipeline.provenance import file_digest
+
+    path = manifest.parent / f"{name}.parquet"
+    if not path.is_file():  # said when it is read
+        return
+    expected = {key: made[key].get(name) for key in ("files", "questions") if key in made}
+    found = {"files": file_digest(path), "questions": questions_digest(samples)}
+    faults = {"files": f"{path} is not the file that was finished", "questions": f"{name} asks or expects something else now"}
+    for key, value in expected.items():
+        if value != found[key]:
+            raise PredictionError(
+                f"{faults[key]}: the answers are stale, or were changed",
+                where=f"{manifest}: {key}.{name} is {value}",
+                allowed=str(found[key]),
+                mend=f"snakemake --cores all -f {manifest}",
+            )
 
 
 def score_benchmark(

@@ -134,6 +134,26 @@ def test_score_accepts_the_predictions(predicted: Path, tiny_rooms: SceneIndex, 
     assert main([*arguments, "--out", *out]) == 0
 
 
+def test_captions_of_other_gates_are_refused(
+    predicted: Path, tiny_rooms: SceneIndex, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Other proposals are other gates and other boxes shown; ids, scenes and frames stay the same."""
+    content = json.loads(tiny_rooms.path.read_text())
+    for scene in content["scenes"]:
+        scene["proposals"] = [[9, 9, 9, 1, 1, 1]]
+    content["annotations"] = {
+        name: {split: [str(tiny_rooms.folder / file) for file in files] for split, files in splits.items()}
+        for name, splits in content["annotations"].items()
+    }
+    (tmp_path / "manifest.json").write_text(json.dumps(content))
+    spec = {"benchmarks": task_members(), "split": "test", "bootstrap": {"replicates": 100, "seed": 0}, "code": ""}
+    arguments = ["score", "--spec", json.dumps(spec), "--scenes", str(tmp_path / "manifest.json")]
+    out = tmp_path / "scan2cap.parquet"
+    assert main([*arguments, "--predictions", str(predicted), "--out", str(out)]) == 2
+    assert "scan2cap asks or expects something else now" in capsys.readouterr().err
+    assert not out.exists()
+
+
 def test_finished_benchmarks_are_kept_and_broken_ones_made_again(
     predicted: Path, trained: Path, run_verb: Callable[..., int]
 ) -> None:

@@ -28,12 +28,17 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> None:
     from pipeline.compute import prepare_torch
+    from pipeline.device import device
     from pipeline.provenance import run_record
 
     prepare_torch(args.threads)
-    with run_record(args.out.parent / "run.json", verb="predict", threads=args.threads, gpus=args.gpus) as record:
+    record_path = args.out.parent / "run.json"
+    with (
+        device(args.gpus) as where,
+        run_record(record_path, verb="predict", threads=args.threads, gpus=args.gpus) as record,
+    ):
         args.out.unlink(missing_ok=True)
-        record |= _predict(args, "cuda" if args.gpus else "cpu")
+        record |= _predict(args, where)
 
 
 def _predict(args: argparse.Namespace, device: str) -> dict[str, Any]:

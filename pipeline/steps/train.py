@@ -32,12 +32,17 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> None:
     from pipeline.compute import prepare_torch
+    from pipeline.device import device
     from pipeline.provenance import run_record
 
     prepare_torch(args.threads)
-    with run_record(args.out.parent / "run.json", verb="train", threads=args.threads, gpus=args.gpus) as record:
+    record_path = args.out.parent / "run.json"
+    with (
+        device(args.gpus) as where,
+        run_record(record_path, verb="train", threads=args.threads, gpus=args.gpus) as record,
+    ):
         args.out.unlink(missing_ok=True)
-        record |= _train(args, "cuda" if args.gpus else "cpu")
+        record |= _train(args, where)
 
 
 def _train(args: argparse.Namespace, device: str) -> dict[str, Any]:

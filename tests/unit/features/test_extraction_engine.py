@@ -14,7 +14,6 @@ import torch
 from box_rooms import make_scene, write_dataset
 
 from pipeline.__main__ import main
-from pipeline.device import claim
 from pipeline.errors import EnvironmentFaultError, FrameError, StoreError
 from pipeline.features.engine import Flight, extract_shard
 from pipeline.features.store import FeatureReader, FeatureWriter, StoreSpec
@@ -262,22 +261,6 @@ def test_progress_says_rate_and_time_left(index: SceneIndex, tmp_path: Path, cap
     assert any("extract boxes/mean_colour: 3/6 scenes" in line and "scenes/s" in line and " left" in line for line in lines)
     run(index, MeanColourTeacher(), tmp_path)
     assert "6 of 6 scenes are stored already" in capsys.readouterr().err
-
-
-def test_every_process_takes_a_gpu_of_its_own(tmp_path: Path, capsys) -> None:
-    """Locks on pretended names: the first free one is taken, and with none free the first is shared aloud."""
-    first, one = claim(["GPU-a", "GPU-b"], tmp_path)
-    second, two = claim(["GPU-a", "GPU-b"], tmp_path)
-    assert (first, second) == (0, 1)
-    assert claim(["GPU-a", "GPU-b"], tmp_path) == (0, None)
-    assert "all 2 visible GPUs are in use" in capsys.readouterr().err
-    assert one is not None
-    one.close()
-    again, three = claim(["GPU-a", "GPU-b"], tmp_path)
-    assert again == 0
-    for lock in (two, three):
-        assert lock is not None
-        lock.close()
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="this machine has a GPU")

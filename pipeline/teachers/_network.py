@@ -13,6 +13,7 @@ from pipeline.teachers.base import Teacher, TeacherFeatures
 class NetworkTeacher(Teacher):
     """A teacher whose ``load`` sets ``_network``, an object with ``prepare`` and ``start`` (see Teacher for both)."""
 
+    reads_depth = False
     _network: Any = None
 
     def prepare(self, scene: Scene) -> Any:

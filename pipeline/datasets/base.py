@@ -36,6 +36,16 @@ class ScenePlan:
 
 class Dataset(ABC):
     """One dataset kind.
+    samples: Mapping[str, Mapping[str, int]] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Needs:
+    """What the rule `prepare` asks the scheduler for: CPU threads, memory in MB, minutes. A profile may say otherwise."""
+
+    threads: int = 1
+    mem_mb: int = 2000
+    runtime_min: int = 60
 
     Layout that ``prepare`` writes under ``folder`` (= results/scenes/{dataset}/), checked and indexed by pipeline.index:
 
@@ -54,6 +64,8 @@ class Dataset(ABC):
     """Under which terms scenes and annotations may be used."""
     spec_digest: str = ""
     """Digest of the cell's whole specification, set by the verb `prepare`; goes into the manifest (write_index)."""
+    needs: ClassVar[Needs] = Needs()
+    """Of preparing it whole; the default suits the built-in rooms."""
 
     def __init__(self, name: str, options: Options):
         self.name = name

@@ -11,15 +11,14 @@ not applied. What was left out is counted on stderr and in ``posed_images/report
 from __future__ import annotations
 
 import shutil
-from collections.abc import Iterator, Mapping
-from concurrent.futures import Future, ThreadPoolExecutor, as_completed
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar, Literal
 
 from pydantic import Field, model_validator
 
 from pipeline.conventions import SPLITS
-from pipeline.datasets.base import Dataset, ScenePlan, SourceFile
+from pipeline.datasets.base import Dataset, Needs, ScenePlan, SourceFile
 from pipeline.errors import DataError, EnvironmentFaultError, PipelineError
 from pipeline.frames import FrameOptions
 from pipeline.options import Options
@@ -28,6 +27,7 @@ from pipeline.provenance import digest, write_atomic
 if TYPE_CHECKING:
     from pipeline.scannet.release import Annotations
     from pipeline.scannet.scenes import Release, SceneJob
+    from pipeline.scannet.sources import Places
 
 COLOR_SIZE = (968, 1296)
 """Colour images of the release in pixels (height, width), but for a few scans."""
@@ -129,7 +129,11 @@ class ScanNet(Dataset):
 
     options_model = ScanNetOptions
     code: ClassVar[tuple[str, ...]] = ("scannet", "frames", "geometry", "index")
-    licence = "ScanNet terms of use (non-commercial research, not redistributable); each benchmark's files have their own"
+    needs = Needs(threads=8, mem_mb=8000, runtime_min=480)
+    licence = (
+        "ScanNet terms of use (non-commercial research, not redistributable); files of ScanRefer (Scan2Cap too) and ScanQA: "
+        "CC BY-NC-SA 3.0, SQA3D: CC BY 4.0, Multi3DRefer: MIT (its repository), VSI-Bench: Apache-2.0, LEO's masks: not stated"
+    )
     options: ScanNetOptions
 
     def source_files(self) -> tuple[SourceFile, ...]:
@@ -174,17 +178,19 @@ class ScanNet(Dataset):
         """Convert the scans that are not there yet, then copy the annotation files, then write the manifest."""
         from pipeline.index import write_index
         from pipeline.scannet.report import REPORT, write_report
-        from pipeline.scannet.scenes import SceneJob, read_scene
 
         scans, annotations = self._selection()
         spec = self.spec_digest or digest(self.options.model_dump(mode="json"))
         root = folder / "posed_images"
-        jobs = [SceneJob(scan, split, root / scan, spec) for split in SPLITS for scan in scans.get(split, ())]
-        found = {job.scene_id: read_scene(job) for job in jobs}
-        missing = [job for job in jobs if found[job.scene_id] is None]
-        broken = self._make(missing, self._release(scans), threads) if missing else {}
-        for job in missing:
-            found[job.scene_id] = None if job.scene_id in broken else read_scene(job)
+        jobs = self._jobs(scans, root, spec)
+        found = finished_scenes(jobs, threads)
+        todo = [job for job in jobs if found[job.scene_id] is None]
+        if not self.options.skip_broken:
+            nothing_missing(todo, self.name)
+        release = self._release(scans) if todo else None
+        broken = make_scenes(todo, release, threads, name=self.name, skip_broken=self.options.skip_broken) if release else {}
+        found |= finished_scenes([job for job in todo if job.scene_id not in broken], threads)
+        for job in todo:
             if found[job.scene_id] is None and job.scene_id not in broken:
                 raise EnvironmentFaultError(
                     f"{job.folder} was written but reads back damaged", mend="check the disk, run again"
@@ -193,6 +199,7 @@ class ScanNet(Dataset):
         if not done:
             first = next(iter(broken.values()))
             raise DataError(f"all {len(broken)} scans are broken; the first: {first.what}", where=first.where, mend=first.mend)
+        from pipeline.scannet.making import finished_scenes, make_scenes, nothing_missing
         _remove_others(root, {record.scene_id for record, _ in done})
         write_report(root / REPORT, self.name, done, broken)
         for name, data in annotations.files.items():
@@ -224,11 +231,8 @@ class ScanNet(Dataset):
         o = self.options
         wanted = frozenset(scan for ids in scans.values() for scan in ids)
         return Release(
-            scans=o.path(o.scans),
-            exported=None if o.source == "sens" else o.path(o.posed_images),
-            either=o.source == "auto",
+            places=self._places(),
             labels=read_labels(o.path(o.labels)),
-            masks=o.path(o.masks) if o.proposals == "masks" else None,
             max_masks=o.max_masks,
             boxes=None if o.boxes is None else BoxFile(o.path(o.boxes)),
             listed=read_frame_lists((o.path(p) for p in o.frame_lists), wanted) if o.frame_lists else None,
@@ -237,48 +241,27 @@ class ScanNet(Dataset):
             image_size=o.image_size,
         )
 
-    def _make(self, jobs: list[SceneJob], release: Release, threads: int) -> dict[str, DataError]:
-        """Make scenes in ``threads`` threads (decoding releases the interpreter lock); faults of scans that are skipped."""
-        from pipeline.progress import Progress
+    def _places(self) -> Places:
+        from pipeline.scannet.sources import Places
 
-        broken: dict[str, DataError] = {}
-        workers = ThreadPoolExecutor(threads)
-        try:
-            with Progress(f"prepare {self.name}", len(jobs), "scenes") as progress:
-                for job, error in _finished(workers, jobs, release):
-                    if error is not None:
-                        if not self.options.skip_broken:
-                            raise self._named(job, error)
-                        broken[job.scene_id] = error
-                        shutil.rmtree(job.folder, ignore_errors=True)
-                    progress.step()
-        finally:
-            workers.shutdown(cancel_futures=True)
-        return broken
+        o = self.options
+        return Places(
+            scans=o.path(o.scans),
+            exported=None if o.source == "sens" else o.path(o.posed_images),
+            either=o.source == "auto",
+            masks=o.path(o.masks) if o.proposals == "masks" else None,
+            boxes=None if o.boxes is None else o.path(o.boxes),
+            shared=(o.path(o.labels), *(o.path(p) for p in o.frame_lists)),
+        )
 
-    def _named(self, job: SceneJob, error: DataError) -> DataError:
-        """The fault of a scan, with the scan's name and the way round it."""
-        way = f"datasets.{self.name}.skip_broken: true leaves such scans out; finished scans are kept"
-        mend = f"{error.mend}; {way}" if error.mend else way
-        return type(error)(f"scan {job.scene_id}: {error.what}", where=error.where, allowed=error.allowed, mend=mend)
+    def _jobs(self, scans: Mapping[str, tuple[str, ...]], root: Path, spec: str) -> list[SceneJob]:
+        """All scans to have, in the order of the splits, with their source files as they are now."""
+        from pipeline.scannet.scenes import SceneJob
+        from pipeline.scannet.sources import stamps
 
-
-def _finished(
-    workers: ThreadPoolExecutor, jobs: list[SceneJob], release: Release
-) -> Iterator[tuple[SceneJob, DataError | None]]:
-    """Jobs as they end, with the fault of the scan if it has one. A full disk and the like end everything."""
-    from pipeline.scannet.scenes import make_scene
-
-    running: dict[Future[None], SceneJob] = {workers.submit(make_scene, job, release): job for job in jobs}
-    for done in as_completed(running):
-        try:
-            done.result()
-            yield running[done], None
-        except DataError as error:
-            yield running[done], error
-        except OSError as error:
-            what = f"reading or writing failed at scan {running[done].scene_id} ({error.strerror or error})"
-            raise EnvironmentFaultError(what, where=error.filename, mend="make room or mend the disk, then run again") from None
+        places = self._places()
+        listed = [(scan, split) for split in SPLITS for scan in scans.get(split, ())]
+        return [SceneJob(scan, split, root / scan, spec, *stamps(places, scan, split)) for scan, split in listed]
 
 
 def _remove_others(root: Path, keep: set[str]) -> None:

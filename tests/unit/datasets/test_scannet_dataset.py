@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
 import pickle
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +13,7 @@ import numpy as np
 import pytest
 import scannet_files as made
 from PIL import Image
+from scipy import sparse
 
 from pipeline import registry
 from pipeline.errors import AnnotationError, DataError
@@ -77,6 +80,17 @@ def test_annotations_are_the_files_unchanged(scannet_index: SceneIndex, scannet_
     assert "test" not in scannet_index.content["annotations"]["scanrefer"]
 
 
+def test_another_annotation_file_makes_another_manifest(release: tuple[Path, dict[str, Any]], tmp_path: Path) -> None:
+    """Otherwise Snakemake would keep what was trained on and scored with the old one."""
+    root, options = release
+    before = made.prepare(options, tmp_path / "out").content["annotation_files"]
+    path = root / "annotations" / "ScanQA_v1.0_val.json"
+    path.write_text(path.read_text().replace("Is ", "Is  "))
+    after = made.prepare(options, tmp_path / "out").content["annotation_files"]
+    assert {name for name in after if after[name] != before[name]} == {"annotations/ScanQA_v1.0_val.json"}
+    assert len(after) == 10
+
+
 def test_exported_folders_and_streams_give_the_same_scene(
     release: tuple[Path, dict[str, Any]], scannet_index: SceneIndex, tmp_path: Path
 ) -> None:
@@ -94,7 +108,7 @@ def test_exported_folders_and_streams_give_the_same_scene(
     (folder / "00002.png").unlink()
     with pytest.raises(DataError, match=r"(?s)scan scene0011_00.*a depth frame is missing.*00002\.png"):
         made.prepare(options, tmp_path / "broken")
-    with pytest.raises(DataError, match="exported folder is missing"):
+    with pytest.raises(DataError, match=r"(?s)source files of 3 of 4 scans are missing: scene0000_00.*posed_images"):
         made.prepare(options | {"source": "posed_images"}, tmp_path / "posed")
 
 
@@ -170,6 +184,44 @@ def test_only_what_is_missing_or_damaged_is_made_again(release: tuple[Path, dict
     assert changed == {OTHER, VAL}
     assert (folder / "manifest.json").read_bytes() == manifest
     assert not (first.root / "scene9999_00").exists()
+
+
+def test_scans_whose_files_changed_are_made_again(release: tuple[Path, dict[str, Any]], tmp_path: Path) -> None:
+    """Better masks under the same name, a mesh got again: the options are the same, the scenes are not."""
+    root, options = release
+    folder = tmp_path / "out"
+    first = made.prepare(options, folder)
+    path = root / "mask" / f"{VAL}.mask.npz"
+    masks = sparse.load_npz(path)
+    sparse.save_npz(path, masks[2:])
+    assert len(made.prepare(options, folder).records[VAL].proposals) == len(first.records[VAL].proposals) - 1
+    for change in (root / "scans" / OTHER / f"{OTHER}.aggregation.json", root / "scannetv2-labels.combined.tsv"):
+        os.utime(change, ns=(1, 1))
+        before = {scan: (folder / "posed_images" / scan / "scene.json").stat().st_mtime_ns for scan in made.SCANS}
+        made.prepare(options, folder)
+        after = {scan: (folder / "posed_images" / scan / "scene.json").stat().st_mtime_ns for scan in made.SCANS}
+        again = {scan for scan in made.SCANS if before[scan] != after[scan]}
+        assert again == ({OTHER} if OTHER in change.name else set(made.SCANS))
+
+
+def test_finished_scenes_need_their_sources_no_more(release: tuple[Path, dict[str, Any]], tmp_path: Path) -> None:
+    root, options = release
+    made.prepare(options, tmp_path / "out")
+    manifest = (tmp_path / "out" / "manifest.json").read_bytes()
+    shutil.rmtree(root / "scans")
+    shutil.rmtree(root / "mask")
+    made.prepare(options, tmp_path / "out")
+    assert (tmp_path / "out" / "manifest.json").read_bytes() == manifest
+
+
+def test_an_export_that_changed_is_read_again(release: tuple[Path, dict[str, Any]], tmp_path: Path) -> None:
+    root, options = release
+    options = options | {"only": [TRAIN]}
+    first = made.prepare(options, tmp_path / "out").records[TRAIN]
+    folder = made.export(root, TRAIN)
+    (folder / "00008.txt").write_text((folder / "00010.txt").read_text())
+    again = made.prepare(options, tmp_path / "out").records[TRAIN]
+    assert not np.array_equal(again.world_from_camera[3], first.world_from_camera[3])
 
 
 def test_scenes_only_and_annotated(release: tuple[Path, dict[str, Any]], tmp_path: Path) -> None:

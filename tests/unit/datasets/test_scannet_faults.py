@@ -52,10 +52,15 @@ def test_a_broken_scan_stops_with_its_name_or_is_left_out(
 
 
 def test_missing_scans_and_no_scan_at_all(release: tuple[Path, dict[str, Any]], tmp_path: Path) -> None:
+    """Found before the first scan is made, all of them at once."""
     root, options = release
-    shutil.rmtree(root / "scans")
-    with pytest.raises(DataError, match="missing"):
+    (root / "mask" / f"{VAL}.mask.npz").unlink()
+    with pytest.raises(DataError, match=rf"(?s)source files of 1 of 4 scans are missing: {VAL}\n.*{VAL}.mask.npz"):
         made.prepare(options, tmp_path / "a")
+    shutil.rmtree(root / "scans")
+    with pytest.raises(DataError, match="source files of 4 of 4 scans are missing"):
+        made.prepare(options, tmp_path / "a")
+    assert not (tmp_path / "a" / "posed_images").exists()
     with pytest.raises(DataError, match="all 4 scans are broken"):
         made.prepare(options | {"skip_broken": True}, tmp_path / "b")
 

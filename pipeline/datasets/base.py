@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -27,15 +27,15 @@ class SourceFile:
 
 @dataclass(frozen=True, slots=True)
 class ScenePlan:
-    """What ``prepare`` will make, where the options say it: scenes per split, views per scene, colour images (H,W)."""
+    """What ``prepare`` will make, where the options say it: scenes per split, views per scene, colour images (H,W).
+
+    ``samples``: split -> benchmark kind -> samples, published counts (split train: training samples); empty where the options
+    do not say them.
+    """
 
     scenes: Mapping[str, int]
     views: int
     image_size: tuple[int, int]
-
-
-class Dataset(ABC):
-    """One dataset kind.
     samples: Mapping[str, Mapping[str, int]] = field(default_factory=dict)
 
 
@@ -46,6 +46,10 @@ class Needs:
     threads: int = 1
     mem_mb: int = 2000
     runtime_min: int = 60
+
+
+class Dataset(ABC):
+    """One dataset kind.
 
     Layout that ``prepare`` writes under ``folder`` (= results/scenes/{dataset}/), checked and indexed by pipeline.index:
 
@@ -60,12 +64,14 @@ class Needs:
     """Dotted package modules (below pipeline) whose behaviour this member's output depends on, besides its own file."""
     example: ClassVar[Mapping[str, Any]] = {}
     """Options of a miniature that is prepared in seconds (what the conformance suite prepares)."""
-    licence: ClassVar[str] = "not stated"
-    """Under which terms scenes and annotations may be used."""
-    spec_digest: str = ""
-    """Digest of the cell's whole specification, set by the verb `prepare`; goes into the manifest (write_index)."""
     needs: ClassVar[Needs] = Needs()
     """Of preparing it whole; the default suits the built-in rooms."""
+    licence: ClassVar[str] = "not stated"
+    """Under which terms scenes and annotations may be used."""
+    renders: ClassVar[bool] = False
+    """Whether ``prepare`` draws its images with Open3D."""
+    spec_digest: str = ""
+    """Digest of the cell's whole specification, set by the verb `prepare`; goes into the manifest (write_index)."""
 
     def __init__(self, name: str, options: Options):
         self.name = name

@@ -108,6 +108,7 @@ class Front3d(Dataset):
         "3D-FRONT and 3D-FUTURE terms of use: non-commercial research only; files, and pictures made of them, "
         "may not be passed on"
     )
+    renders = True
     options: Front3dOptions
 
     def source_files(self) -> tuple[SourceFile, ...]:

@@ -36,6 +36,17 @@ PUBLISHED: Mapping[str, Mapping[str, int]] = {
     "annotated": {"train": 562, "val": 141, "test": 0},
 }
 """Scans of the official lists, and those that ScanRefer's files ask about: the plan while lists or files are missing."""
+_TRAINING: Mapping[str, int] = {
+    "scanrefer": 36_665,
+    "multi3drefer": 43_838,
+    "scan2cap": 36_665,
+    "scanqa": 26_515,
+    "sqa3d": 79_445,
+}
+"""Training samples of the official files (3DRS, appendix A.2: 223,128 together)."""
+_VALIDATION: Mapping[str, int] = {"scanrefer": 9_508, "multi3drefer": 11_120, "scan2cap": 2_068, "scanqa": 4_675}
+_SQA3D: Mapping[str, int] = {"test": 3_519, "val": 3_261}
+"""Questions about validation scans: the papers of the benchmarks, and 3DRS for the described objects of Scan2Cap."""
 _SIZE = "all 1,513: about 1.2 TB"
 """As users of Spatial-MLLM report it (github.com/THU-SI/Spatial-MLLM, issue 25)."""
 _HOME = "www.scan-net.org (signed terms of use)"
@@ -172,11 +183,21 @@ class ScanNet(Dataset):
             counts = {split: len(ids) for split, ids in scans.items()}
         except PipelineError:
             counts = {split: PUBLISHED[o.scenes][split] for split in o.lists()}
-        return ScenePlan(counts, o.frames.count, o.image_size or COLOR_SIZE)
+        return ScenePlan(counts, o.frames.count, o.image_size or COLOR_SIZE, self._published_samples())
+
+    def _published_samples(self) -> dict[str, dict[str, int]]:
+        """Published counts for the splits that are taken; nothing where only some scans are."""
+        o = self.options
+        if o.only:
+            return {}
+        counts = {"train": _TRAINING, "val": {**_VALIDATION, "sqa3d": _SQA3D[o.sqa3d_questions]}}
+        taken = {split: counts[split] for split in o.lists() if split in counts}
+        return {split: {kind: n for kind, n in known.items() if kind in o.benchmarks} for split, known in taken.items()}
 
     def prepare(self, folder: Path, *, threads: int) -> None:
         """Convert the scans that are not there yet, then copy the annotation files, then write the manifest."""
         from pipeline.index import write_index
+        from pipeline.scannet.making import finished_scenes, make_scenes, nothing_missing
         from pipeline.scannet.report import REPORT, write_report
 
         scans, annotations = self._selection()
@@ -199,7 +220,6 @@ class ScanNet(Dataset):
         if not done:
             first = next(iter(broken.values()))
             raise DataError(f"all {len(broken)} scans are broken; the first: {first.what}", where=first.where, mend=first.mend)
-        from pipeline.scannet.making import finished_scenes, make_scenes, nothing_missing
         _remove_others(root, {record.scene_id for record, _ in done})
         write_report(root / REPORT, self.name, done, broken)
         for name, data in annotations.files.items():

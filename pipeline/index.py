@@ -21,7 +21,7 @@ from PIL import Image, UnidentifiedImageError
 
 from pipeline.conventions import DEPTH_UNIT_PER_M, checked_id
 from pipeline.errors import DataError, FrameError
-from pipeline.provenance import digest, read_manifest, write_manifest
+from pipeline.provenance import digest, file_digest, read_manifest, write_manifest
 from pipeline.scene import Scene, SceneObject, SceneRecord
 
 SCHEMA_VERSION = 1
@@ -82,8 +82,11 @@ def write_index(
     """Write manifest.json, last and atomically. ``root`` is relative to ``folder``.
 
     ``annotations``: ``{benchmark: {split: [file name, ...]}}`` relative to ``folder``; ``spec`` the digest of the cell's spec.
+    Digests of the annotation files stand in it too, so that what is made of them is made again when one changes.
+    The index's digest, which features, runs, predictions and scores record, is of scenes, their ordered frames and the files.
     """
     scenes = [record_to_json(r) for r in records]
+    names = {name for by_split in annotations.values() for listed in by_split.values() for name in listed}
     write_manifest(
         folder / "manifest.json",
         {
@@ -92,8 +95,9 @@ def write_index(
             "spec": spec,
             "root": root,
             "annotations": annotations,
+            "annotation_files": {name: file_digest(folder / name) for name in sorted(names) if (folder / name).is_file()},
             "scenes": scenes,
-            "digest": digest([(s["scene_id"], s["checksum"]) for s in scenes]),
+            "digest": digest([(s["scene_id"], s["frame_ids"], s["checksum"]) for s in scenes]),
         },
     )
 
@@ -138,9 +142,9 @@ class SceneIndex:
             )
         return [self.folder / name for name in by_split[split]]
 
-    def load(self, scene_id: str) -> Scene:
-        """Read all frames of a scene. Raises FrameError for a missing or truncated file or a wrong size."""
-        return load_scene(self.root, self.records[scene_id])
+    def load(self, scene_id: str, *, depth: bool = True) -> Scene:
+        """Read all frames of a scene; ``depth`` as ``load_scene``. FrameError: a file is missing, truncated or misshapen."""
+        return load_scene(self.root, self.records[scene_id], depth=depth)
 
     def __iter__(self) -> Iterator[SceneRecord]:
         return iter(self.records.values())
@@ -185,9 +189,13 @@ def read_pose(path: Path) -> NDArray[np.float64]:
     return pose
 
 
-def load_scene(root: Path, record: SceneRecord) -> Scene:
-    """Read colour and depth of every frame of ``record`` in its order."""
+def load_scene(root: Path, record: SceneRecord, *, depth: bool = True) -> Scene:
+    """Read colour and depth of every frame of ``record`` in its order. Without ``depth`` no depth file is opened and no depth
+    is valid (zeros that take no memory)."""
     folder = root / record.scene_id
     rgb = np.stack([read_color(folder / f"{f}.jpg", record.image_size) for f in record.frame_ids])
-    depth = np.stack([read_depth(folder / f"{f}.png", record.depth_size) for f in record.frame_ids])
-    return Scene(record=record, rgb=rgb, depth_m=depth)
+    if depth:
+        depth_m = np.stack([read_depth(folder / f"{f}.png", record.depth_size) for f in record.frame_ids])
+    else:
+        depth_m = np.broadcast_to(np.float32(0), (len(rgb), *record.depth_size))
+    return Scene(record=record, rgb=rgb, depth_m=depth_m)

@@ -10,11 +10,14 @@ from __future__ import annotations
 from collections.abc import Iterable
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from pipeline import paths, registry
 from pipeline.config import Member, StudyConfig
 from pipeline.provenance import canonical_json, code_digest, package_file
+
+if TYPE_CHECKING:
+    from pipeline.datasets.base import Needs
 
 _CODE: dict[str, tuple[str, ...]] = {
     "prepare": ("steps.prepare", "index", "frames"),
@@ -186,6 +189,10 @@ class Specs:
         return {key: list(values) for key, values in self.config.study.items()}
 
     # ----------------------------------------------------------------- inputs
+
+    def needs(self, dataset: str) -> Needs:
+        """Threads, memory and time of preparing a dataset."""
+        return registry.member_class("datasets", self.config.datasets[dataset]["kind"]).needs
 
     def teacher(self, teacher: str) -> Any:
         """An instance of the teacher member (light: no weights)."""

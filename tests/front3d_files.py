@@ -13,10 +13,14 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
+from pipeline import registry
+from pipeline.index import SceneIndex
+
 Box = tuple[float, float, float, float, float, float]
 """x0, y0, z0, x1, y1, z1 in the model's frame: y up, front +z."""
 
 HEIGHT = 2.7
+SMALL = {"views": 2, "width_px": 48, "height_px": 36}
 
 
 def _table(w: float, h: float, d: float) -> list[Box]:
@@ -208,3 +212,26 @@ def _panel(a: Any, b: Any, along: tuple[float, float], height: tuple[float, floa
             vertices += [(spot[0], y, spot[1]) for y in height]
     corners = [(0, 1, 3), (0, 3, 2), (4, 6, 7), (4, 7, 5), (0, 4, 5), (0, 5, 1), (2, 3, 7), (2, 7, 6), (0, 2, 6), (0, 6, 4)]
     return vertices, [*corners, (1, 5, 7), (1, 7, 3)]
+
+
+def dataset(folder: Path, **changes: Any) -> Any:
+    """The dataset member that reads the files of ``folder``, with few and small views."""
+    content = options(folder) | SMALL | changes
+    return registry.create("datasets", {"name": "front", "kind": "front3d", "options": content})
+
+
+def prepare(folder: Path, *, threads: int = 1, **options: Any) -> SceneIndex:
+    """The files of ``folder`` prepared in its subfolder ``out``."""
+    dataset(folder, **options).prepare(folder / "out", threads=threads)
+    return SceneIndex(folder / "out" / "manifest.json")
+
+
+def one_house(folder: Path, *rooms: dict[str, Any], degrees: float = 0.0) -> Path:
+    """Write one house of these rooms; its file."""
+    write_models(folder / "3D-FUTURE-model")
+    return write_house(folder / "3D-FRONT", "house-x", house(rooms, degrees=degrees))
+
+
+def bedroom(**changes: Any) -> dict[str, Any]:
+    """A bedroom as the argument of ``one_house``."""
+    return room("MasterBedroom", "MasterBedroom-1", **changes)

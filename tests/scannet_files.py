@@ -18,7 +18,9 @@ import numpy as np
 from PIL import Image
 from scipy import sparse
 
+from pipeline import registry
 from pipeline.datasets.rooms import RoomsOptions
+from pipeline.index import SceneIndex
 from pipeline.rooms.annotate import annotate
 from pipeline.rooms.facts import RoomFacts, facts_from_json, facts_of
 from pipeline.rooms.scene import BuiltRoom, build_room
@@ -239,3 +241,17 @@ def export(root: Path, scan: str) -> Path:
     Image.fromarray(built.depth_mm[0]).save(folder / f"{INVALID_FRAME:05d}.png")
     np.savetxt(folder / f"{INVALID_FRAME:05d}.txt", np.full((4, 4), -np.inf), fmt="%f")
     return folder
+
+
+def prepare(options: dict[str, Any], folder: Path, threads: int = 1) -> SceneIndex:
+    """Prepare the dataset kind scannet with these options in ``folder``."""
+    folder.mkdir(parents=True, exist_ok=True)
+    member = {"name": "scannet", "kind": "scannet", "options": options}
+    registry.create("datasets", member).prepare(folder, threads=threads)
+    return SceneIndex(folder / "manifest.json")
+
+
+def report(index: SceneIndex) -> dict[str, Any]:
+    """What the preparation left out."""
+    content: dict[str, Any] = json.loads((index.root / "report.json").read_text())
+    return content

@@ -8,6 +8,10 @@ counts the distinct objects that the file itself describes. It is used when the 
 ``nyu40class`` (ScanNet). For other datasets the class is the object's own category, and all annotated objects of the
 scene are counted, described or not, because nothing says that the file describes every one. Option ``unique_among``
 forces either count. The input file is only read: the reference writes its flags back into it.
+
+Where ``nyu40class`` is known there are also the rest of the official script's table, with targets of the class "others"
+apart (``in_others``, ``not_in_others``, ``unique_in_others``, ...), and ``unique_reference`` and ``multiple_reference``: the
+split of the 3DRS preprocessing, for which wall and floor are classes of their own and no "others".
 """
 
 from __future__ import annotations
@@ -37,6 +41,9 @@ OFFICIAL_CLASSES = frozenset(
     )
 )
 """The 17 classes of the official rule; every other nyu40class is "others"."""
+REFERENCE_CLASSES = OFFICIAL_CLASSES | {"wall", "floor"}
+"""The 3DRS preprocessing keeps these apart; every other nyu40class is "others"."""
+OTHERS = "others"
 
 Described = tuple[Entry, SceneRecord, SceneObject]
 
@@ -51,14 +58,16 @@ class ScanReferOptions(AnnotationOptions):
     )
 
 
-def object_class(item: SceneObject) -> str:
-    """Class for the unique/multiple split: ScanNet's 18 where ``nyu40class`` is known, else the object's category."""
+def object_class(item: SceneObject, classes: frozenset[str] = OFFICIAL_CLASSES) -> str:
+    """Class for the unique/multiple split: one of ``classes`` or "others" where ``nyu40class`` is known, else the category."""
     if "nyu40class" not in item.attributes:
         return item.category
-    return item.attributes["nyu40class"] if item.attributes["nyu40class"] in OFFICIAL_CLASSES else "others"
+    return item.attributes["nyu40class"] if item.attributes["nyu40class"] in classes else OTHERS
 
 
-def class_counts(described: Sequence[Described], among: str) -> dict[tuple[str, str], int]:
+def class_counts(
+    described: Sequence[Described], among: str, classes: frozenset[str] = OFFICIAL_CLASSES
+) -> dict[tuple[str, str], int]:
     """Number of objects per (scene, class), counted as the module's text says."""
     counts: Counter[tuple[str, str]] = Counter()
     scenes: dict[str, tuple[SceneRecord, dict[int, SceneObject]]] = {}
@@ -67,8 +76,25 @@ def class_counts(described: Sequence[Described], among: str) -> dict[tuple[str, 
     for scene_id, (record, named) in scenes.items():
         official = any("nyu40class" in o.attributes for o in record.objects)
         use_described = among == "described" or (among == "auto" and official)
-        counts.update((scene_id, object_class(o)) for o in (named.values() if use_described else record.objects))
+        counted = named.values() if use_described else record.objects
+        counts.update((scene_id, object_class(o, classes)) for o in counted)
     return dict(counts)
+
+
+def subset_names(described: Sequence[Described], among: str) -> list[tuple[str, ...]]:
+    """Per description the subsets that it belongs to, by the rules of the module's text."""
+    counts = class_counts(described, among)
+    reference = class_counts(described, "described", REFERENCE_CLASSES)
+    names: list[tuple[str, ...]] = []
+    for _, record, item in described:
+        split = "unique" if counts[record.scene_id, object_class(item)] == 1 else "multiple"
+        found: tuple[str, ...] = (split,)
+        if "nyu40class" in item.attributes:
+            place = "in_others" if object_class(item) == OTHERS else "not_in_others"
+            once = reference[record.scene_id, object_class(item, REFERENCE_CLASSES)] == 1
+            found += (place, f"{split}_{place}", f"{'unique' if once else 'multiple'}_reference")
+        names.append(found)
+    return names
 
 
 def offered(samples: Sequence[Sample], targets: Targets) -> NDArray[np.float64]:
@@ -96,12 +122,11 @@ class ScanRefer(Benchmark):
         entries = read_in_split("scanrefer", self, index, split)
         table = ObjectTable()
         described = [(e, record, table.find(record, e.whole("object_id"), e)) for e, record in entries]
-        counts = class_counts(described, self.options.unique_among)
-        return unique_samples((self._sample(d, counts), d[0]) for d in described)
+        names = subset_names(described, self.options.unique_among)
+        return unique_samples((self._sample(d, subsets), d[0]) for d, subsets in zip(described, names, strict=True))
 
-    def _sample(self, described: Described, counts: dict[tuple[str, str], int]) -> Sample:
+    def _sample(self, described: Described, subsets: tuple[str, ...]) -> Sample:
         entry, record, item = described
-        unique = counts[record.scene_id, object_class(item)] == 1
         return Sample(
             sample_id=f"{record.scene_id}|{item.object_id}|{entry.identifier('ann_id')}",
             scene_id=record.scene_id,
@@ -109,7 +134,7 @@ class ScanRefer(Benchmark):
             task=self.task,
             text=entry.text("description").strip(),
             target_ids=(item.object_id,),
-            subsets=("unique",) if unique else ("multiple",),
+            subsets=subsets,
             metadata={"object_name": entry.text("object_name"), "category": item.category},
         )
 
@@ -128,7 +153,7 @@ class ScanRefer(Benchmark):
         """``acc@t``; its levels ``chance`` (a random candidate) and ``oracle`` (the best candidate there is)."""
         results = Results(samples, self.bootstrap)
         targets = Targets(index)
-        said = [i for i, answer in enumerate(answers) if answer.boxes]
+        said = [i for i, answer in enumerate(answers) if answer.parsed and answer.boxes]
         reached = np.zeros(len(samples))
         reached[said] = paired_iou([answers[i].boxes[0] for i in said], [targets.boxes(samples[i])[0] for i in said])
         for t in THRESHOLDS:

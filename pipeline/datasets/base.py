@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -27,11 +27,25 @@ class SourceFile:
 
 @dataclass(frozen=True, slots=True)
 class ScenePlan:
-    """What ``prepare`` will make, where the options say it: scenes per split, views per scene, colour images (H,W)."""
+    """What ``prepare`` will make, where the options say it: scenes per split, views per scene, colour images (H,W).
+
+    ``samples``: split -> benchmark kind -> samples, published counts (split train: training samples); empty where the options
+    do not say them.
+    """
 
     scenes: Mapping[str, int]
     views: int
     image_size: tuple[int, int]
+    samples: Mapping[str, Mapping[str, int]] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Needs:
+    """What the rule `prepare` asks the scheduler for: CPU threads, memory in MB, minutes. A profile may say otherwise."""
+
+    threads: int = 1
+    mem_mb: int = 2000
+    runtime_min: int = 60
 
 
 class Dataset(ABC):
@@ -50,8 +64,12 @@ class Dataset(ABC):
     """Dotted package modules (below pipeline) whose behaviour this member's output depends on, besides its own file."""
     example: ClassVar[Mapping[str, Any]] = {}
     """Options of a miniature that is prepared in seconds (what the conformance suite prepares)."""
+    needs: ClassVar[Needs] = Needs()
+    """Of preparing it whole; the default suits the built-in rooms."""
     licence: ClassVar[str] = "not stated"
     """Under which terms scenes and annotations may be used."""
+    renders: ClassVar[bool] = False
+    """Whether ``prepare`` draws its images with Open3D."""
     spec_digest: str = ""
     """Digest of the cell's whole specification, set by the verb `prepare`; goes into the manifest (write_index)."""
 

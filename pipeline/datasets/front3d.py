@@ -37,9 +37,10 @@ if TYPE_CHECKING:
 SITE = "https://tianchi.aliyun.com/specials/promotion/alibaba-3d-scene-dataset (after agreeing to the terms)"
 LANGUAGE = (
     "seed", "described_objects", "descriptions_per_object", "multi3drefer_per_room", "scanqa_per_room", "sqa3d_per_room",
-    "view_questions",
+    "vsibench_per_room", "view_questions",
 )  # fmt: skip
 """Options that the annotation generator of the built-in rooms reads."""
+WALLS = "3D-FRONT: textures of walls and floors <jid>/texture.png (3D-FRONT-texture.zip)"
 REPORT = "report.json"
 """File beside the scenes with the counts of what was left out."""
 
@@ -49,6 +50,12 @@ class Front3dOptions(Options):
 
     houses: str = Field("data/3D-FRONT", min_length=1, description="Folder of the house files <house>.json.")
     models: str = Field("data/3D-FUTURE-model", min_length=1, description="Folder of the models <jid>/raw_model.obj.")
+    textures: str | None = Field(
+        None,
+        min_length=1,
+        description="Folder of the wall and floor textures <jid>/texture.png (3D-FRONT-texture.zip), of which the mean colours "
+        "are used; null: parts with a texture get a plain colour of the built-in rooms.",
+    )
     houses_max: int | None = Field(
         None, ge=1, description="Most houses, in the order of a stable hash of their ids; null: all (the release has 6,813)."
     )
@@ -79,6 +86,7 @@ class Front3dOptions(Options):
     multi3drefer_per_room: int = Field(6, ge=1, le=20, description="Multi3DRefer descriptions per room.")
     scanqa_per_room: int = Field(6, ge=1, le=20, description="ScanQA questions per room.")
     sqa3d_per_room: int = Field(6, ge=1, le=20, description="SQA3D questions per room.")
+    vsibench_per_room: int = Field(0, ge=0, le=40, description="VSI-Bench questions per room; 0 writes no file of them.")
     view_questions: int = Field(4, ge=1, le=12, description="Single-view questions per view (split train only).")
 
     @model_validator(mode="after")
@@ -100,6 +108,7 @@ class Front3d(Dataset):
         "3D-FRONT and 3D-FUTURE terms of use: non-commercial research only; files, and pictures made of them, "
         "may not be passed on"
     )
+    renders = True
     options: Front3dOptions
 
     def source_files(self) -> tuple[SourceFile, ...]:
@@ -108,6 +117,7 @@ class Front3d(Dataset):
             SourceFile(houses, "3D-FRONT: house files <house>.json (3D-FRONT.zip)", SITE),
             SourceFile(models, "3D-FUTURE: models <jid>/raw_model.obj, texture.png (3D-FUTURE-model.zip)", SITE),
             SourceFile(models / "model_info.json", "3D-FUTURE: categories of the models", SITE),
+            *((SourceFile(Path(self.options.textures), WALLS, SITE),) if self.options.textures else ()),
         )
 
     def prepare(self, folder: Path, *, threads: int) -> None:
@@ -141,10 +151,30 @@ class Front3d(Dataset):
         from pipeline.front3d.work import HouseJob
 
         o = self.options
+        chosen = self._houses()
+        common: dict[str, Any] = {
+            "models": Path(o.models),
+            "root": root,
+            "spec": spec,
+            "seed": o.seed,
+            "views": o.views,
+            "size": (o.height_px, o.width_px),
+            "limits": Limits((o.objects_min, o.objects_max), (o.floor_min_m2, o.floor_max_m2), o.side_min_m, o.room_types),
+            "exact_depth": o.depth == "exact",
+            "refuse": o.on_fault == "refuse",
+            "textures": Path(o.textures) if o.textures else None,
+            "gaps": o.vsibench_per_room > 0,
+        }
+        return [HouseJob(path=p, split=self.split_of(p.stem), **common) for p in chosen]
+
+    def _houses(self) -> list[Path]:
+        """The house files to take, in the order of ids. DataError when a folder is missing or there is none."""
+        o = self.options
         mend = f"get it from {SITE}, or set datasets.{self.name}."
-        for path, key in ((Path(o.houses), "houses"), (Path(o.models), "models")):
-            if not path.is_dir():
-                raise DataError(f"the folder {path} does not exist", where=f"datasets.{self.name}.{key}", mend=f"{mend}{key}")
+        folders = {"houses": o.houses, "models": o.models} | ({"textures": o.textures} if o.textures else {})
+        for key, folder in folders.items():
+            if not Path(folder).is_dir():
+                raise DataError(f"the folder {folder} does not exist", where=f"datasets.{self.name}.{key}", mend=f"{mend}{key}")
         paths = [p for p in sorted(Path(o.houses).glob("*.json")) if p.is_file()]
         for path in paths:
             checked_id(path.stem, what="house id", where=str(path))
@@ -152,15 +182,7 @@ class Front3d(Dataset):
         chosen = sorted(paths[: o.houses_max])
         if not chosen:
             raise DataError(f"there is no house file <house>.json in {o.houses}", mend=f"{mend}houses")
-        limits = Limits((o.objects_min, o.objects_max), (o.floor_min_m2, o.floor_max_m2), o.side_min_m, o.room_types)
-        size = (o.height_px, o.width_px)
-        return [
-            HouseJob(
-                p, Path(o.models), root, self.split_of(p.stem), spec, o.seed, o.views, size, limits, o.depth == "exact",
-                o.on_fault == "refuse",
-            )
-            for p in chosen
-        ]  # fmt: skip
+        return chosen
 
     def split_of(self, house_id: str) -> str:
         """Split of a house: its place in [0,1) by a hash of its id; test first, then val, then train."""
@@ -184,7 +206,7 @@ class Front3d(Dataset):
         from pipeline.rooms.annotate import annotate
 
         language = RoomsOptions(**{key: getattr(self.options, key) for key in LANGUAGE})
-        files = annotate([(record.split, facts) for record, facts in rooms], language)
+        files = annotate([(record.split, facts) for record, facts in rooms], language, source="front3d")
         for name, content in files.contents.items():
             write_atomic(folder / "annotations" / name, json.dumps(content, separators=(",", ":")) + "\n")
         empty = {f"annotations/{name}" for name, content in files.contents.items() if not _entries(content)}

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 from pydantic import Field, model_validator
 
 from pipeline.conventions import SPLITS
-from pipeline.datasets.base import Dataset, ScenePlan, SourceFile
+from pipeline.datasets.base import Dataset, Needs, ScenePlan, SourceFile
 from pipeline.errors import ConfigError, PipelineError
 from pipeline.frames import FrameOptions
 from pipeline.options import Options, did_you_mean
@@ -111,6 +111,7 @@ class PosedRgbd(Dataset):
     options_model = PosedRgbdOptions
     example: ClassVar[Mapping[str, Any]] = {"root": "data/scans"}
     code = ("posed_rgbd", "frames", "geometry", "index")
+    needs = Needs(threads=4, mem_mb=4000, runtime_min=240)
     licence = "that of the data in `root`"
     options: PosedRgbdOptions
 

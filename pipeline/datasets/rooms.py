@@ -69,6 +69,7 @@ class Rooms(Dataset):
     example: ClassVar[Mapping[str, Any]] = {"train": 2, "val": 1, "test": 2, "views": 4}
     code: ClassVar[tuple[str, ...]] = ("rooms", "geometry", "frames", "index")
     licence = "Apache-2.0 (made here)"
+    renders = True
     options: RoomsOptions
 
     def planned(self) -> ScenePlan:

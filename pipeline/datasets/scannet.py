@@ -11,15 +11,14 @@ not applied. What was left out is counted on stderr and in ``posed_images/report
 from __future__ import annotations
 
 import shutil
-from collections.abc import Iterator, Mapping
-from concurrent.futures import Future, ThreadPoolExecutor, as_completed
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar, Literal
 
 from pydantic import Field, model_validator
 
 from pipeline.conventions import SPLITS
-from pipeline.datasets.base import Dataset, ScenePlan, SourceFile
+from pipeline.datasets.base import Dataset, Needs, ScenePlan, SourceFile
 from pipeline.errors import DataError, EnvironmentFaultError, PipelineError
 from pipeline.frames import FrameOptions
 from pipeline.options import Options
@@ -28,6 +27,7 @@ from pipeline.provenance import digest, write_atomic
 if TYPE_CHECKING:
     from pipeline.scannet.release import Annotations
     from pipeline.scannet.scenes import Release, SceneJob
+    from pipeline.scannet.sources import Places
 
 COLOR_SIZE = (968, 1296)
 """Colour images of the release in pixels (height, width), but for a few scans."""
@@ -36,6 +36,17 @@ PUBLISHED: Mapping[str, Mapping[str, int]] = {
     "annotated": {"train": 562, "val": 141, "test": 0},
 }
 """Scans of the official lists, and those that ScanRefer's files ask about: the plan while lists or files are missing."""
+_TRAINING: Mapping[str, int] = {
+    "scanrefer": 36_665,
+    "multi3drefer": 43_838,
+    "scan2cap": 36_665,
+    "scanqa": 26_515,
+    "sqa3d": 79_445,
+}
+"""Training samples of the official files (3DRS, appendix A.2: 223,128 together)."""
+_VALIDATION: Mapping[str, int] = {"scanrefer": 9_508, "multi3drefer": 11_120, "scan2cap": 2_068, "scanqa": 4_675}
+_SQA3D: Mapping[str, int] = {"test": 3_519, "val": 3_261}
+"""Questions about validation scans: the papers of the benchmarks, and 3DRS for the described objects of Scan2Cap."""
 _SIZE = "all 1,513: about 1.2 TB"
 """As users of Spatial-MLLM report it (github.com/THU-SI/Spatial-MLLM, issue 25)."""
 _HOME = "www.scan-net.org (signed terms of use)"
@@ -129,7 +140,11 @@ class ScanNet(Dataset):
 
     options_model = ScanNetOptions
     code: ClassVar[tuple[str, ...]] = ("scannet", "frames", "geometry", "index")
-    licence = "ScanNet terms of use (non-commercial research, not redistributable); each benchmark's files have their own"
+    needs = Needs(threads=8, mem_mb=8000, runtime_min=480)
+    licence = (
+        "ScanNet terms of use (non-commercial research, not redistributable); files of ScanRefer (Scan2Cap too) and ScanQA: "
+        "CC BY-NC-SA 3.0, SQA3D: CC BY 4.0, Multi3DRefer: MIT (its repository), VSI-Bench: Apache-2.0, LEO's masks: not stated"
+    )
     options: ScanNetOptions
 
     def source_files(self) -> tuple[SourceFile, ...]:
@@ -168,23 +183,35 @@ class ScanNet(Dataset):
             counts = {split: len(ids) for split, ids in scans.items()}
         except PipelineError:
             counts = {split: PUBLISHED[o.scenes][split] for split in o.lists()}
-        return ScenePlan(counts, o.frames.count, o.image_size or COLOR_SIZE)
+        return ScenePlan(counts, o.frames.count, o.image_size or COLOR_SIZE, self._published_samples())
+
+    def _published_samples(self) -> dict[str, dict[str, int]]:
+        """Published counts for the splits that are taken; nothing where only some scans are."""
+        o = self.options
+        if o.only:
+            return {}
+        counts = {"train": _TRAINING, "val": {**_VALIDATION, "sqa3d": _SQA3D[o.sqa3d_questions]}}
+        taken = {split: counts[split] for split in o.lists() if split in counts}
+        return {split: {kind: n for kind, n in known.items() if kind in o.benchmarks} for split, known in taken.items()}
 
     def prepare(self, folder: Path, *, threads: int) -> None:
         """Convert the scans that are not there yet, then copy the annotation files, then write the manifest."""
         from pipeline.index import write_index
+        from pipeline.scannet.making import finished_scenes, make_scenes, nothing_missing
         from pipeline.scannet.report import REPORT, write_report
-        from pipeline.scannet.scenes import SceneJob, read_scene
 
         scans, annotations = self._selection()
         spec = self.spec_digest or digest(self.options.model_dump(mode="json"))
         root = folder / "posed_images"
-        jobs = [SceneJob(scan, split, root / scan, spec) for split in SPLITS for scan in scans.get(split, ())]
-        found = {job.scene_id: read_scene(job) for job in jobs}
-        missing = [job for job in jobs if found[job.scene_id] is None]
-        broken = self._make(missing, self._release(scans), threads) if missing else {}
-        for job in missing:
-            found[job.scene_id] = None if job.scene_id in broken else read_scene(job)
+        jobs = self._jobs(scans, root, spec)
+        found = finished_scenes(jobs, threads)
+        todo = [job for job in jobs if found[job.scene_id] is None]
+        if not self.options.skip_broken:
+            nothing_missing(todo, self.name)
+        release = self._release(scans) if todo else None
+        broken = make_scenes(todo, release, threads, name=self.name, skip_broken=self.options.skip_broken) if release else {}
+        found |= finished_scenes([job for job in todo if job.scene_id not in broken], threads)
+        for job in todo:
             if found[job.scene_id] is None and job.scene_id not in broken:
                 raise EnvironmentFaultError(
                     f"{job.folder} was written but reads back damaged", mend="check the disk, run again"
@@ -224,11 +251,8 @@ class ScanNet(Dataset):
         o = self.options
         wanted = frozenset(scan for ids in scans.values() for scan in ids)
         return Release(
-            scans=o.path(o.scans),
-            exported=None if o.source == "sens" else o.path(o.posed_images),
-            either=o.source == "auto",
+            places=self._places(),
             labels=read_labels(o.path(o.labels)),
-            masks=o.path(o.masks) if o.proposals == "masks" else None,
             max_masks=o.max_masks,
             boxes=None if o.boxes is None else BoxFile(o.path(o.boxes)),
             listed=read_frame_lists((o.path(p) for p in o.frame_lists), wanted) if o.frame_lists else None,
@@ -237,48 +261,27 @@ class ScanNet(Dataset):
             image_size=o.image_size,
         )
 
-    def _make(self, jobs: list[SceneJob], release: Release, threads: int) -> dict[str, DataError]:
-        """Make scenes in ``threads`` threads (decoding releases the interpreter lock); faults of scans that are skipped."""
-        from pipeline.progress import Progress
+    def _places(self) -> Places:
+        from pipeline.scannet.sources import Places
 
-        broken: dict[str, DataError] = {}
-        workers = ThreadPoolExecutor(threads)
-        try:
-            with Progress(f"prepare {self.name}", len(jobs), "scenes") as progress:
-                for job, error in _finished(workers, jobs, release):
-                    if error is not None:
-                        if not self.options.skip_broken:
-                            raise self._named(job, error)
-                        broken[job.scene_id] = error
-                        shutil.rmtree(job.folder, ignore_errors=True)
-                    progress.step()
-        finally:
-            workers.shutdown(cancel_futures=True)
-        return broken
+        o = self.options
+        return Places(
+            scans=o.path(o.scans),
+            exported=None if o.source == "sens" else o.path(o.posed_images),
+            either=o.source == "auto",
+            masks=o.path(o.masks) if o.proposals == "masks" else None,
+            boxes=None if o.boxes is None else o.path(o.boxes),
+            shared=(o.path(o.labels), *(o.path(p) for p in o.frame_lists)),
+        )
 
-    def _named(self, job: SceneJob, error: DataError) -> DataError:
-        """The fault of a scan, with the scan's name and the way round it."""
-        way = f"datasets.{self.name}.skip_broken: true leaves such scans out; finished scans are kept"
-        mend = f"{error.mend}; {way}" if error.mend else way
-        return type(error)(f"scan {job.scene_id}: {error.what}", where=error.where, allowed=error.allowed, mend=mend)
+    def _jobs(self, scans: Mapping[str, tuple[str, ...]], root: Path, spec: str) -> list[SceneJob]:
+        """All scans to have, in the order of the splits, with their source files as they are now."""
+        from pipeline.scannet.scenes import SceneJob
+        from pipeline.scannet.sources import stamps
 
-
-def _finished(
-    workers: ThreadPoolExecutor, jobs: list[SceneJob], release: Release
-) -> Iterator[tuple[SceneJob, DataError | None]]:
-    """Jobs as they end, with the fault of the scan if it has one. A full disk and the like end everything."""
-    from pipeline.scannet.scenes import make_scene
-
-    running: dict[Future[None], SceneJob] = {workers.submit(make_scene, job, release): job for job in jobs}
-    for done in as_completed(running):
-        try:
-            done.result()
-            yield running[done], None
-        except DataError as error:
-            yield running[done], error
-        except OSError as error:
-            what = f"reading or writing failed at scan {running[done].scene_id} ({error.strerror or error})"
-            raise EnvironmentFaultError(what, where=error.filename, mend="make room or mend the disk, then run again") from None
+        places = self._places()
+        listed = [(scan, split) for split in SPLITS for scan in scans.get(split, ())]
+        return [SceneJob(scan, split, root / scan, spec, *stamps(places, scan, split)) for scan, split in listed]
 
 
 def _remove_others(root: Path, keep: set[str]) -> None:

@@ -72,9 +72,9 @@ def _runs_per_cell(selection: Selection) -> int:
 
 
 def _predictions(selection: Selection, datasets: Mapping[str, Examined]) -> int | None:
-    """Answers of all runs to all benchmarks; None unless every dataset of the study is prepared."""
+    """Answers of all runs to all benchmarks; None unless the samples of all of them are known on every dataset."""
     rows = [datasets[name].row for name in selection.study]
-    if any(row.state != "prepared" or len(row.samples) < len(selection.evaluated) for row in rows):
+    if any(len(row.samples) < len(selection.evaluated) for row in rows):
         return None
     samples = sum(sum(row.samples.values()) for row in rows)
     return samples * len(selection.backbones) * _runs_per_cell(selection)
@@ -196,7 +196,7 @@ def _flops_of_dataset(selection: Selection, size: ModelSize, dataset: Examined) 
     total = 0.0
     for name in config.study["recipes"]:
         recipe = config.recipes[name]
-        steps = _steps(selection, recipe, dataset)
+        steps = _steps(recipe, dataset)
         if steps is None:
             return None
         step = work.training_step(size, extent.views_per_scene("train"), recipe)
@@ -204,17 +204,13 @@ def _flops_of_dataset(selection: Selection, size: ModelSize, dataset: Examined) 
     return total * len(config.study["teachers"]) * len(config.study["seeds"])
 
 
-def _steps(selection: Selection, recipe: Recipe, dataset: Examined) -> int | None:
-    """Optimiser steps; a recipe of epochs needs the prepared training samples."""
+def _steps(recipe: Recipe, dataset: Examined) -> int | None:
+    """Optimiser steps; a recipe of epochs needs the number of training samples."""
     if recipe.steps is not None:
         return recipe.steps
-    if dataset.index is None:
-        return None
-    try:
-        samples = sum(len(selection.trained[task].training_samples(dataset.index)) for task in recipe.train_on)
-    except PipelineError:
-        return None
-    return recipe.total_steps(samples)
+    counts = [dataset.row.training.get(task) for task in recipe.train_on]
+    known = [count for count in counts if count is not None]
+    return recipe.total_steps(sum(known)) if len(known) == len(counts) else None
 
 
 def _answers(selection: Selection, size: ModelSize, dataset: Examined, extent: Extent) -> float:
@@ -234,11 +230,10 @@ def _unknown(features: list[FeatureCost], backbones: list[RunCost]) -> list[str]
 
 def _assumptions(tflops: float) -> tuple[str, ...]:
     return (
-        f"{tflops:g} TFLOP/s sustained per GPU (--tflops; 125 is 40 % of an A100's 312 in bf16)",
-        "2 x parameters x tokens a pass, plus attention; 3 passes to train, 4 with checkpointing, 1 where frozen",
-        f"{work.TEXT_TOKENS} tokens a question; answers count once the dataset is prepared",
-        "memory: weights, gradients and AdamW's two moments; activations come on top",
-        "disk: tokens and fine-tuned models; depth, poses, images, tables and checkpoints come on top",
+        f"{tflops:g} TFLOP/s per GPU (--tflops; 125 is 40 % of an A100 in bf16)",
+        "2 x parameters x tokens a pass, and attention; 3 passes to train, 4 with checkpointing, 1 where frozen",
+        f"{work.TEXT_TOKENS} tokens a question",
+        "activations, checkpoints and prepared images come on top",
     )
 
 

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from pipeline.config import StudyConfig
 from pipeline.doctor.cost import estimate, teacher_parameters
@@ -40,11 +41,15 @@ def examine(config: StudyConfig, files: Sequence[Path], tflops: float) -> Report
 
 def _wanted(selection: Selection, datasets: dict[str, Examined]) -> Wanted:
     return Wanted(
-        java=any(selection.config.benchmarks[name]["options"].get("meteor") for name in selection.evaluated),
-        open3d=any(found.row.kind == "rooms" and found.row.state != "prepared" for found in datasets.values()),
+        java=any(_wants_java(selection.config.benchmarks[name]["options"]) for name in selection.evaluated),
+        open3d=any(selection.datasets[n].renders and found.row.state != "prepared" for n, found in datasets.items()),
         gpu=any(has_foreign_weights(teacher) for teacher in selection.teachers.values())
         or any(backbone.weight_files() for backbone in selection.backbones.values()),
     )
+
+
+def _wants_java(options: Mapping[str, Any]) -> bool:
+    return bool(options.get("meteor") or options.get("ptb"))
 
 
 def _space(cost: Cost) -> list[Need]:

@@ -8,12 +8,16 @@ from typing import Any, Literal
 
 @dataclass(frozen=True, slots=True)
 class Need:
-    """Something the study needs and does not have. ``area``: weights, teachers, datasets, cost or environment."""
+    """Something the study needs and does not have. ``area``: weights, teachers, datasets, cost or environment.
+
+    ``bytes``: published size of what is to be got, where it is known.
+    """
 
     area: str
     what: str
     where: str = ""
     mend: str = ""
+    bytes: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,7 +68,8 @@ class DatasetRow:
     """A dataset. ``state``: prepared, outdated (for other options or code), damaged or not prepared.
 
     ``scenes`` and ``views`` per split, None when only preparing tells; ``annotations``: benchmark -> split -> there or not,
-    for what the study reads (empty until it is prepared); ``samples``: benchmark -> evaluation samples.
+    for what the study reads (empty until it is prepared); ``samples``: benchmark -> evaluation samples, and ``training`` the
+    training samples of the recipes' tasks: counted when it is prepared, published numbers before (where there are any).
     """
 
     name: str
@@ -77,6 +82,7 @@ class DatasetRow:
     image_size: tuple[int, int] | None
     annotations: dict[str, dict[str, bool]]
     samples: dict[str, int]
+    training: dict[str, int]
     sources: tuple[WeightRow, ...]
 
 

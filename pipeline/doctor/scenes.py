@@ -3,17 +3,22 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
+from itertools import takewhile
 from pathlib import Path
 
 from pipeline import paths
 from pipeline.benchmarks.base import Benchmark, RepresentationBenchmark
+from pipeline.datasets.base import SourceFile
 from pipeline.doctor.report import DatasetRow, DatasetState, Need, WeightRow
 from pipeline.doctor.selection import Selection
 from pipeline.doctor.weights import size_on_disk
 from pipeline.errors import PipelineError
 from pipeline.index import SceneIndex
 from pipeline.provenance import digest
+from pipeline.scene import Sample
 from pipeline.specs import Specs
 
 
@@ -43,6 +48,14 @@ class Examined:
     index: SceneIndex | None
 
 
+@dataclass(frozen=True, slots=True)
+class Counts:
+    """Samples by benchmark: those that are ``evaluated``, and those ``trained`` on."""
+
+    evaluated: dict[str, int]
+    trained: dict[str, int]
+
+
 def examine_dataset(selection: Selection, name: str) -> Examined:
     """Look at one dataset of the selection."""
     needs: list[Need] = []
@@ -61,8 +74,10 @@ def examine_dataset(selection: Selection, name: str) -> Examined:
     if index is None or state == "outdated":
         index, extent = None, _planned(selection, name)
     sources = _sources(selection, name, needed=state != "prepared", needs=needs)
-    annotations, samples = _annotations(selection, name, index, needs)
-    return Examined(_row(selection, name, state, extent, annotations, samples, sources), tuple(needs), extent, index)
+    annotations, counts = _annotations(selection, name, index, needs)
+    if index is None and name in selection.study:
+        counts = _published(selection, name, extent)
+    return Examined(_row(selection, name, state, extent, annotations, counts, sources), tuple(needs), extent, index)
 
 
 def _damaged(name: str, manifest: Path, error: PipelineError | KeyError) -> Need:
@@ -78,7 +93,7 @@ def _row(
     state: DatasetState,
     extent: Extent | None,
     annotations: dict[str, dict[str, bool]],
-    samples: dict[str, int],
+    counts: Counts,
     sources: tuple[WeightRow, ...],
 ) -> DatasetRow:
     return DatasetRow(
@@ -91,7 +106,8 @@ def _row(
         views=extent.views if extent else None,
         image_size=extent.image_size if extent else None,
         annotations=annotations,
-        samples=samples,
+        samples=counts.evaluated,
+        training=counts.trained,
         sources=sources,
     )
 
@@ -120,8 +136,12 @@ def _planned(selection: Selection, name: str) -> Extent | None:
 
 
 def _sources(selection: Selection, name: str, *, needed: bool, needs: list[Need]) -> tuple[WeightRow, ...]:
-    """Files of others that preparing reads. They are missing only while the dataset is not prepared."""
+    """Files of others that preparing reads. They are missing only while the dataset is not prepared.
+
+    Missing files of one origin are one need: they are got together.
+    """
     rows = []
+    missing: dict[str, list[SourceFile]] = {}
     for file in selection.datasets[name].source_files():
         there = file.path.exists()
         size = size_on_disk(file.path) if there and file.path.is_file() else file.bytes
@@ -129,16 +149,60 @@ def _sources(selection: Selection, name: str, *, needed: bool, needs: list[Need]
             WeightRow(f"datasets.{name}", str(file.path), file.what, file.source, size, "complete" if there else "not there")
         )
         if needed and not there:
-            needs.append(Need("datasets", f"{name} needs {file.what}", str(file.path), f"get it from {file.source}"))
+            missing.setdefault(file.source, []).append(file)
+    for source, files in missing.items():
+        whats = ", ".join(dict.fromkeys(file.what for file in files))
+        needs.append(Need("datasets", f"{name} needs {whats}", _joined([f.path for f in files]), f"get it from {source}"))
     return tuple(rows)
+
+
+def _joined(paths: list[Path]) -> str:
+    """Paths in a short form: data/{a, b}.json for two files of one folder, others one after the other."""
+    folders: dict[Path, list[str]] = {}
+    for path in paths:
+        folders.setdefault(path.parent, []).append(path.name)
+    found = []
+    for folder, names in folders.items():
+        start = _same_start(names)
+        rest = [name[len(start) :] for name in names]
+        end = _same_start([name[::-1] for name in rest])[::-1]
+        inner = ", ".join(name[: len(name) - len(end)] for name in rest)
+        found.append(str(folder / (names[0] if len(names) == 1 else f"{start}{{{inner}}}{end}")))
+    return ", ".join(found)
+
+
+def _same_start(names: list[str]) -> str:
+    """The whole words, with the mark behind them, that all names begin with."""
+    same = "".join(letters[0] for letters in takewhile(lambda letters: len(set(letters)) == 1, zip(*names, strict=False)))
+    return same[: 1 + max(same.rfind(mark) for mark in "_-.")]
+
+
+def _published(selection: Selection, name: str, extent: Extent | None) -> Counts:
+    """Published numbers of samples of a dataset that is still to be prepared, for the benchmarks that have one."""
+    plan = selection.datasets[name].planned()
+    known = plan.samples if plan else {}
+    split = selection.config.evaluation.split
+    counts = Counts({}, {})
+    for found, benchmarks, wanted in (
+        (counts.evaluated, selection.evaluated, split),
+        (counts.trained, selection.trained, "train"),
+    ):
+        for benchmark in benchmarks.values():
+            number = known.get(wanted, {}).get(selection.kind("benchmarks", benchmark.name))
+            if isinstance(benchmark, RepresentationBenchmark) and known and extent:
+                number = extent.scenes.get(wanted, 0)
+            if number is not None:
+                found[benchmark.name] = number
+    return counts
 
 
 def _annotations(
     selection: Selection, name: str, index: SceneIndex | None, needs: list[Need]
-) -> tuple[dict[str, dict[str, bool]], dict[str, int]]:
-    """Which annotation files of a prepared study dataset are there, and how many samples its benchmarks evaluate."""
+) -> tuple[dict[str, dict[str, bool]], Counts]:
+    """Which annotation files of a prepared study dataset are there, and how many samples they make."""
+    counts = Counts({}, {})
     if index is None or name not in selection.study:
-        return {}, {}
+        return {}, counts
     split = selection.config.evaluation.split
     found: dict[str, dict[str, bool]] = {}
     for benchmarks, wanted in ((selection.evaluated, split), (selection.trained, "train")):
@@ -148,14 +212,25 @@ def _annotations(
                 found.setdefault(benchmark.name, {})[wanted] = there
                 if not there:
                     needs.append(_no_annotations(name, benchmark, wanted, index))
-    samples: dict[str, int] = {}
     for benchmark in selection.evaluated.values():
         if found.get(benchmark.name, {}).get(split, True):
-            try:
-                samples[benchmark.name] = len(benchmark.samples(index, split))
-            except PipelineError as error:
-                needs.append(Need("datasets", f"{name}, {benchmark.name}: {error.what}", error.where or "", error.mend or ""))
-    return found, samples
+            _count(counts.evaluated, benchmark, name, needs, partial(benchmark.samples, index, split))
+    for benchmark in selection.trained.values():
+        if found.get(benchmark.name, {}).get("train", True):
+            _count(counts.trained, benchmark, name, needs, partial(benchmark.training_samples, index))
+    return found, counts
+
+
+def _count(
+    counts: dict[str, int], benchmark: Benchmark, dataset: str, needs: list[Need], read: Callable[[], list[Sample]]
+) -> None:
+    """Count what can be read; a fault of the files is a need, listed once."""
+    try:
+        counts[benchmark.name] = len(read())
+    except PipelineError as error:
+        need = Need("datasets", f"{dataset}, {benchmark.name}: {error.what}", error.where or "", error.mend or "")
+        if need not in needs:
+            needs.append(need)
 
 
 def _has_annotations(selection: Selection, index: SceneIndex, benchmark: Benchmark, split: str) -> bool:

@@ -1,91 +1,122 @@
-"""The report as plain text, at most ``WIDTH`` columns wide."""
+"""The report as plain text: one screen, ``WIDTH`` columns wide, or as wide as the terminal is.
+
+Every fact stands once: what is there beside its owner, what is missing, where it belongs and comes from in the last section.
+"""
 
 from __future__ import annotations
 
 import textwrap
-from collections.abc import Iterable, Iterator
 
-from pipeline.doctor.report import Cost, DatasetRow, FeatureCost, MemberRow, Report, RunCost, WeightRow
+from pipeline.doctor.report import (
+    Cost,
+    DatasetRow,
+    EnvironmentRow,
+    FeatureCost,
+    MemberRow,
+    Need,
+    Report,
+    RunCost,
+    WeightRow,
+)
 
 WIDTH = 100
-_NAME = 22
+WIDEST = 160
+_NAME = 21
 """Columns of the name at the start of a line."""
 
+Entries = list[tuple[str, tuple[str, ...]]]
+"""Names, and the texts that stand beside each."""
 
-def render(report: Report) -> str:
-    """All sections, and the verdict last."""
-    parts = [
-        ("TEACHERS", [line for row in report.teachers for line in _teacher(row)]),
+
+def render(report: Report, width: int = WIDTH) -> str:
+    """All sections, and the verdict last, in lines of at most ``width`` columns."""
+    parts: list[tuple[str, Entries]] = [
+        ("TEACHERS", [entry for row in report.teachers for entry in _teacher(row)]),
         ("BACKBONES", _backbones(report.backbones)),
         ("RELEASED WEIGHTS", _weights(report.weights)),
-        ("DATASETS", [line for row in report.datasets for line in _dataset(row)]),
+        ("DATASETS", [entry for row in report.datasets for entry in _dataset(row)]),
         ("COST", list(_cost(report.cost))),
-        ("ENVIRONMENT", [line for row in report.environment for line in _environment(row.name, row.state, row.detail)]),
+        ("ENVIRONMENT", _environment(report.environment)),
     ]
-    lines = [line for title, body in parts for line in (title, *body, "")]
-    return "\n".join([*lines, *_verdict(report)]) + "\n"
+    lines: list[str] = []
+    for title, entries in parts:
+        lines += [title, *(line for name, texts in entries for line in _wrapped(name, texts, width))]
+    return "\n".join([*lines, *_verdict(report, width)]) + "\n"
 
 
-def _entry(name: str, *texts: str) -> list[str]:
+def _entry(name: str, *texts: str) -> Entries:
+    return [(name, texts)]
+
+
+def _wrapped(name: str, texts: tuple[str, ...], width: int) -> list[str]:
     """A name and its texts, each wrapped beside it."""
     indent = " " * _NAME
     lines: list[str] = []
     for text in texts:
-        if text:
-            lines += textwrap.wrap(text, WIDTH, initial_indent=indent, subsequent_indent=indent, break_on_hyphens=False)
+        lines += textwrap.wrap(text, width, initial_indent=indent, subsequent_indent=indent, break_on_hyphens=False)
     lines = lines or [indent]
     if len(name) > _NAME - 3:
         return [f"  {name}", *lines]
     return [f"  {name}".ljust(_NAME) + lines[0][_NAME:], *lines[1:]]
 
 
-def _teacher(row: MemberRow) -> list[str]:
-    tap = f"tap: {row.tap}" if row.tap else ""
+def _teacher(row: MemberRow) -> Entries:
     if not row.present:
         return _entry(row.name, row.origin)
     if row.source is not None:
-        return _entry(row.name, f"{row.origin} (shape and terms as there)", tap)
+        return _entry(row.name, f"{row.origin}; {row.tap}" if row.tap else row.origin)
     many = len(row.grids) > 1
     grids = [f"{rows}x{cols}" + (f" (images {size})" if many else "") for size, (rows, cols) in row.grids.items()]
-    unknown = "shape known once data and checkpoint are there"
-    shape = f"{', '.join(grids)} tokens of {row.dim} numbers" if grids else unknown
+    shape = f"{', '.join(grids)} tokens of {row.dim} numbers" if grids else "shape not known yet"
     depends = " and ".join(filter(None, ["set" if row.set_dependent else "", "order" if row.order_dependent else ""]))
     views = f"depends on {depends} of views" if depends else "every view by itself"
-    return _entry(row.name, f"{row.origin}; {shape}; {views}", _terms(row, "features"), tap)
+    tap = f"; tap: {row.tap}" if row.tap else ""
+    return _entry(row.name, f"{row.origin}; {shape}; {views}{tap}", _terms(row, "features"))
 
 
-def _backbones(rows: tuple[MemberRow, ...]) -> list[str]:
-    """Backbones of the same origin and terms share their lines."""
-    groups: dict[tuple[str, str], list[str]] = {}
+def _backbones(rows: tuple[MemberRow, ...]) -> Entries:
+    """Backbones of the same origin and terms share their entry."""
+    groups: dict[str, list[str]] = {}
     for row in rows:
-        groups.setdefault((row.origin, _terms(row, "models")), []).append(row.name)
-    return [line for texts, names in groups.items() for line in _entry(", ".join(names), *texts)]
+        groups.setdefault(f"{row.origin}; {_terms(row, 'models')}", []).append(row.name)
+    return [(", ".join(names), (text,)) for text, names in groups.items()]
 
 
 def _terms(row: MemberRow, what: str) -> str:
-    use = f"{what} may be used commercially" if row.commercial else f"{what} NOT FOR COMMERCIAL USE"
-    weights = "no weights" if row.weights_licence == "none" else f"weights {row.weights_licence}"
-    return f"{use}; code {row.code_licence}; {weights}"
+    use = f"{what} for any use" if row.commercial else f"{what} NOT FOR COMMERCIAL USE"
+    weights = "" if row.weights_licence == "none" else f"; weights {row.weights_licence}"
+    return f"{use}; code {row.code_licence.split(' (')[0]}{weights}"
 
 
-def _weights(rows: tuple[WeightRow, ...]) -> list[str]:
+def _weights(rows: tuple[WeightRow, ...]) -> Entries:
     if not rows:
-        return ["  none are needed: nothing is to be downloaded"]
-    return [line for row in rows for line in _weight(row)]
+        return _entry("none", "are needed: nothing is to be downloaded")
+    missing = [row for row in rows if row.state == "not there"]
+    entries = [entry for row in rows if row.state != "not there" for entry in _weight(row)]
+    if missing:
+        known = bytes_text(sum(row.bytes or 0 for row in missing))
+        names = ", ".join(dict.fromkeys(row.owner.split(".")[-1] for row in missing))
+        entries += _entry("MISSING", f"{names}: {known} in {len(missing)} downloads, listed at the end")
+    return entries
 
 
-def _weight(row: WeightRow) -> list[str]:
+def _weight(row: WeightRow) -> Entries:
     size = f", {bytes_text(row.bytes)}" if row.bytes is not None else ""
-    state = {"not there": "MISSING", "faulty": "FAULTY", "complete": "names and shapes fit"}.get(row.state, row.state)
-    return _entry(row.owner, f"{state}: {row.path}{size}", row.what, f"from: {row.source}" if row.state == "not there" else "")
+    state = {"faulty": "FAULTY", "complete": "names and shapes fit"}.get(row.state, row.state)
+    return _entry(row.owner.split(".")[-1], f"{state}{size}: {row.path}")
 
 
-def _dataset(row: DatasetRow) -> list[str]:
+def _dataset(row: DatasetRow) -> Entries:
     notes = {"outdated": " (prepared for other options or code, will be made again)", "damaged": " (will be made again)"}
     head = f"{row.state}{notes.get(row.state, '')}; {row.role}; {row.licence}"
-    lines = [head, _extent(row), _annotations(row)]
-    lines += [f"{'MISSING' if s.state == 'not there' else 'found'}: {s.what}, {s.path}" for s in row.sources]
-    return _entry(row.name, *lines)
+    return _entry(row.name, head, f"{_extent(row)}{_sources(row)}", _annotations(row))
+
+
+def _sources(row: DatasetRow) -> str:
+    if not row.sources:
+        return ""
+    there = sum(source.state != "not there" for source in row.sources)
+    return f"; {there} of {len(row.sources)} source files are there"
 
 
 def _extent(row: DatasetRow) -> str:
@@ -97,30 +128,29 @@ def _extent(row: DatasetRow) -> str:
 
 
 def _annotations(row: DatasetRow) -> str:
-    if not row.annotations:
-        return ""
-    missing = [f"{name} ({split})" for name, splits in row.annotations.items() for split, there in splits.items() if not there]
     samples = ", ".join(f"{name} {count:,}" for name, count in row.samples.items())
-    return f"to answer: {samples}" + (f"; annotations MISSING: {', '.join(missing)}" if missing else "; annotations complete")
+    trained = f"; to train on: {sum(row.training.values()):,}" if row.training else ""
+    if not row.annotations:
+        return f"published numbers: to answer {samples}{trained}" if samples else ""
+    missing = [f"{name} ({split})" for name, splits in row.annotations.items() for split, there in splits.items() if not there]
+    state = f"annotations MISSING: {', '.join(missing)}" if missing else "annotations complete"
+    return f"to answer: {samples}{trained}; {state}"
 
 
-def _cost(cost: Cost) -> Iterator[str]:
+def _cost(cost: Cost) -> Entries:
     done = sum(run.finished for run in cost.backbones)
     finished = f" ({done} finished)" if done else ""
     answers = f"{cost.predictions:,} answers" if cost.predictions is not None else "answers are counted once data is prepared"
-    yield from _entry("runs", f"{cost.runs}{finished}, each on {cost.benchmarks} benchmarks; {answers}")
-    for row in cost.features:
-        yield from _feature_cost(row)
-    for run in cost.backbones:
-        if run.gpu_hours != 0:
-            yield from _run_cost(run)
+    entries = _entry("runs", f"{cost.runs}{finished}, each on {cost.benchmarks} benchmarks; {answers}")
+    entries += [entry for row in cost.features for entry in _feature_cost(row)]
+    entries += [entry for run in cost.backbones if run.gpu_hours != 0 for entry in _run_cost(run)]
     unknown = f"; not in it: {', '.join(cost.unknown)}" if cost.unknown else ""
-    yield from _entry("together", f"{hours_text(cost.gpu_hours)}, {bytes_text(cost.disk_bytes)} of disk to come{unknown}")
-    yield from _entry("free here", f"{bytes_text(cost.free_disk_bytes)} of disk{_free_memory(cost)}")
-    yield from _entry("assumed", *cost.assumptions)
+    entries += _entry("together", f"{hours_text(cost.gpu_hours)}, {bytes_text(cost.disk_bytes)} of disk to come{unknown}")
+    entries += _entry("free here", f"{bytes_text(cost.free_disk_bytes)} of disk{_free_memory(cost)}")
+    return entries + _entry("assumed", "; ".join(cost.assumptions))
 
 
-def _feature_cost(row: FeatureCost) -> list[str]:
+def _feature_cost(row: FeatureCost) -> Entries:
     amount = "bytes not known yet"
     if row.bytes is not None:
         most = "at most " if row.packed else ""
@@ -129,11 +159,11 @@ def _feature_cost(row: FeatureCost) -> list[str]:
     return _entry(f"cache {row.teacher}", f"{amount}{stored}; {hours_text(row.gpu_hours)}")
 
 
-def _run_cost(run: RunCost) -> list[str]:
+def _run_cost(run: RunCost) -> Entries:
     size = f"{run.parameters / 1e9:.2f} G parameters" if run.parameters else "size not known before it is there"
     disk = f"; models {bytes_text(run.bytes)}" if run.bytes else ""
-    memory = f"; {bytes_text(run.memory_bytes)} of GPU memory to train" if run.memory_bytes else ""
-    return _entry(f"runs {run.backbone}", f"{run.runs} runs, {size}; {hours_text(run.gpu_hours)}{disk}{memory}")
+    memory = f"; {bytes_text(run.memory_bytes)} to train" if run.memory_bytes else ""
+    return _entry(run.backbone, f"{run.runs} x {size}; {hours_text(run.gpu_hours)}{disk}{memory}")
 
 
 def _free_memory(cost: Cost) -> str:
@@ -143,24 +173,40 @@ def _free_memory(cost: Cost) -> str:
     if not cost.load_bytes:
         return free
     short = "MORE THAN IS FREE" if cost.load_bytes > cost.free_memory_bytes else "fits"
-    return f"{free}; the largest model takes {bytes_text(cost.load_bytes)} to load ({short})"
+    return f"{free}; the largest model takes {bytes_text(cost.load_bytes)} ({short})"
 
 
-def _environment(name: str, state: str, detail: str) -> list[str]:
-    return _entry(name, detail if state in ("ok", "note") else f"{state.upper()}: {detail}")
+def _environment(rows: tuple[EnvironmentRow, ...]) -> Entries:
+    """What is as it should be in one paragraph, everything else by itself."""
+    good = [row.detail if row.name == "packages" else f"{row.name}: {row.detail}" for row in rows if row.state == "ok"]
+    entries = _entry("as tested", "; ".join(good)) if good else []
+    for row in rows:
+        if row.state != "ok":
+            entries += _entry(row.name, row.detail if row.state == "note" else f"{row.state.upper()}: {row.detail}")
+    return entries
 
 
-def _verdict(report: Report) -> Iterable[str]:
+def _verdict(report: Report, width: int) -> list[str]:
     if not report.missing:
         return ["READY", "  everything the study needs is there" + _start(report.config)]
     lines = [f"MISSING ({len(report.missing)})"]
     for number, need in enumerate(report.missing, start=1):
-        place = f" [{need.where}]" if need.where else ""
-        text = f"{number}. {need.what}{place}" + (f" -> {need.mend}" if need.mend else "")
+        text = f"{number}. {_need(need)}"
         lines += textwrap.wrap(
-            text, WIDTH, initial_indent="  ", subsequent_indent="     ", break_on_hyphens=False, break_long_words=False
+            text, width, initial_indent="  ", subsequent_indent="     ", break_on_hyphens=False, break_long_words=False
         )
     return lines
+
+
+def _need(need: Need) -> str:
+    """What to get, where to put it, how large it is and where it comes from; or the fault and what mends it."""
+    origin = need.mend.removeprefix("get it ")
+    if origin != need.mend and need.area == "weights":
+        size = f", {bytes_text(need.bytes)}" if need.bytes is not None else ""
+        return f"{need.where}{size}, {origin}"
+    if origin != need.mend:
+        return f"{need.what.replace(' needs ', ': ', 1)} [{need.where}] {origin}"
+    return need.what + (f" [{need.where}]" if need.where else "") + (f" -> {need.mend}" if need.mend else "")
 
 
 def _start(files: tuple[str, ...]) -> str:

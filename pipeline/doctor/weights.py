@@ -28,7 +28,7 @@ def weight_rows(selection: Selection) -> tuple[tuple[WeightRow, ...], tuple[Need
         for file in files:
             state = "not there" if file in absent else others
             rows.append(WeightRow(owner, str(file.path), file.what, file.source, _bytes(file), state))
-        needs += [Need("weights", f"{owner} needs {f.what}", str(f.path), f"get it from {f.source}") for f in absent]
+        needs += [Need("weights", f"{owner} needs {f.what}", str(f.path), f"get it from {f.source}", f.bytes) for f in absent]
         if fault:
             where = fault.where or ", ".join(str(file.path) for file in files)
             again = f"get it again from {files[0].source}" if files else ""

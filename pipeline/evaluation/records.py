@@ -6,12 +6,14 @@ A file carries a digest of everything it depends on in its metadata; a file with
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from pipeline.provenance import digest as digest_of
 from pipeline.provenance import write_atomic
 from pipeline.scene import Answer, ModelOutput, Sample
 
@@ -37,6 +39,11 @@ SCHEMA = pa.schema(
     ]
 )
 """``prompt``: the full user text after the images ("" where nothing was asked). ``probabilities``: zero target last."""
+
+
+def questions_digest(samples: Sequence[Sample]) -> str:
+    """Digest of all that is asked: texts, boxes shown, gates, references, targets and subsets, in order."""
+    return digest_of([asdict(sample) for sample in samples])
 
 
 def row(

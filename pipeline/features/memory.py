@@ -50,7 +50,7 @@ class Encoder:
 
     def read(self, record: SceneRecord) -> Prepared:
         """Decode a scene and prepare its passes."""
-        scene = self.index.load(record.scene_id)
+        scene = self.index.load(record.scene_id, depth=self.teacher.reads_depth)
         views = len(record.frame_ids)
         step = min(self.views_per_pass or views, views)
         parts = [scene] if step == views else [_views(scene, at, at + step) for at in range(0, views, step)]

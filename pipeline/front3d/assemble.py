@@ -10,10 +10,12 @@ from numpy.typing import NDArray
 
 from pipeline.errors import DataError
 from pipeline.front3d.faults import Tally
+from pipeline.front3d.finish import Finishes
 from pipeline.front3d.house import Furniture, HouseRoom, Placement
 from pipeline.front3d.model import Model, ModelStore
 from pipeline.front3d.shell import (
     HEAD_M,
+    THIN_M,
     FloorPlan,
     WorldFrame,
     bounds_of,
@@ -31,8 +33,6 @@ from pipeline.rooms.layout import Item, Rect
 from pipeline.rooms.mesh import PLAIN, Mesh
 
 Floats = NDArray[np.float64]
-THIN_M = 0.15
-"""Lower things without a noun (rugs) are no obstacle."""
 TOUCH_M = 0.06
 """By how much a thing may hover over, or sink into, what it stands on."""
 HUNG_M = 0.5
@@ -41,6 +41,10 @@ LAMP_HUNG_M = 1.2
 """Lamps that begin higher hang from the ceiling, unless they are wall lamps."""
 MOST_OUTLINE = 10.0
 """Bounding rectangles larger than this times the largest floor are not even looked into."""
+STORAGE = ("bookshelf", "cabinet", "wardrobe")
+"""Nouns that people also give to what is built in: a room that has such parts says nothing about any of them."""
+STORAGE_PARTS = ("cabinet", "furniture", "personalized", "storage")
+"""Words in the types of building meshes that may be cupboards (Cabinet, CustomizedFixedFurniture, ...)."""
 MOST_IDS = 900
 """Objects of one room; the choice of views numbers them below 1000."""
 
@@ -73,7 +77,8 @@ class Limits:
 
 @dataclass
 class FrontRoom:
-    """A room as camera, renderer and language need it; ``hangs`` per object id, ``paints`` per object id."""
+    """A room as camera, renderer and language need it; ``paints``, ``hangs`` and ``longest_m`` per object id; ``unsaid``:
+    nouns that the language leaves alone."""
 
     scene_id: str
     bounds: Rect
@@ -82,9 +87,11 @@ class FrontRoom:
     frame: WorldFrame
     shell: Mesh
     landmarks: tuple[Landmark, ...]
+    unsaid: tuple[str, ...] = ()
     items: list[Item] = field(default_factory=list)
     paints: list[Paint | None] = field(default_factory=list)
     hangs: list[Literal["wall", "ceiling"] | None] = field(default_factory=list)
+    longest_m: list[float] = field(default_factory=list)
     scenery: list[Scenery] = field(default_factory=list)
 
     def obstacles(self) -> Floats:
@@ -102,9 +109,10 @@ class FrontRoom:
         return found + self.plan.gaps()
 
     def unnamed(self) -> list[Rect]:
-        """Footprints of what is shown and has no noun."""
+        """Footprints of what is shown and has no noun: furniture, and parts of the building that stand on the floor."""
         corners = [thing.mesh.bounds() for thing in self.scenery]
-        return [(float(low[0]), float(low[1]), float(high[0]), float(high[1])) for low, high in corners]
+        found = [(float(low[0]), float(low[1]), float(high[0]), float(high[1])) for low, high in corners]
+        return found + self.plan.built_in()
 
     def on_floor(self, points: Floats) -> NDArray[np.bool_]:
         """Which points (N,2) are floor and in no obstacle."""
@@ -124,13 +132,15 @@ class FrontRoom:
         return (float(x), float(y), z)
 
 
-def assemble(scene_id: str, source: HouseRoom, models: ModelStore, tally: Tally, limits: Limits) -> FrontRoom | str:
+def assemble(
+    scene_id: str, source: HouseRoom, models: ModelStore, finishes: Finishes, tally: Tally, limits: Limits
+) -> FrontRoom | str:
     """The room in the world frame, or why the limits leave it out; ``tally`` counts the furniture that is left out."""
     if limits.room_types is not None and source.kind.lower() not in {t.lower() for t in limits.room_types}:
         return "room of another type"
     if not source.furniture:
         return "room without furniture"
-    placed = place_shell(source)
+    placed = place_shell(source, finishes, tally)
     if placed is None:
         return "room without a floor"
     frame, solids = placed
@@ -140,15 +150,26 @@ def assemble(scene_id: str, source: HouseRoom, models: ModelStore, tally: Tally,
     plan = plan_of(solids)
     if not limits.floor_m2[0] <= plan.area_m2 <= limits.floor_m2[1]:
         return "room too small or too large"
-    solids += joining(source, frame, plan)
+    solids += joining(source, frame, plan, finishes, tally)
     shell = shell_mesh(scene_id, solids)
     room = FrontRoom(scene_id, plan.bounds, height_of(solids), plan, frame, shell, landmarks_of(solids, plan))
+    room.unsaid = STORAGE if _cupboards(source, room) else ()
     for furniture, placement in source.furniture:
         _add(room, furniture, placement, models, tally)
     if not limits.objects[0] <= len(room.items) <= min(limits.objects[1], MOST_IDS):
         return "room with too few or too many objects"
     _support(room)
     return room
+
+
+def _cupboards(source: HouseRoom, room: FrontRoom) -> bool:
+    """Whether something built in that people may call a cabinet, wardrobe or bookshelf is in the room."""
+    for part, placement in source.parts:
+        if any(word in part.kind.lower() for word in STORAGE_PARTS):
+            points = room.frame.points(placement.apply(part.vertices))
+            if points[:, 2].max() > THIN_M and _overlaps(room.bounds, points.min(0), points.max(0)):
+                return True
+    return False
 
 
 def _add(room: FrontRoom, furniture: Furniture, placement: Placement, models: ModelStore, tally: Tally) -> None:
@@ -175,8 +196,9 @@ def _add(room: FrontRoom, furniture: Furniture, placement: Placement, models: Mo
         return
     paint = None if model.uv is None or model.texture is None else Paint(model.uv, model.texture)
     noun = noun_of(model.category or furniture.category, model.super_category, furniture.title)
-    if noun is None:
-        tally.choice("furniture without a noun (shown, never asked about)")
+    if noun is None or noun in room.unsaid:
+        why = "furniture without a noun" if noun is None else "furniture like what is built into its room"
+        tally.choice(f"{why} (shown, never asked about)")
         room.scenery.append(Scenery(mesh, paint))
         return
     front = _front(noun, room.frame, placement)
@@ -184,6 +206,7 @@ def _add(room: FrontRoom, furniture: Furniture, placement: Placement, models: Mo
     room.paints.append(paint)
     wall_lamp = "wall lamp" in (model.category or furniture.category).lower()
     room.hangs.append(_hangs(noun, float(low[2]), wall_lamp=wall_lamp))
+    room.longest_m.append(float(placement.lengths(np.ptp(model.vertices, axis=0)).max()))
 
 
 def _surface(model: Model) -> NDArray[np.int64]:

@@ -1,6 +1,7 @@
 """A house file of 3D-FRONT: furniture, meshes of the building, and rooms that place both.
 
-Keys that are read: ``furniture[{uid, jid, title, category, valid}]``, ``mesh[{uid, xyz, faces, type}]``,
+Keys that are read: ``furniture[{uid, jid, title, category, valid}]``, ``mesh[{uid, xyz, faces, type, material}]``,
+``material[{uid, jid, texture, color}]``,
 ``scene.room[{type, instanceid, children[{ref, pos, rot, scale, instanceid}]}]``. Coordinates are metres, y up; ``rot`` is a
 quaternion x, y, z, w; a child is placed by scale, then rotation, then translation (tool box: ``scripts/utils.py``).
 """
@@ -19,6 +20,7 @@ from numpy.typing import NDArray
 from pipeline.conventions import ID_PATTERN, checked_id
 from pipeline.errors import DataError
 from pipeline.front3d.faults import Tally
+from pipeline.front3d.finish import Material, read_materials
 
 Floats = NDArray[np.float64]
 DAMAGED = "damaged item"
@@ -42,6 +44,7 @@ class Part:
     kind: str
     vertices: Floats
     triangles: NDArray[np.int64]
+    material: Material | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,6 +54,10 @@ class Placement:
     matrix: Floats
     offset: Floats
     name: str
+
+    def lengths(self, size: Floats) -> Floats:
+        """Edge lengths (3,) in the house of a model with these edge lengths (3,)."""
+        return np.asarray(np.linalg.norm(self.matrix, axis=0) * size)
 
     def apply(self, points: Floats) -> Floats:
         """Points (N,3) of a model in the house, y up."""
@@ -162,9 +169,10 @@ def _texts(entry: Any, *keys: str) -> tuple[str, ...]:
 
 def _parts(content: Mapping[str, Any], path: Path, tally: Tally) -> dict[str, Part]:
     found = {}
+    materials = read_materials(content)
     for number, entry in enumerate(_list(content, "mesh", path)):
         where = f"{path}: mesh[{number}]"
-        uid, kind = _texts(entry, "uid", "type")
+        uid, kind, material = _texts(entry, "uid", "type", "material")
         vertices = _numbers(entry, "xyz", 3)
         corners = _numbers(entry, "faces", 3)
         if not uid or vertices is None or corners is None or not len(vertices) or not len(corners):
@@ -174,7 +182,7 @@ def _parts(content: Mapping[str, Any], path: Path, tally: Tally) -> dict[str, Pa
         if triangles.min() < 0 or triangles.max() >= len(vertices) or (triangles != corners).any():
             tally.fault(DAMAGED, f"uid {uid!r}: faces name vertices that do not exist (there are {len(vertices)})", where)
             continue
-        found[uid] = Part(uid, kind, vertices, triangles)
+        found[uid] = Part(uid, kind, vertices, triangles, materials.get(material))
     return found
 
 

@@ -80,7 +80,7 @@ class ModelStore:
         folder = self.root / jid
         vertices, triangles, uv = read_obj(folder / "raw_model.obj")
         picture = folder / "texture.png"
-        texture = _read_texture(picture) if uv is not None and picture.is_file() else None
+        texture = read_picture(picture, TEXTURE_PX) if uv is not None and picture.is_file() else None
         albedo, colour = _colours(vertices, triangles, uv, texture)
         own = folder / "model_info.json"
         category, super_category = self._info.get(jid) or (_read_own(own) if own.is_file() else ("", ""))
@@ -117,12 +117,13 @@ def _names(entry: dict[str, Any]) -> tuple[str, str]:
     return category if isinstance(category, str) else "", group if isinstance(group, str) else ""
 
 
-def _read_texture(path: Path) -> NDArray[np.uint8]:
+def read_picture(path: Path, longest_px: int) -> NDArray[np.uint8]:
+    """A picture (h,w,3) of at most ``longest_px``. DataError, naming the file, when it is missing or damaged."""
     try:
         with Image.open(path) as image:
-            image.draft("RGB", (TEXTURE_PX, TEXTURE_PX))
+            image.draft("RGB", (longest_px, longest_px))
             small = image.convert("RGB")
-            small.thumbnail((TEXTURE_PX, TEXTURE_PX))
+            small.thumbnail((longest_px, longest_px))
             return np.array(small, dtype=np.uint8)
     except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
         raise DataError(f"{path} cannot be read as a picture ({error})", mend="download the model again") from None

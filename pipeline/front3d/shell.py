@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
 
+from pipeline.front3d.faults import Tally
+from pipeline.front3d.finish import Colour, Finishes
 from pipeline.front3d.house import HouseRoom
 from pipeline.provenance import seed_for
 from pipeline.rooms.catalog import FLOORS, WALLS
@@ -23,6 +25,8 @@ RECTANGULAR_SHARE = 0.98
 """Share of the bounding rectangle from which a floor counts as rectangular."""
 HEAD_M = 1.9
 """What begins higher is above a standing person's head."""
+THIN_M = 0.15
+"""Lower things (rugs, skirting boards) are no obstacle."""
 CEILING_M = 2.6
 """Height of a room that has neither walls nor a ceiling."""
 
@@ -47,20 +51,24 @@ class WorldFrame:
 
 @dataclass(frozen=True, slots=True)
 class Solid:
-    """A mesh of the building in the world frame: ``kind`` floor, ceiling, wall, door, window or other."""
+    """A mesh of the building in the world frame: ``kind`` floor, ceiling, wall, door, window or other; ``colour`` its albedo,
+    None for one of the palette."""
 
     kind: str
     vertices: Floats
     triangles: NDArray[np.int64]
+    colour: Colour | None = None
 
 
 @dataclass(frozen=True)
 class FloorPlan:
-    """Cells of ``CELL_M`` from the corner ``low`` (2,); ``inside`` (rows along y, columns along x)."""
+    """Cells of ``CELL_M`` from the corner ``low`` (2,); ``inside`` (rows along y, columns along x): floor; ``taken``, of the
+    same shape: floor on which a part of the building stands (built-in cupboards, columns, platforms)."""
 
     low: Floats
     inside: NDArray[np.bool_]
     bounds: Rect
+    taken: NDArray[np.bool_]
 
     @property
     def area_m2(self) -> float:
@@ -69,8 +77,8 @@ class FloorPlan:
 
     @property
     def rectangular(self) -> bool:
-        """Whether the floor fills its bounding rectangle."""
-        return float(self.inside.mean()) >= RECTANGULAR_SHARE
+        """Whether the free floor fills its bounding rectangle."""
+        return float((self.inside & ~self.taken).mean()) >= RECTANGULAR_SHARE
 
     def contains(self, points: Floats) -> NDArray[np.bool_]:
         """Which points (N,2) lie on the floor."""
@@ -88,16 +96,24 @@ class FloorPlan:
         return np.asarray(centres[((centres - centres.mean(0)) ** 2).sum(1).argmin()])
 
     def gaps(self) -> list[Rect]:
-        """Rectangles that cover what is not floor inside the bounds: runs of cells, equal ones of following rows joined."""
+        """Rectangles that cover what is not free floor inside the bounds."""
+        return self._rectangles(~self.inside | self.taken)
+
+    def built_in(self) -> list[Rect]:
+        """Rectangles that cover the floor on which parts of the building stand."""
+        return self._rectangles(self.inside & self.taken)
+
+    def _rectangles(self, cells: NDArray[np.bool_]) -> list[Rect]:
+        """Rectangles that cover the cells: runs along x, equal ones of following rows joined."""
         open_runs: dict[tuple[int, int], int] = {}
         found = []
-        for row in range(len(self.inside) + 1):
-            runs = _runs(~self.inside[row]) if row < len(self.inside) else []
+        for row in range(len(cells) + 1):
+            runs = _runs(cells[row]) if row < len(cells) else []
             for run in [r for r in open_runs if r not in runs]:
                 found.append((run[0], open_runs.pop(run), run[1], row))
             for run in runs:
                 open_runs.setdefault(run, row)
-        x, y = self.low
+        x, y = (float(v) for v in self.low)
         return [(x + a * CELL_M, y + b * CELL_M, x + c * CELL_M, y + d * CELL_M) for a, b, c, d in found]
 
 
@@ -107,14 +123,15 @@ def _runs(row: NDArray[np.bool_]) -> list[tuple[int, int]]:
     return [(int(a), int(b)) for a, b in zip(edges[::2], edges[1::2], strict=True)]
 
 
-def joining(room: HouseRoom, frame: WorldFrame, plan: FloorPlan) -> list[Solid]:
+def joining(room: HouseRoom, frame: WorldFrame, plan: FloorPlan, finishes: Finishes, tally: Tally) -> list[Solid]:
     """Doors and windows of the house's other rooms that stand on the edge of this room's floor."""
     found = []
     for part, placement in room.openings:
         vertices = frame.points(placement.apply(part.vertices))
         box = np.concatenate([vertices.min(0)[:2], vertices.max(0)[:2]])
         if _landmark(kind_of(part.kind), box, plan) is not None:
-            found.append(Solid(kind_of(part.kind), vertices, part.triangles))
+            colour = finishes.colour(part.material, placement.name, tally)
+            found.append(Solid(kind_of(part.kind), vertices, part.triangles, colour))
     return found
 
 
@@ -125,18 +142,21 @@ def kind_of(part: str) -> str:
     return next((kind for word, kind in names if word in text), "other")
 
 
-def place_shell(room: HouseRoom) -> tuple[WorldFrame, list[Solid]] | None:
+def place_shell(room: HouseRoom, finishes: Finishes, tally: Tally) -> tuple[WorldFrame, list[Solid]] | None:
     """World frame of a room and its building meshes in it; None when the room has no floor."""
-    solids = [Solid(kind_of(p.kind), t.apply(p.vertices) @ Z_UP.T, p.triangles) for p, t in room.parts]
+    solids = [
+        Solid(kind_of(p.kind), t.apply(p.vertices) @ Z_UP.T, p.triangles, finishes.colour(p.material, t.name, tally))
+        for p, t in room.parts
+    ]
     floors = [s for s in solids if s.kind == "floor"]
     if not floors:
         return None
     yaw = _yaw([s for s in solids if s.kind == "wall"])
     turn = np.array([[np.cos(yaw), np.sin(yaw), 0.0], [-np.sin(yaw), np.cos(yaw), 0.0], [0.0, 0.0, 1.0]])
-    floor = np.concatenate([s.vertices for s in floors]) @ turn.T
+    floor = np.concatenate([s.vertices[s.triangles].reshape(-1, 3) for s in floors]) @ turn.T
     middle = (floor.min(0) + floor.max(0)) / 2
     shift = -np.array([middle[0], middle[1], np.median(floor[:, 2])])
-    turned = [Solid(s.kind, s.vertices @ turn.T + shift, s.triangles) for s in solids]
+    turned = [replace(s, vertices=s.vertices @ turn.T + shift) for s in solids]
     return WorldFrame(turn @ Z_UP, shift), turned
 
 
@@ -169,16 +189,39 @@ def _floor_triangles(solids: Sequence[Solid]) -> Floats:
 
 def plan_of(solids: Sequence[Solid]) -> FloorPlan:
     """Floor plan from the floor's triangles; its memory grows with the area of its bounds."""
-    corners, bounds = _floor_triangles(solids), bounds_of(solids)
+    bounds = bounds_of(solids)
     low, high = np.array(bounds[:2]), np.array(bounds[2:])
     shape = np.maximum(np.ceil((high - low) / CELL_M - 1e-6).astype(int), 1)
     x, y = (low[k] + (np.arange(shape[k]) + 0.5) * CELL_M for k in (0, 1))
     # The last row and column may reach past the bounds: their cells are judged at the bounds' edge.
     points = np.stack(np.meshgrid(np.minimum(x, high[0] - 1e-6), np.minimum(y, high[1] - 1e-6)), -1).reshape(-1, 2)
-    inside = np.zeros(len(points), dtype=bool)
-    for triangle in corners:
-        inside |= _in_triangle(points, triangle)
-    return FloorPlan(low, inside.reshape(shape[1], shape[0]), bounds)
+    inside, taken = (
+        _covered(points, t).reshape(shape[1], shape[0]) for t in (_floor_triangles(solids), _standing_triangles(solids))
+    )
+    return FloorPlan(low, inside, bounds, taken & inside)
+
+
+def _standing_triangles(solids: Sequence[Solid]) -> Floats:
+    """Triangles (T,3,2) on the plan of the parts that stand in a person's way, less those above the head.
+
+    Parts lower than ``THIN_M`` (skirting boards) are in nobody's way. What is upright covers no cell of a plan.
+    """
+    found = [np.empty((0, 3, 2))]
+    for solid in solids:
+        height = solid.vertices[solid.triangles][..., 2]
+        if solid.kind in ("wall", "other") and height.min() < HEAD_M and height.max() > THIN_M:
+            found.append(solid.vertices[solid.triangles[height.min(1) < HEAD_M]][:, :, :2])
+    return np.concatenate(found)
+
+
+def _covered(points: Floats, triangles: Floats) -> NDArray[np.bool_]:
+    """Which points (N,2) lie in any of the triangles (T,3,2)."""
+    found = np.zeros(len(points), dtype=bool)
+    low, high = points.min(0), points.max(0)
+    near = ((triangles.min(1) <= high) & (triangles.max(1) >= low)).all(1)
+    for triangle in triangles[near]:
+        found |= _in_triangle(points, triangle)
+    return found
 
 
 def _in_triangle(points: Floats, triangle: Floats) -> NDArray[np.bool_]:
@@ -231,7 +274,7 @@ def _landmark(kind: str, box: Floats, plan: FloorPlan) -> Landmark | None:
 
 
 def shell_mesh(scene_id: str, solids: Sequence[Solid]) -> Mesh:
-    """All building meshes with plain colours, drawn per room from the palettes of the built-in rooms."""
+    """All building meshes in their own colours; the others' are drawn per room from the palettes of the built-in rooms."""
     rng = np.random.default_rng(seed_for("front3d", "palette", scene_id))
     wall, floor = WALLS[int(rng.integers(len(WALLS)))], FLOORS[int(rng.integers(len(FLOORS)))]
     looks = {
@@ -241,6 +284,8 @@ def shell_mesh(scene_id: str, solids: Sequence[Solid]) -> Mesh:
     parts = []
     for solid in sorted(solids, key=lambda s: s.kind != "floor"):
         colour, surface = looks[solid.kind]
+        if solid.colour is not None and solid.kind != "window":
+            colour = solid.colour
         count = len(solid.triangles)
         parts.append(Mesh(solid.vertices, solid.triangles, np.tile(colour, (count, 1)), np.full(count, surface)))
     return merge(parts)

@@ -45,7 +45,7 @@ class Place:
 
 @dataclass(frozen=True, slots=True)
 class HouseJob:
-    """A house file and everything that its scenes depend on."""
+    """A house file and everything that its scenes depend on; ``gaps``: measure the distances between objects."""
 
     path: Path
     models: Path
@@ -58,6 +58,8 @@ class HouseJob:
     limits: Limits
     exact_depth: bool
     refuse: bool
+    textures: Path | None
+    gaps: bool
 
     @property
     def house_id(self) -> str:
@@ -94,16 +96,17 @@ def film_house(job: HouseJob) -> HouseJob:
     """Write the rooms of a house that are not there yet, then its marker."""
     from pipeline.front3d.assemble import assemble
     from pipeline.front3d.faults import Tally
+    from pipeline.front3d.finish import Finishes
     from pipeline.front3d.house import read_house
     from pipeline.front3d.words import FRONT_WORDS
     from pipeline.rooms.writers import read_room
 
-    tally = Tally(refuse=job.refuse)
+    tally, finishes = Tally(refuse=job.refuse), Finishes(job.textures)
     finished = []
     for source in read_house(job.path, tally):
         where = f"{job.path}: room {source.room_id}"
         scene_id = checked_id(f"{job.house_id}_{source.room_id}", what="scene id", where=where)
-        room = assemble(scene_id, source, _store(job.models), tally, job.limits)
+        room = assemble(scene_id, source, _store(job.models), finishes, tally, job.limits)
         if isinstance(room, str):
             tally.choice(room)
             continue
@@ -150,12 +153,13 @@ def _film_room(job: HouseJob, room: FrontRoom) -> bool:
         )
     except FrameError:
         return False
-    write_room(job.place(room.scene_id), made, facts_content(room, made), FRONT_WORDS)
+    write_room(job.place(room.scene_id), made, facts_content(room, made, gaps=job.gaps), FRONT_WORDS)
     return True
 
 
-def facts_content(room: FrontRoom, made: Film) -> dict[str, Any]:
+def facts_content(room: FrontRoom, made: Film, *, gaps: bool) -> dict[str, Any]:
     """Facts of a filmed room as JSON content, in the form of the built-in rooms (see rooms/facts.py) with what they lack."""
+    from pipeline.front3d.distances import gaps_between
 
     def numbers(values: Any) -> list[float]:
         return [round(float(v), 4) for v in values]
@@ -168,12 +172,15 @@ def facts_content(room: FrontRoom, made: Film) -> dict[str, Any]:
         "rectangular": room.plan.rectangular,
         "blocked": [numbers(rect) for rect in room.blocked()],
         "unnamed": [numbers(rect) for rect in room.unnamed()],
+        "unsaid": list(room.unsaid),
+        "floor_m2": round(room.plan.area_m2, 2),
+        "gaps_m": gaps_between([i.mesh for i in room.items]) if gaps else [],
         "world_from_house": [numbers(row) for row in room.frame.matrix()],
         "things": [
             {
                 "object_id": i.object_id, "category": i.category, "colour": i.colour, "low": numbers(i.low),
                 "high": numbers(i.high), "on": i.on, "front": numbers(i.front) if i.front else None,
-                "hangs": room.hangs[i.object_id],
+                "hangs": room.hangs[i.object_id], "longest_m": round(room.longest_m[i.object_id], 4),
             }
             for i in room.items
         ],

@@ -120,7 +120,7 @@ class ShardVerifier:
         """Encode a scene again and compare; ``tolerance`` replaces the limit of the stored format."""
         record = index.records[scene_id]
         stored = self.reader.read(scene_id, record.frame_ids)
-        again = teacher.encode(index.load(scene_id))
+        again = teacher.encode(index.load(scene_id, depth=teacher.reads_depth))
         if self.spec.native is not None:
             again = resample_features(again, self.spec.grid)
         errors = np.concatenate([cosine_error(a, b) for a, b in zip(again.tokens, stored.tokens, strict=True)])

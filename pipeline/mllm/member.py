@@ -132,7 +132,7 @@ class TransformersMember(Backbone):
             return ()
         release, parts = self.release(), "config.json, tokenizer and all safetensors shards"
         if release is not None:
-            return (WeightFile(self.checkpoint, f"{release.name}: {parts}", f"Hugging Face, {release.name}", release.bytes),)
+            return (WeightFile(self.checkpoint, parts, f"Hugging Face, {release.name}", release.bytes),)
         known = " or ".join(known.name for known in self.releases) or "a released checkpoint of the family"
         return (WeightFile(self.checkpoint, f"a checkpoint folder: {parts}", f"Hugging Face, for example {known}"),)
 

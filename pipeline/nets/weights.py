@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import os
+import re
+import zipfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -75,9 +77,10 @@ def read_weights(path: Path, *, mend: str) -> dict[str, Tensor]:
     try:
         if path.suffix == ".safetensors":
             return load_file(path)
-        state = torch.load(path, map_location="cpu", mmap=True, weights_only=True)
+        # Only the archives that torch has written since 1.6 can be mapped; older files are read as a whole.
+        state = torch.load(path, map_location="cpu", mmap=zipfile.is_zipfile(path), weights_only=True)
     except Exception as error:  # torch and safetensors raise a dozen types for damaged files; all mean the same here
-        raise CheckpointError(f"weights {path} cannot be read ({type(error).__name__}: {error})", mend=mend) from None
+        raise _unreadable(path, error, mend) from None
     if not isinstance(state, dict):
         raise CheckpointError(f"weights {path} hold {type(state).__name__}, not named tensors", mend=mend)
     return state
@@ -91,7 +94,49 @@ def read_shapes(path: Path, *, mend: str) -> dict[str, tuple[int, ...]]:
         with safe_open(path, framework="pt") as file:
             return {name: tuple(file.get_slice(name).get_shape()) for name in file.keys()}  # noqa: SIM118 - not a mapping
     except Exception as error:  # as above: any fault of the file means the same here
-        raise CheckpointError(f"weights {path} cannot be read ({type(error).__name__}: {error})", mend=mend) from None
+        raise _unreadable(path, error, mend) from None
+
+
+def _unreadable(path: Path, error: Exception, mend: str) -> CheckpointError:
+    """The error for a file that could not be read: what it is instead of weights where that can be told, else why not."""
+    other = _what_else(path)
+    if other is not None:
+        return CheckpointError(f"weights {path} cannot be read: {other}", mend=mend)
+    foreign = re.search(r"GLOBAL ([\w.]+)", str(error))
+    if foreign is not None:
+        return CheckpointError(
+            f"weights {path} cannot be read: beside tensors it holds {foreign[1]}, and loading such objects may run code",
+            allowed="named tensors and plain data, in .pt, .pth or .safetensors",
+            mend=f"{mend}; or, where you trust the file, load it with its own package and save the state dict alone",
+        )
+    first = re.split(r"\n|\.\s+(?=[A-Z])", str(error).strip())[0]
+    what = f"weights {path} cannot be read ({type(error).__name__}: {first}); is it whole? It has {path.stat().st_size} bytes"
+    return CheckpointError(what, mend=mend)
+
+
+def _what_else(path: Path) -> str | None:
+    """What a file is whose first bytes show that it is not of the format which its name says."""
+    try:
+        with path.open("rb") as stream:
+            start = stream.read(256)
+    except OSError as error:
+        return str(error.strerror)
+    if not start:
+        return "the file is empty"
+    if start.startswith(b"version https://git-lfs"):
+        return "it is the pointer that Git LFS leaves where a file was not downloaded (git lfs pull)"
+    if start.lstrip()[:9].lower().startswith((b"<!doctype", b"<html")):
+        return "it is a web page (a download that asked for a login or for consent ends so)"
+    named = "safetensors" if path.suffix == ".safetensors" else "torch"
+    is_safetensors = start[8:10] == b'{"' and int.from_bytes(start[:8], "little") < path.stat().st_size
+    is_torch = zipfile.is_zipfile(path) or start[:1] == b"\x80"
+    if named == "torch" and is_safetensors:
+        return "it is a safetensors file; let its name end in .safetensors"
+    if named == "safetensors" and is_torch:
+        return "it is a file of torch.save; let its name end in .pt"
+    if named == "torch" and not is_torch and not start.startswith(b"PK"):
+        return f"it is no file of torch.save (it begins with {start[:16]!r})"
+    return None
 
 
 def entry_shapes(state: Mapping[str, object], *, where: str) -> dict[str, tuple[int, ...]]:

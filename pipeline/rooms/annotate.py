@@ -33,13 +33,16 @@ class AnnotationFiles:
     by_benchmark: dict[str, dict[str, list[str]]]
 
 
-def annotate(rooms: Sequence[tuple[str, RoomFacts]], options: RoomsOptions) -> AnnotationFiles:
-    """Annotations of (split, room) pairs. Answers are balanced over a whole split, by running counts in room order."""
+def annotate(rooms: Sequence[tuple[str, RoomFacts]], options: RoomsOptions, source: str = "rooms") -> AnnotationFiles:
+    """Annotations of (split, room) pairs. Answers are balanced over a whole split, by running counts in room order.
+
+    ``source``: what VSI-Bench's field ``dataset`` says.
+    """
     files = AnnotationFiles({}, {})
     for split in SPLITS:
         chosen = [facts for name, facts in rooms if name == split]
         if chosen:
-            _annotate_split(files, split, chosen, options)
+            _annotate_split(files, split, chosen, options, source)
     return files
 
 
@@ -47,7 +50,7 @@ def _balancer(split: str, benchmark: str, options: RoomsOptions) -> Balancer:
     return Balancer(np.random.default_rng(seed_for("rooms", "language", options.seed, split, benchmark)))
 
 
-def _annotate_split(files: AnnotationFiles, split: str, rooms: list[RoomFacts], options: RoomsOptions) -> None:
+def _annotate_split(files: AnnotationFiles, split: str, rooms: list[RoomFacts], options: RoomsOptions, source: str) -> None:
     balancers = {name: _balancer(split, name, options) for name in ("scanrefer", "multi3drefer", "scanqa", "sqa3d", "view_qa")}
     refer: list[Any] = []
     multi: list[Any] = []
@@ -74,17 +77,17 @@ def _annotate_split(files: AnnotationFiles, split: str, rooms: list[RoomFacts], 
         },
     )
     if options.vsibench_per_room:
-        _add(files, split, ("vsibench",), {f"vsibench_{split}.json": _spatial(split, rooms, options)})
+        _add(files, split, ("vsibench",), {f"vsibench_{split}.json": _spatial(split, rooms, options, source)})
     if split == "train":
         _add(files, split, ("view_qa",), {f"view_qa_{split}.json": single})
 
 
-def _spatial(split: str, rooms: list[RoomFacts], options: RoomsOptions) -> list[Any]:
+def _spatial(split: str, rooms: list[RoomFacts], options: RoomsOptions, source: str) -> list[Any]:
     """VSI-Bench questions of a split; a balancer of their own, so that they change no other file."""
     balancer = _balancer(split, "vsibench", options)
     entries: list[Any] = []
     for room in rooms:
-        entries += vsibench(room, balancer, options.vsibench_per_room, SQA3D_FIRST_ID[split] + len(entries))
+        entries += vsibench(room, balancer, options.vsibench_per_room, SQA3D_FIRST_ID[split] + len(entries), source)
     return entries
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from typing import Literal
 
@@ -73,6 +73,10 @@ class Words:
 
     categories: Mapping[str, Category]
     colours: tuple[str, ...]
+
+    def without(self, names: Collection[str]) -> Words:
+        """These words less some categories."""
+        return Words({n: c for n, c in self.categories.items() if n not in names}, self.colours) if names else self
 
 
 ROOM_WORDS = Words(CATEGORIES, tuple(COLOURS))

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import math
 from collections import Counter
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any, Literal
 
@@ -19,8 +20,8 @@ Floats = NDArray[np.float64]
 
 @dataclass(frozen=True)
 class Thing:
-    """One object: corners ``low``/``high`` (3,) m, the object it stands ``on``, the direction of its ``front``, and from
-    what it ``hangs`` (None: it stands)."""
+    """One object: corners ``low``/``high`` (3,) m, the object it stands ``on``, the direction of its ``front``, from what it
+    ``hangs`` (None: it stands), and its longest edge ``longest_m`` where it may stand askew (None: that of its box)."""
 
     object_id: int
     category: str
@@ -30,6 +31,7 @@ class Thing:
     on: int | None
     front: tuple[float, float] | None
     hangs: Literal["wall", "ceiling"] | None = None
+    longest_m: float | None = None
 
     @cached_property
     def centre(self) -> Floats:
@@ -71,7 +73,9 @@ class RoomFacts:
 
     ``blocked``: footprints (x0,y0,x1,y1) inside the bounds where nobody can stand and that are no object; ``rectangular``:
     whether the bounds' corners are the room's corners. ``unnamed``: footprints of things that are seen but have no noun: what
-    one of them could be the answer to is not asked. ``words``: what the language may ask for.
+    one of them could be the answer to is not asked. ``words``: what the language may ask for. ``floor_m2``: area of the
+    floor (None: that of the bounds less the pillar). ``gaps_m``: distance between the nearest points of two objects (lower id
+    first), where boxes may be wider than what is in them; pairs that are not in it are as far apart as their boxes.
     """
 
     scene_id: str
@@ -85,6 +89,8 @@ class RoomFacts:
     rectangular: bool = True
     unnamed: tuple[tuple[float, ...], ...] = ()
     words: Words = ROOM_WORDS
+    floor_m2: float | None = None
+    gaps_m: Mapping[tuple[int, int], float] = field(default_factory=dict)
 
     @cached_property
     def seen(self) -> frozenset[int]:
@@ -122,6 +128,20 @@ class RoomFacts:
         """The room's only door or only window."""
         found = [m for m in self.landmarks if m.kind == kind]
         return found[0] if len(found) == 1 else None
+
+    def area_m2(self) -> float:
+        """Area of the floor in square metres."""
+        if self.floor_m2 is not None:
+            return self.floor_m2
+        x0, y0, x1, y1 = self.bounds
+        a, b, c, d = self.pillar or (0.0, 0.0, 0.0, 0.0)
+        return (x1 - x0) * (y1 - y0) - (c - a) * (d - b)
+
+    def gap_m(self, a: Thing, b: Thing) -> float:
+        """Metres between the nearest points of two objects."""
+        pair = (min(a.object_id, b.object_id), max(a.object_id, b.object_id))
+        boxes = (max(a.low[k] - b.high[k], b.low[k] - a.high[k], 0.0) for k in range(3))
+        return self.gaps_m[pair] if pair in self.gaps_m else math.hypot(*boxes)
 
     def reference(self, thing: Thing) -> str | None:
         """A noun phrase that fits this object alone, or None: ``the desk``, ``the red chair``."""
@@ -161,14 +181,15 @@ def facts_of(scene_id: str, built: BuiltRoom) -> dict[str, Any]:
 def facts_from_json(content: dict[str, Any], words: Words = ROOM_WORDS) -> RoomFacts:
     """Inverse of ``facts_of``. KeyError/TypeError/ValueError when the content is damaged.
 
-    ``hangs`` of a thing, ``blocked``, ``rectangular`` and ``unnamed`` may be left out, as the built-in rooms do: there
+    ``hangs`` and ``longest_m`` of a thing, ``blocked``, ``rectangular``, ``unnamed``, ``unsaid`` (categories that the
+    language leaves alone in this room), ``floor_m2`` and ``gaps_m`` may be left out, as the built-in rooms do: there
     pictures hang.
     """
     things = tuple(
         Thing(
             t["object_id"], t["category"], t["colour"], tuple(t["low"]), tuple(t["high"]), t["on"],
-            (t["front"][0], t["front"][1]) if t["front"] else None, 
-            t.get("hangs", "wall" if t["category"] == "picture" else None),
+            (t["front"][0], t["front"][1]) if t["front"] else None,
+            t.get("hangs", "wall" if t["category"] == "picture" else None), t.get("longest_m"),
         )
         for t in content["things"]
     )  # fmt: skip
@@ -189,5 +210,7 @@ def facts_from_json(content: dict[str, Any], words: Words = ROOM_WORDS) -> RoomF
         blocked=tuple(tuple(rect) for rect in content.get("blocked", ())),
         rectangular=content.get("rectangular", True),
         unnamed=tuple(tuple(rect) for rect in content.get("unnamed", ())),
-        words=words,
+        words=words.without(content.get("unsaid", ())),
+        floor_m2=content.get("floor_m2"),
+        gaps_m={(int(a), int(b)): float(gap) for a, b, gap in content.get("gaps_m", ())},
     )

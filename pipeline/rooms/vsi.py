@@ -2,12 +2,12 @@
 
 Fields and wordings of the official questions (Yang et al., "Thinking in Space", CVPR 2025). Only objects that some view
 shows are asked about, and only where the answer is clear by a margin (metres, degrees), so that it is right for everybody.
-Distances are between the nearest points of two boxes; boxes of rooms are tight.
+Distances are between the nearest points of two objects: of their boxes in the built-in rooms, where boxes are tight, of their
+surfaces in 3D-FRONT, where furniture stands askew (``RoomFacts.gap_m``).
 """
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Iterator, Sequence
 from itertools import combinations, permutations
 from typing import Any
@@ -61,11 +61,6 @@ def single_things(room: RoomFacts) -> list[Thing]:
     return [t for t in room.things if room.counts[t.category] == 1 and t.object_id in room.seen]
 
 
-def gap_m(a: Thing, b: Thing) -> float:
-    """Metres between the nearest points of two boxes."""
-    return math.hypot(*(max(a.low[k] - b.high[k], b.low[k] - a.high[k], 0.0) for k in range(3)))
-
-
 def _counting(room: RoomFacts, _: Balancer) -> Iterator[Asked]:
     for category, number in sorted(room.counts.items()):
         if number > 1 and room.all_seen(room.of(category)):
@@ -75,7 +70,7 @@ def _counting(room: RoomFacts, _: Balancer) -> Iterator[Asked]:
 def _abs_distance(room: RoomFacts, balancer: Balancer) -> Iterator[Asked]:
     text = "Measuring from the closest point of each object, what is the distance between the {} and the {} (in meters)?"
     for pair in combinations(single_things(room), 2):
-        distance = round(gap_m(*pair), 1)
+        distance = round(room.gap_m(*pair), 1)
         a, b = pair if balancer.rng.random() < 0.5 else pair[::-1]
         if distance >= 0.5:
             yield _number(text.format(a.category, b.category), distance)
@@ -84,18 +79,15 @@ def _abs_distance(room: RoomFacts, balancer: Balancer) -> Iterator[Asked]:
 def _object_size(room: RoomFacts, _: Balancer) -> Iterator[Asked]:
     for thing in single_things(room):
         text = "What is the length of the longest dimension (length, width, or height) of the {}, measured in centimeters?"
-        yield _number(text.format(thing.category), round(100 * float(thing.size.max())))
+        yield _number(text.format(thing.category), round(100 * (thing.longest_m or float(thing.size.max()))))
 
 
 def _room_size(room: RoomFacts, _: Balancer) -> Iterator[Asked]:
-    x0, y0, x1, y1 = room.bounds
-    pillar = room.pillar or (0.0, 0.0, 0.0, 0.0)
-    area = (x1 - x0) * (y1 - y0) - (pillar[2] - pillar[0]) * (pillar[3] - pillar[1])
     text = (
         "What is the size of this room (in square meters)? \n"
         "If multiple rooms are shown, estimate the size of the combined space."
     )
-    yield _number(text, round(area, 1))
+    yield _number(text, round(room.area_m2(), 1))
 
 
 def _rel_distance(room: RoomFacts, balancer: Balancer) -> Iterator[Asked]:
@@ -103,7 +95,7 @@ def _rel_distance(room: RoomFacts, balancer: Balancer) -> Iterator[Asked]:
     for target in single_things(room):
         others = [c for c in seen if c != target.category]
         chosen = [others[int(i)] for i in balancer.rng.permutation(len(others))[: len(LETTERS)]]
-        distance = {c: min(gap_m(t, target) for t in room.of(c)) for c in chosen}
+        distance = {c: min(room.gap_m(t, target) for t in room.of(c)) for c in chosen}
         ranked = sorted(chosen, key=lambda c: distance[c])
         if len(ranked) < 3 or distance[ranked[1]] - distance[ranked[0]] < CLOSER_M:
             continue
@@ -117,6 +109,8 @@ def _rel_distance(room: RoomFacts, balancer: Balancer) -> Iterator[Asked]:
 def _directions(room: RoomFacts) -> Iterator[tuple[str, str, float]]:
     """Beginnings of direction questions, what is faced, and the angle (degrees, left positive) of the object in question."""
     for at, facing, asked in permutations(single_things(room), 3):
+        if at.hangs == "ceiling":
+            continue  # nobody stands by a lamp overhead
         if min(floor_gap(at, facing), floor_gap(at, asked), floor_gap(facing, asked)) >= APART_M:
             angle = bearing_deg(at.centre, facing.centre, asked.centre)
             start = f"If I am standing by the {at.category} and facing the {facing.category}, is the {asked.category} to"

@@ -42,13 +42,13 @@ def turn(angle: float) -> str | None:
 
 
 def free_walk(room: RoomFacts, a: Thing, b: Thing) -> bool:
-    """Whether nothing else stands on the straight line between two objects, nor a cut-off corner."""
+    """Whether nothing else stands on the straight line between two objects, nor what is no floor (a cut-off corner)."""
     blocks: list[Any] = [
         (t.low[0], t.low[1], t.high[0], t.high[1])
         for t in room.things
         if t.on is None and not t.hung and t.object_id not in (a.object_id, b.object_id)
     ]
-    blocks += [room.pillar] if room.pillar else []
+    blocks += [*([room.pillar] if room.pillar else []), *room.blocked]
     steps = np.linspace(0.0, 1.0, max(2, round(floor_gap(a, b) / STEP_M)))[:, None]
     line = a.centre[:2] + steps * (b.centre[:2] - a.centre[:2])
     return not any(

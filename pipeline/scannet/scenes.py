@@ -25,6 +25,7 @@ from pipeline.scannet.labels import Labels
 from pipeline.scannet.mesh import read_vertices
 from pipeline.scannet.proposals import BoxFile, mask_boxes
 from pipeline.scannet.reading import AGAIN
+from pipeline.scannet.sources import Places, Stamps, unchanged
 from pipeline.scene import SceneRecord
 
 MARKER = "scene.json"
@@ -34,18 +35,14 @@ JPEG_QUALITY = 95
 
 @dataclass(frozen=True, slots=True)
 class Release:
-    """Where the files of a release are and how scenes are made of them; the same for every scene.
+    """How scenes are made of a release; the same for every scene.
 
-    ``labels`` None: no scan of the selection has objects. ``exported`` None: always the .sens stream. ``either``: the
-    exported folder where there is one. ``masks``/``boxes``: where proposals come from, both None for ground-truth boxes.
-    ``listed``: frame ids per scan, None to choose among all frames. ``image_size`` (height, width), None to keep.
+    ``boxes``: the file of proposals, where they come from one. ``listed``: frame ids per scan, None to choose among all
+    frames. ``step``: every how many frames of a stream is a candidate. ``image_size`` (height, width), None to keep.
     """
 
-    scans: Path
-    exported: Path | None
-    either: bool
-    labels: Labels | None
-    masks: Path | None
+    places: Places
+    labels: Labels
     max_masks: int
     boxes: BoxFile | None
     listed: dict[str, tuple[str, ...]] | None
@@ -56,12 +53,15 @@ class Release:
 
 @dataclass(frozen=True, slots=True)
 class SceneJob:
-    """One scene to make: ``folder`` is its own, ``spec`` the digest of everything its files depend on."""
+    """One scene to make: ``folder`` is its own, ``spec`` the digest of options and code, ``sources`` what it is made of now,
+    ``missing`` the source files that are not there."""
 
     scene_id: str
     split: str
     folder: Path
     spec: str
+    sources: Stamps
+    missing: tuple[Path, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,7 +87,7 @@ class Views:
 
 def make_scene(job: SceneJob, release: Release) -> None:
     """Write one scene's folder; the marker comes last. DataError/FrameError name the file that is at fault."""
-    source = release.scans / job.scene_id
+    source = release.places.scans / job.scene_id
     alignment = read_alignment(source / f"{job.scene_id}.txt")
     instances, proposals, empty = _objects(job, release, alignment)
     with _open_frames(job.scene_id, release) as frames:
@@ -128,29 +128,26 @@ def _open_frames(scene: str, release: Release) -> ScanFrames:
         if scene not in release.listed:
             raise DataError("the frame lists do not have this scan", where=scene, mend="add its file to the option frame_lists")
         listed = release.listed[scene]
-    exported = None if release.exported is None else release.exported / scene
-    if exported is not None and (exported.is_dir() or not release.either):
-        return FolderFrames(exported, listed=listed)
-    return StreamFrames(release.scans / scene / f"{scene}.sens", step=release.step, listed=listed)
+    path = release.places.frames(scene)
+    return StreamFrames(path, step=release.step, listed=listed) if path.suffix == ".sens" else FolderFrames(path, listed=listed)
 
 
 def _objects(
     job: SceneJob, release: Release, alignment: NDArray[np.float64]
 ) -> tuple[Instances, NDArray[np.float64] | None, int]:
     """Objects, proposals (None: ground truth) and the number of empty masks. Scans of the split test have no objects."""
-    scene, source = job.scene_id, release.scans / job.scene_id
-    detected = job.split != "train"
-    if release.labels is None and not (detected and release.masks):
-        return Instances(()), release.boxes.boxes(scene) if detected and release.boxes else None, 0
-    vertices = aligned(read_vertices(source / f"{scene}_vh_clean_2.ply"), alignment)
-    annotated = release.labels is not None and (job.split != "test" or (source / f"{scene}.aggregation.json").exists())
-    instances = Instances(())
-    if annotated:
-        assert release.labels is not None
-        instances = read_instances(source, scene, vertices, release.labels)
-    if detected and release.masks:
-        return instances, *mask_boxes(release.masks / f"{scene}.mask.npz", vertices, release.max_masks)
-    return instances, release.boxes.boxes(scene) if detected and release.boxes else None, 0
+    scene, split, places = job.scene_id, job.split, release.places
+    annotated, masks = places.annotated(scene, split), places.mask_file(scene, split)
+    instances, proposals, empty = Instances(()), None, 0
+    if annotated or masks is not None:
+        source = places.scans / scene
+        vertices = aligned(read_vertices(source / f"{scene}_vh_clean_2.ply"), alignment)
+        instances = read_instances(source, scene, vertices, release.labels) if annotated else instances
+        if masks is not None:
+            proposals, empty = mask_boxes(masks, vertices, release.max_masks)
+    if release.boxes is not None and split != "train":
+        proposals = release.boxes.boxes(scene)
+    return instances, proposals, empty
 
 
 def _choose(frames: ScanFrames, usable: list[int], poses: NDArray[np.float64], options: FrameOptions) -> tuple[int, ...]:
@@ -234,7 +231,7 @@ def _write_files(folder: Path, files: Iterator[tuple[str, bytes]]) -> str:
 
 
 def _write_marker(job: SceneJob, record: SceneRecord, counts: Counts) -> None:
-    marker = {"spec": job.spec, "record": record_to_json(record), "counts": asdict(counts)}
+    marker = {"spec": job.spec, "sources": dict(job.sources), "record": record_to_json(record), "counts": asdict(counts)}
     # No fsync: a marker that survives a power cut without its files is found out by the checksum.
     temporary = job.folder / f".{MARKER}.tmp"
     temporary.write_text(json.dumps(marker, sort_keys=True, separators=(",", ":")) + "\n", encoding="utf-8")
@@ -242,11 +239,13 @@ def _write_marker(job: SceneJob, record: SceneRecord, counts: Counts) -> None:
 
 
 def read_scene(job: SceneJob) -> tuple[SceneRecord, Counts] | None:
-    """Record and counts of a finished scene; None when it is not there, not whole, or of another specification."""
+    """Record and counts of a finished scene; None when it is not there, not whole, of another specification, or when its
+    source files have changed."""
     path = job.folder / MARKER
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
-        if content["spec"] != job.spec or content["record"]["split"] != job.split:
+        known = content["spec"] == job.spec and content["record"]["split"] == job.split
+        if not known or not unchanged(content["sources"], job.sources):
             return None
         record = record_from_json(content["record"], where=str(path))
         found = content["counts"]

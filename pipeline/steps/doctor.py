@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import argparse
 import json
+import shutil
+import sys
 from pathlib import Path
 
 HELP = "say what a study needs, what of it is missing and what it will cost (licences, weights, data, environment)"
@@ -30,13 +32,17 @@ def configure(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> None:
     from pipeline.config import read_config
     from pipeline.doctor.examine import examine
-    from pipeline.doctor.text import render
+    from pipeline.doctor.text import WIDEST, WIDTH, render
     from pipeline.errors import ConfigError, EnvironmentFaultError
 
     if not args.tflops > 0:
         raise ConfigError(f"--tflops is {args.tflops:g}", allowed="a number above 0")
     report = examine(read_config(args.configfiles), args.configfiles, args.tflops)
-    print(json.dumps(report.to_json(), indent=1) if args.json else render(report), end="\n" if args.json else "")
+    if args.json:
+        print(json.dumps(report.to_json(), indent=1))
+    else:
+        columns = shutil.get_terminal_size().columns if sys.stdout.isatty() else WIDTH
+        print(render(report, min(max(columns, WIDTH), WIDEST)), end="")
     if report.missing:
         count = len(report.missing)
         raise EnvironmentFaultError(f"{count} {'thing is' if count == 1 else 'things are'} missing, listed above")

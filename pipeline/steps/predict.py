@@ -28,28 +28,35 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> None:
     from pipeline.compute import prepare_torch
+    from pipeline.device import device
     from pipeline.provenance import run_record
 
     prepare_torch(args.threads)
-    with run_record(args.out.parent / "run.json", verb="predict", threads=args.threads, gpus=args.gpus) as record:
+    record_path = args.out.parent / "run.json"
+    with (
+        device(args.gpus) as where,
+        run_record(record_path, verb="predict", threads=args.threads, gpus=args.gpus) as record,
+    ):
         args.out.unlink(missing_ok=True)
-        record |= _predict(args, "cuda" if args.gpus else "cpu")
+        record |= _predict(args, where)
 
 
 def _predict(args: argparse.Namespace, device: str) -> dict[str, Any]:
     from pipeline import registry
-    from pipeline.evaluation.records import finished_digest
+    from pipeline.evaluation.records import finished_digest, questions_digest
     from pipeline.index import SceneIndex
     from pipeline.provenance import digest, file_digest, read_manifest, write_manifest
 
     spec, folder = args.spec, args.out.parent
     trained = read_manifest(args.run_manifest, made_by=f"snakemake --cores all {args.run_manifest}")
     index = SceneIndex(args.scenes)
+    _check_scenes(trained, index, args.run_manifest)
     benchmarks: dict[str, Benchmark] = {n: registry.create("benchmarks", m) for n, m in spec["benchmarks"].items()}
     samples = {name: benchmark.samples(index, spec["split"]) for name, benchmark in benchmarks.items()}
     own = {name: spec.get(name) for name in ("backbone", "recipe", "split", "code")}
     run_digest = digest([trained["digest"], own, index.digest])
-    wanted = {n: digest([run_digest, spec["benchmarks"][n], _sample_digest(samples[n])]) for n in benchmarks}
+    questions = {name: questions_digest(found) for name, found in sorted(samples.items())}
+    wanted = {n: digest([run_digest, spec["benchmarks"][n], questions[n]]) for n in benchmarks}
     missing = [name for name in benchmarks if finished_digest(folder / f"{name}.parquet") != wanted[name]]
     if missing:
         model = _load(args, spec, device)
@@ -57,17 +64,22 @@ def _predict(args: argparse.Namespace, device: str) -> dict[str, Any]:
     files = {name: file_digest(folder / f"{name}.parquet") for name in sorted(benchmarks)}
     content = {"schema": SCHEMA_VERSION, "dataset": index.dataset, "split": spec["split"], "spec": digest(spec)}
     content |= {"run": trained["digest"], "scenes": index.digest, "files": files}
-    content |= {"samples": {name: len(found) for name, found in sorted(samples.items())}}
+    content |= {"samples": {name: len(found) for name, found in sorted(samples.items())}, "questions": questions}
     write_manifest(args.out, content)
     return {"answered": missing, "kept": [name for name in benchmarks if name not in missing]}
 
 
-def _sample_digest(samples: Sequence[Sample]) -> str:
-    from dataclasses import asdict
+def _check_scenes(trained: Mapping[str, Any], index: SceneIndex, manifest: Path) -> None:
+    """PredictionError when the run was trained on this dataset, but on other scenes or frames than the index has now."""
+    from pipeline.errors import PredictionError
 
-    from pipeline.provenance import digest
-
-    return digest([asdict(sample) for sample in samples])
+    if trained.get("dataset") == index.dataset and trained.get("scenes") != index.digest:
+        raise PredictionError(
+            f"the run was trained when dataset {index.dataset!r} had other scenes or other frames of them",
+            where=f"{manifest}: scenes {trained.get('scenes')}",
+            allowed=f"scenes {index.digest}, those of {index.path}",
+            mend=f"snakemake --cores all -f {manifest}",
+        )
 
 
 def _load(args: argparse.Namespace, spec: Mapping[str, Any], device: str) -> SpatialMLLM:

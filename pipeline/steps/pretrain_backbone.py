@@ -20,6 +20,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> None:
     from pipeline import registry
+    from pipeline.device import device
     from pipeline.errors import ConfigError
     from pipeline.index import SceneIndex
     from pipeline.provenance import run_record
@@ -32,12 +33,12 @@ def run(args: argparse.Namespace) -> None:
         raise ConfigError(f"backbone {member.name!r} is a released checkpoint, there is nothing to pretrain")
     if dataset != index.dataset:
         raise ConfigError(f"{args.scenes} holds dataset {index.dataset!r}", allowed=f"{dataset!r} (pretrain.dataset)")
-    with run_record(args.out.with_name("run.json"), verb="pretrain_backbone", spec=spec) as record:
+    with device(args.gpus) as where, run_record(args.out.with_name("run.json"), verb="pretrain_backbone", spec=spec) as record:
         args.out.unlink(missing_ok=True)
-        record |= _pretrain(args, member, index)
+        record |= _pretrain(args, member, index, where)
 
 
-def _pretrain(args: argparse.Namespace, member: Any, index: Any) -> dict[str, Any]:
+def _pretrain(args: argparse.Namespace, member: Any, index: Any, device: str) -> dict[str, Any]:
     from pipeline.compute import prepare_torch
     from pipeline.mllm.pretrain2d.run import pretrain, summary_lines
     from pipeline.provenance import digest, file_digest, write_atomic, write_manifest
@@ -45,7 +46,7 @@ def _pretrain(args: argparse.Namespace, member: Any, index: Any) -> dict[str, An
     prepare_torch(args.threads)
     folder = args.out.parent
     identity = digest({"spec": args.spec, "scenes": index.digest})
-    figures = pretrain(member, index, folder, digest=identity, device="cuda" if args.gpus else "cpu")
+    figures = pretrain(member, index, folder, digest=identity, device=device)
     print("\n".join(summary_lines(figures)))
     import json
 

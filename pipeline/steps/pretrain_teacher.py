@@ -16,6 +16,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> None:
     from pipeline import registry
     from pipeline.compute import prepare_torch
+    from pipeline.device import device
     from pipeline.errors import ConfigError
     from pipeline.index import SceneIndex
     from pipeline.provenance import digest, file_digest, run_record, write_manifest
@@ -27,8 +28,8 @@ def run(args: argparse.Namespace) -> None:
     folder = args.out.parent
     folder.mkdir(parents=True, exist_ok=True)
     prepare_torch(args.threads)
-    with run_record(folder / "run.json", verb="pretrain_teacher", spec=args.spec):
-        figures = teacher.pretrain(index, folder, device="cuda" if args.gpus else "cpu")
+    with device(args.gpus) as where, run_record(folder / "run.json", verb="pretrain_teacher", spec=args.spec):
+        figures = teacher.pretrain(index, folder, device=where)
         files = {path.name: file_digest(path) for path in sorted(folder.glob("*.safetensors"))}
         content = {"teacher": teacher.name, "spec": digest(args.spec), "scenes": index.digest}
         write_manifest(args.out, content | {"weights": files, "figures": figures})

@@ -45,16 +45,54 @@ def run(args: argparse.Namespace) -> None:
     wrong = sorted(set(names) - set(members)) or [n for n, times in Counter(names).items() if times > 1]
     if wrong:
         raise ConfigError(f"--out names {', '.join(wrong)}", allowed=f"each of {', '.join(sorted(members))} at most once")
-    read_manifest(args.predictions, made_by=f"snakemake --cores all {args.predictions}")
+    made = read_manifest(args.predictions, made_by=f"snakemake --cores all {args.predictions}")
     index = SceneIndex(args.scenes)
+    _check_scenes(made, index, args.predictions)
     with run_record(args.out[0].parent / "run.json", verb="score") as record:
         benchmarks = [registry.create("benchmarks", members[name]) for name in names]
         samples = {b.name: b.samples(index, args.spec["split"]) for b in benchmarks}
+        for name, found in samples.items():
+            _check_answers(made, args.predictions, name, found)
         texts = [r for b in benchmarks if b.generation_tokens for s in samples[b.name] for r in s.references]
         with meteor_session(texts):
             for benchmark, out in zip(benchmarks, args.out, strict=True):
                 score_benchmark(benchmark, samples[benchmark.name], index, args.predictions.parent, out, args.spec)
         record["samples"] = {name: len(found) for name, found in samples.items()}
+
+
+def _check_scenes(made: dict[str, Any], index: SceneIndex, predictions: Path) -> None:
+    """PredictionError unless the answers were given to these scenes and these ordered frames."""
+    from pipeline.errors import PredictionError
+
+    if made.get("scenes") != index.digest:
+        raise PredictionError(
+            "the predictions were made for other scenes or other frames of them",
+            where=f"{predictions}: scenes {made.get('scenes')}",
+            allowed=f"scenes {index.digest}, those of {index.path}",
+            mend=f"snakemake --cores all -f {predictions}",
+        )
+
+
+def _check_answers(made: dict[str, Any], manifest: Path, name: str, samples: Sequence[Sample]) -> None:
+    """PredictionError when the manifest tells of another file, or of other questions, than those that are scored now."""
+    from pipeline.errors import PredictionError
+    from pipeline.evaluation.records import questions_digest
+    from pipeline.provenance import file_digest
+
+    path = manifest.parent / f"{name}.parquet"
+    if not path.is_file():  # said when it is read
+        return
+    expected = {key: made[key].get(name) for key in ("files", "questions") if key in made}
+    found = {"files": file_digest(path), "questions": questions_digest(samples)}
+    faults = {"files": f"{path} is not the file that was finished", "questions": f"{name} asks or expects something else now"}
+    for key, value in expected.items():
+        if value != found[key]:
+            raise PredictionError(
+                f"{faults[key]}: the answers are stale, or were changed",
+                where=f"{manifest}: {key}.{name} is {value}",
+                allowed=str(found[key]),
+                mend=f"snakemake --cores all -f {manifest}",
+            )
 
 
 def score_benchmark(

@@ -7,6 +7,7 @@ checkpoints while it runs, run.json, and manifest.json last. A stopped run resum
 from __future__ import annotations
 
 import argparse
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -31,12 +32,17 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> None:
     from pipeline.compute import prepare_torch
+    from pipeline.device import device
     from pipeline.provenance import run_record
 
     prepare_torch(args.threads)
-    with run_record(args.out.parent / "run.json", verb="train", threads=args.threads, gpus=args.gpus) as record:
+    record_path = args.out.parent / "run.json"
+    with (
+        device(args.gpus) as where,
+        run_record(record_path, verb="train", threads=args.threads, gpus=args.gpus) as record,
+    ):
         args.out.unlink(missing_ok=True)
-        record |= _train(args, "cuda" if args.gpus else "cpu")
+        record |= _train(args, where)
 
 
 def _train(args: argparse.Namespace, device: str) -> dict[str, Any]:
@@ -58,7 +64,7 @@ def _train(args: argparse.Namespace, device: str) -> dict[str, Any]:
     member = registry.create("backbones", spec["backbone"])
     loaded = _load_backbone(member, args.weights, device)
     sampler = _sampler(spec, index, recipe)
-    _check_features(features, sampler)
+    _check_features(features, sampler, index, args.features)
     model = SpatialMLLM(loaded, recipe, teacher_dim=features.dim if features else None, seed=spec["seed"]).place(device)
     torch_seed(spec["seed"])
     steps = recipe.total_steps(sampler.total)
@@ -67,7 +73,8 @@ def _train(args: argparse.Namespace, device: str) -> dict[str, Any]:
     final = trainer.run()
     files = _save(loaded, model, folder)
     content = {name: spec[name] for name in ("dataset", "backbone", "teacher", "recipe", "seed")}
-    content |= {"schema": SCHEMA_VERSION, "spec": digest(spec), "inputs": inputs, "steps": steps, "final": final}
+    content |= {"schema": SCHEMA_VERSION, "spec": digest(spec), "inputs": inputs, "scenes": index.digest}
+    content |= {"steps": steps, "final": final}
     content |= {"training_samples": sampler.total, "files": files, "digest": digest(files)}
     write_manifest(args.out, content)
     trainer.checkpoints.remove()
@@ -127,16 +134,24 @@ def _sampler(spec: dict[str, Any], index: SceneIndex, recipe: Recipe) -> Questio
     )
 
 
-def _check_features(features: FeatureReader | None, sampler: QuestionSampler) -> None:
-    """Every training scene must have features before the first step."""
+def _check_features(
+    features: FeatureReader | None, sampler: QuestionSampler, index: SceneIndex, manifests: Sequence[Path]
+) -> None:
+    """Every training scene must have features, of exactly its frames in their order, before the first step."""
     from pipeline.errors import StoreError
+    from pipeline.features.checks import same_frames
 
-    missing = sorted(set(sampler.scene_ids) - set(features.scene_ids)) if features else []
+    if features is None:
+        return
+    scenes = sorted(set(sampler.scene_ids))
+    missing = sorted(set(scenes) - set(features.scene_ids))
     if missing:
         raise StoreError(
             f"{len(missing)} training scenes have no features, first {missing[0]!r}",
             mend="give --features for every shard; extract the split `train` (config.yaml: features.splits)",
         )
+    for scene_id in scenes:
+        same_frames(scene_id, features.frame_ids(scene_id), index.records[scene_id].frame_ids, manifests[0])
 
 
 def _save(loaded: LoadedBackbone, model: Any, folder: Path) -> dict[str, str]:

@@ -1,4 +1,5 @@
-"""What teachers with a network of their own share: preparing, starting and encoding once the network is loaded."""
+"""What teachers with a network of their own share: preparing, starting and encoding once the network is loaded, and which of
+their options need less memory."""
 
 from __future__ import annotations
 
@@ -12,6 +13,7 @@ from pipeline.teachers.base import Teacher, TeacherFeatures
 class NetworkTeacher(Teacher):
     """A teacher whose ``load`` sets ``_network``, an object with ``prepare`` and ``start`` (see Teacher for both)."""
 
+    reads_depth = False
     _network: Any = None
 
     def prepare(self, scene: Scene) -> Any:
@@ -23,6 +25,22 @@ class NetworkTeacher(Teacher):
 
     def encode(self, scene: Scene) -> TeacherFeatures:
         return self.start(self.prepare(scene))()
+
+    def memory_advice(self) -> str:
+        advice = self._cheaper()
+        return f"teachers.{self.name}: {', '.join(advice)}" if advice else ""
+
+    def _cheaper(self) -> list[str]:
+        """Options that this teacher has, at values that need less memory than what is chosen."""
+        options, passes = self.options, self._views_per_pass
+        cheaper = ["precision: bfloat16"] if getattr(options, "precision", "bfloat16") == "float32" else []
+        cheaper += ["predictions: false"] if getattr(options, "predictions", False) else []
+        return cheaper + ([f"views_per_pass: {passes // 2}"] if passes > 1 else [])
+
+    @property
+    def _views_per_pass(self) -> int:
+        """The option of that name where it has an effect, else 1."""
+        return 1
 
     @property
     def _loaded(self) -> Any:

@@ -160,7 +160,6 @@ class Vision2DTeacher(NetworkTeacher):
         )
         return value
 
-    def memory_advice(self) -> str:
-        advice = [] if self.options.precision == "bfloat16" else ["precision: bfloat16"]
-        advice += [f"views_per_pass: {self.options.views_per_pass // 2}"] if self.options.views_per_pass > 1 else []
-        return f"teachers.{self.name}: {', '.join(advice)}" if advice else ""
+    @property
+    def _views_per_pass(self) -> int:
+        return self.options.views_per_pass

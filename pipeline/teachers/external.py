@@ -189,9 +189,6 @@ class ExternalTeacher(NetworkTeacher):
         self._network = ExternalFeatures(model, spec, view_input, bfloat16=bfloat16, views_per_pass=options.views_per_pass)
         return value
 
-    def memory_advice(self) -> str:
-        options = self.options
-        advice = [] if options.precision == "bfloat16" else ["precision: bfloat16"]
-        if options.views == "separately" and options.views_per_pass > 1:
-            advice.append(f"views_per_pass: {options.views_per_pass // 2}")
-        return f"teachers.{self.name}: {', '.join(advice)}" if advice else ""
+    @property
+    def _views_per_pass(self) -> int:
+        return self.options.views_per_pass if self.options.views == "separately" else 1

@@ -17,7 +17,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar, Literal
+from typing import Any, ClassVar, Literal
 
 from pydantic import Field, field_validator, model_validator
 
@@ -27,8 +27,9 @@ from pipeline.options import Options
 from pipeline.teachers._network import NetworkTeacher
 from pipeline.teachers.base import Licence, WeightFile
 
-if TYPE_CHECKING:
-    pass
+TENSOR_BYTES = 4 * 1_403_248_983
+"""float32 parameters of the released configuration as upstream's code builds it, heads included; those with two names count
+once, as torch stores them. Upstream loads the file whether or not all names fit, so it may differ a bit."""
 
 
 class FlareOptions(Options):
@@ -124,8 +125,8 @@ class FlareTeacher(NetworkTeacher):
     def weight_files(self) -> tuple[WeightFile, ...]:
         if self.options.size == "tiny_untrained":
             return ()
-        what = "FLARE, geometry and pose model (geometry_pose.pth; its tensors are about 5.6 GB)"
-        return (WeightFile(self._path, what, "model repository AntResearch/FLARE on the Hugging Face hub"),)
+        source = "model repository AntResearch/FLARE on the Hugging Face hub"
+        return (WeightFile(self._path, "FLARE, geometry and pose model (geometry_pose.pth)", source, TENSOR_BYTES),)
 
     def check_weights(self) -> None:
         from pipeline.nets.flare.weights import check_checkpoint
@@ -148,7 +149,7 @@ class FlareTeacher(NetworkTeacher):
         return value
 
     def memory_advice(self) -> str:
-        advice = [] if self.options.precision == "bfloat16" else [f"teachers.{self.name}: precision: bfloat16"]
+        advice = [option for option in (super().memory_advice(),) if option]
         if "dec_norm_point" in self.options.taps:
             advice.append(f"teachers.{self.name}: tap: dec_norm_fine (other features, about half of the work)")
         return "; or ".join(advice)

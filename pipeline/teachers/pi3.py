@@ -141,11 +141,6 @@ class Pi3Teacher(NetworkTeacher):
         )
         return value
 
-    def memory_advice(self) -> str:
-        advice = [] if self.options.precision == "bfloat16" else ["precision: bfloat16"]
-        advice += ["predictions: false"] if self.options.predictions else []
-        return f"teachers.{self.name}: {', '.join(advice)}" if advice else ""
-
     @property
     def _repository(self) -> tuple[str, int]:
         return REPOSITORIES[self.options.variant]

@@ -6,17 +6,12 @@ What a student gains from it, it gains from image structure that any smooth netw
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from pydantic import Field
 
 from pipeline.grid import TokenGrid
 from pipeline.options import Options
-from pipeline.scene import Scene
-from pipeline.teachers.base import Teacher, TeacherFeatures
-
-if TYPE_CHECKING:
-    from pipeline.nets.vggt.features import FeatureNetwork
+from pipeline.teachers._network import NetworkTeacher
 
 
 class RandomOptions(Options):
@@ -26,7 +21,7 @@ class RandomOptions(Options):
     layers: tuple[int, ...] = Field((-1,), min_length=1, description="Aggregator layers, concatenated; -1 is the last.")
 
 
-class RandomTeacher(Teacher):
+class RandomTeacher(NetworkTeacher):
     """The size ``rooms`` of VGGT with its initial weights."""
 
     options_model = RandomOptions
@@ -35,7 +30,6 @@ class RandomTeacher(Teacher):
     set_dependent = True
     licence = "Apache-2.0"
     options: RandomOptions
-    _network: FeatureNetwork | None = None
 
     @property
     def dim(self) -> int:
@@ -58,8 +52,3 @@ class RandomTeacher(Teacher):
 
         self._network, value = random_features(ROOMS, self.options.seed, self.options.layers, device)
         return value
-
-    def encode(self, scene: Scene) -> TeacherFeatures:
-        if self._network is None:
-            raise TypeError("call load before encode")
-        return self._network.encode(scene)

@@ -187,8 +187,3 @@ class VGGTTeacher(NetworkTeacher):
             predictions=options.predictions,
         )
         return value
-
-    def memory_advice(self) -> str:
-        advice = [] if self.options.precision == "bfloat16" else ["precision: bfloat16"]
-        advice += ["predictions: false"] if self.options.predictions else []
-        return f"teachers.{self.name}: {', '.join(advice)}" if advice else ""

@@ -33,14 +33,15 @@ SOURCES: Mapping[str, Callable[[Path], dict[str, Any]]] = {
 """Kind -> function that writes source files into a folder and returns the options that point to them."""
 
 
-def make(kind: str, folder: Path, sources: Path) -> None:
-    """Prepare a miniature of ``kind`` in ``folder``."""
+def make(kind: str, folder: Path, sources: Path) -> dict[str, Any]:
+    """Prepare a miniature of ``kind`` in ``folder``; its options."""
     options = dict(registry.member_class("datasets", kind).example)
     if kind in SOURCES:
         sources.mkdir(parents=True, exist_ok=True)
         options |= SOURCES[kind](sources)
     folder.mkdir(parents=True)
     registry.create("datasets", {"name": "example", "kind": kind, "options": options}).prepare(folder, threads=1)
+    return options
 
 
 @pytest.fixture(scope="module", params=KINDS)
@@ -183,12 +184,9 @@ def test_annotations_are_read_by_their_benchmarks(prepared: tuple[str, SceneInde
 
 def test_prepared_twice_is_the_same_and_nothing_is_made_again(prepared: tuple[str, SceneIndex], tmp_path: Path) -> None:
     kind, index = prepared
-    make(kind, tmp_path / "scenes", tmp_path / "sources")
+    options = make(kind, tmp_path / "scenes", tmp_path / "sources")
     again = SceneIndex(tmp_path / "scenes" / "manifest.json")
     assert [(r.scene_id, r.checksum, r.frame_ids) for r in again] == [(r.scene_id, r.checksum, r.frame_ids) for r in index]
     images = {p: p.stat().st_mtime_ns for p in again.root.rglob("*.png")}
-    options = dict(registry.member_class("datasets", kind).example)
-    if kind in SOURCES:
-        options |= SOURCES[kind](tmp_path / "sources")
     registry.create("datasets", {"name": "example", "kind": kind, "options": options}).prepare(tmp_path / "scenes", threads=1)
     assert {p: p.stat().st_mtime_ns for p in again.root.rglob("*.png")} == images

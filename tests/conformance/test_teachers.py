@@ -53,7 +53,8 @@ def scene() -> Scene:
     return make_scene("conformance", views=4, size=SIZE)
 
 
-def reordered(scene: Scene, order: list[int]) -> Scene:
+def chosen(scene: Scene, order: list[int]) -> Scene:
+    """Some of the views, in some order."""
     record = dataclasses.replace(
         scene.record,
         frame_ids=tuple(scene.record.frame_ids[i] for i in order),
@@ -148,9 +149,46 @@ def test_encoding_is_deterministic(kind: str, loaded: dict[str, Teacher], scene:
 @pytest.mark.parametrize("kind", ENCODING)
 def test_order_dependence_is_as_declared(kind: str, loaded: dict[str, Teacher], scene: Scene) -> None:
     teacher, order = loaded[kind], [2, 0, 3, 1]
-    plain, other = teacher.encode(scene).tokens[order], teacher.encode(reordered(scene, order)).tokens
+    plain, other = teacher.encode(scene).tokens[order], teacher.encode(chosen(scene, order)).tokens
     same = np.allclose(plain, other, atol=1e-4 * np.abs(plain).max())
     assert same != teacher.order_dependent
+
+
+@pytest.mark.parametrize("kind", ENCODING)
+def test_set_dependence_is_as_declared(kind: str, loaded: dict[str, Teacher], scene: Scene) -> None:
+    """The same views beside fewer others: the extraction engine splits scenes of teachers that say it changes nothing."""
+    teacher = loaded[kind]
+    plain, fewer = teacher.encode(scene), teacher.encode(chosen(scene, [0, 1]))
+    same = np.allclose(plain.tokens[:2], fewer.tokens, atol=1e-4 * np.abs(plain.tokens).max())
+    assert same != teacher.set_dependent
+    assert teacher.set_dependent or not teacher.order_dependent
+    if not teacher.set_dependent:
+        assert plain.pose is None, "poses relate views to each other"
+        for name in ("confidence", "depth"):
+            whole, part = getattr(plain, name), getattr(fewer, name)
+            assert (whole is None) == (part is None)
+            if whole is not None:
+                np.testing.assert_allclose(part, whole[:2], rtol=1e-4, atol=1e-6)
+
+
+@pytest.mark.parametrize("kind", ENCODING)
+def test_depth_is_looked_at_as_declared(kind: str, loaded: dict[str, Teacher], scene: Scene) -> None:
+    teacher, none = loaded[kind], np.broadcast_to(np.float32(0), scene.depth_m.shape)
+    plain, without = teacher.encode(scene), teacher.encode(Scene(scene.record, scene.rgb, none))
+    assert np.array_equal(plain.tokens, without.tokens) != teacher.reads_depth
+
+
+@pytest.mark.parametrize("kind", ENCODING)
+def test_predictions_are_depths_shares_and_rigid_poses(kind: str, loaded: dict[str, Teacher], scene: Scene) -> None:
+    found = loaded[kind].encode(scene)
+    if found.depth is not None:
+        assert found.depth.shape == found.tokens.shape[:3]
+        assert found.depth.min() > 0
+    if found.pose is not None:
+        turn = found.pose[:, :3, :3]
+        np.testing.assert_array_equal(found.pose[0], np.eye(4))
+        np.testing.assert_allclose(turn @ turn.transpose(0, 2, 1), np.broadcast_to(np.eye(3), turn.shape), atol=1e-4)
+        np.testing.assert_array_equal(found.pose[:, 3], np.broadcast_to([0, 0, 0, 1], (len(turn), 4)))
 
 
 @pytest.mark.parametrize("kind", ENCODING)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import os
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,7 @@ from pipeline.nets.flare.images import image_rule, to_input
 from pipeline.nets.flare.model import ALL_TAPS, FLARE
 from pipeline.nets.flare.pose import camera_numbers
 from pipeline.nets.flare.weights import NOT_BUILT, check_shapes
+from pipeline.teachers.flare import TENSOR_BYTES
 
 SHARED = Path(os.environ.get("PIPELINE_SHARED", Path(__file__).parents[3] / "shared"))
 GOLDEN = SHARED / "golden" / "flare"
@@ -156,6 +158,8 @@ def test_released_names_and_shapes() -> None:
     assert not any(name.startswith(NOT_BUILT) for name in ours)
     assert all(any(name.startswith(prefix) for name in rest) for prefix in NOT_BUILT), "a prefix that no released name has"
     assert check_shapes(released, RELEASED, where="keys_geometry_pose.json", mend="") == []
+    # The heads' layers 1 to 4 are registered a second time under layer_rn.
+    assert 4 * sum(math.prod(shape) for name, shape in released.items() if ".layer_rn." not in name) == TENSOR_BYTES
 
 
 def picture(width: int, height: int, seed: int) -> np.ndarray:

@@ -46,6 +46,18 @@ def test_a_scene_has_the_stated_shapes_and_units(rooms):
     assert 0.3 < np.median(scene.depth_m[scene.depth_m > 0]) < 8
 
 
+def test_without_depth_no_depth_file_is_opened_and_no_depth_is_valid(rooms):
+    record, frame = first_frame(rooms)
+    whole = rooms.load(record.scene_id)
+    frame.with_suffix(".png").unlink()
+    scene = rooms.load(record.scene_id, depth=False)
+    np.testing.assert_array_equal(scene.rgb, whole.rgb)
+    assert (scene.depth_m.shape, scene.depth_m.dtype) == (whole.depth_m.shape, whole.depth_m.dtype)
+    assert not scene.depth_m.any()
+    with pytest.raises(FrameError, match="is missing"):
+        rooms.load(record.scene_id)
+
+
 def test_a_missing_frame_is_named(rooms):
     record, frame = first_frame(rooms)
     frame.with_suffix(".jpg").unlink()

@@ -63,6 +63,15 @@ def of_wildcards(function):
     return resolve
 
 
+def needs(name):
+    """What preparing a job's dataset needs of this: ``threads``, ``mem_mb`` or ``runtime_min``."""
+
+    def resolve(wildcards):
+        return getattr(specs.needs(wildcards.dataset), name)
+
+    return resolve
+
+
 def flag(name):
     """The command line option ``--name`` with the input files of that name; nothing when the job has none of them."""
 

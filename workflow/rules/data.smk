@@ -11,10 +11,10 @@ rule prepare:
     priority: 40
     conda:
         "../../envs/data.yaml"
-    threads: 1
+    threads: needs("threads")
     resources:
-        mem_mb=2000,
-        runtime=60,
+        mem_mb=needs("mem_mb"),
+        runtime=needs("runtime_min"),
         gpu=0,
     params:
         spec=of_wildcards(specs.prepare),

@@ -55,6 +55,56 @@ def test_official_rule_for_nyu40_classes(make_index, member, record):
     assert subsets == ["multiple", "multiple", "unique", "unique", "unique"]
 
 
+def test_the_official_table_sets_targets_of_class_others_apart(make_index, member, record, box, value):
+    """Worked by hand: lamp, box and wall are "others" officially, for 3DRS wall is a class; the chair is unique for both."""
+    classes = [{"nyu40class": c} for c in ("lamp", "otherprop", "wall", "chair")]
+    index = make_index(
+        [record("room0", ["floor lamp", "box", "wall", "chair"], attributes=classes)],
+        file_of(*(entry(object_id=str(i), name=n) for i, n in enumerate(("floor_lamp", "box", "wall", "chair")))),
+    )
+    scanrefer = member("scanrefer")
+    samples = scanrefer.samples(index, "test")
+    others = ("multiple", "in_others", "multiple_in_others")
+    assert [s.subsets for s in samples] == [
+        (*others, "multiple_reference"),
+        (*others, "multiple_reference"),
+        (*others, "unique_reference"),
+        ("unique", "not_in_others", "unique_not_in_others", "unique_reference"),
+    ]
+    answers = [Answer(), Answer(), Answer(boxes=(box(20.0),)), Answer(boxes=(box(0.0),))]
+    results = scanrefer.score(samples, answers, index)
+    assert value(results, "acc@0.5", "multiple") == value(results, "acc@0.5", "in_others") == pytest.approx(100 / 3)
+    assert value(results, "acc@0.5", "unique") == value(results, "acc@0.5", "unique_not_in_others") == 0.0
+    assert value(results, "acc@0.5", "unique_reference") == 50.0
+    assert value(results, "acc@0.5", "multiple_reference") == 0.0
+
+
+def test_the_split_is_that_of_the_official_lookup_on_random_files(make_index, member, record):
+    """Against the two passes of the official data set class, written out by names as it goes by them."""
+    rng = np.random.default_rng(0)
+    names = ["chair", "sofa", "lamp", "box", "wall", "shower curtain"]
+    scenes = {f"room{i}": rng.choice(names, 6).tolist() for i in range(30)}
+    rows = [(s, int(o), a) for s in scenes for o in rng.permutation(6)[: rng.integers(1, 7)] for a in range(rng.integers(1, 4))]
+    index = make_index(
+        [record(s, found, attributes=[{"nyu40class": n} for n in found]) for s, found in scenes.items()],
+        file_of(*(entry(s, str(o), str(a), scenes[s][o].replace(" ", "_")) for s, o, a in rows)),
+    )
+    label = {name: name if name in ("chair", "sofa", "shower curtain") else "others" for name in names}
+    seen = {(s, o): label[scenes[s][o]] for s, o, _ in rows}
+    for sample, (s, o, _) in zip(member("scanrefer").samples(index, "test"), rows, strict=True):
+        times = sum(scene == s and kind == seen[s, o] for (scene, _), kind in seen.items())
+        assert sample.subsets[0] == ("unique" if times == 1 else "multiple")
+        assert sample.subsets[1] == ("in_others" if seen[s, o] == "others" else "not_in_others")
+
+
+def test_a_box_of_an_unparsed_answer_is_no_answer(make_index, member, record, box, value):
+    index = make_index([record("room0", ["chair"])], file_of(entry()))
+    scanrefer = member("scanrefer")
+    results = scanrefer.score(scanrefer.samples(index, "test"), [Answer(boxes=(box(0.0),), parsed=False)], index)
+    assert value(results, "acc@0.25") == 0.0
+    assert value(results, "unparsed") == 100.0
+
+
 def test_input_file_is_not_rewritten(make_index, member, record, tmp_path):
     index = make_index([record("room0", ["chair"])], file_of(entry()))
     before = (tmp_path / "ScanRefer_filtered_test.json").read_bytes()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import json
 import stat
 import sys
 from pathlib import Path
@@ -60,7 +61,7 @@ def test_two_text_benchmarks_with_subsets_and_resamples_start_java_once(fake_jav
     }
     folder = tmp_path / "predictions"
     folder.mkdir()
-    (folder / "manifest.json").write_text("{}")
+    (folder / "manifest.json").write_text(json.dumps({"scenes": index.digest}))
     for name, spec in members.items():
         benchmark = registry.create("benchmarks", spec)
         output = ModelOutput(raw_text="a red lamp")

@@ -12,10 +12,14 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from pipeline import registry
 from pipeline.benchmarks.base import MetricResult
 from pipeline.errors import ConfigError, DataError, PredictionError
+from pipeline.evaluation.records import questions_digest
+from pipeline.index import SceneIndex, record_from_json, write_index
 from pipeline.metrics.scorefile import read_scores, write_scores
 from pipeline.metrics.stats import Bootstrap, mean_replicates, scene_weights
+from pipeline.provenance import file_digest
 from pipeline.scene import Sample
 from pipeline.steps import score
 
@@ -39,7 +43,7 @@ def job(make_index, record, box, tmp_path):
         {"scene_id": s, "object_id": "0", "object_name": "chair", "ann_id": a, "description": "a chair"}
         for s, a in (("room0", "0"), ("room1", "0"), ("room0", "1"))
     ]
-    make_index(
+    index = make_index(
         [record("room0", ["chair"]), record("room1", ["chair"])],
         {"scanrefer": {"test": {"ScanRefer_filtered_test.json": entries}}},
     )
@@ -56,7 +60,7 @@ def job(make_index, record, box, tmp_path):
     }
     folder = tmp_path / "predictions"
     folder.mkdir()
-    (folder / "manifest.json").write_text("{}")
+    (folder / "manifest.json").write_text(json.dumps({"scenes": index.digest}))
     args = argparse.Namespace(
         scenes=tmp_path / "manifest.json",
         predictions=folder / "manifest.json",
@@ -147,6 +151,53 @@ def test_missing_and_truncated_predictions(job):
         score.run(job)
     job.predictions.unlink()
     with pytest.raises(DataError, match="does not exist"):
+        score.run(job)
+
+
+def test_answers_to_other_frames_are_refused(job):
+    """Prepared again with other frames, samples keep their ids: only the index's digest tells."""
+    content = json.loads(job.scenes.read_text())
+    records = [record_from_json(scene, where="test") for scene in content["scenes"]]
+    records[1] = replace(records[1], frame_ids=("00001",))
+    write_index(job.scenes.parent, records, dataset="hand", root="", annotations=content["annotations"], spec="")
+    with pytest.raises(PredictionError, match="other scenes or other frames"):
+        score.run(job)
+    assert not job.out[0].exists()
+
+
+@pytest.fixture
+def finished(job):
+    """The manifest's content as `predict` leaves it: digests of the files and of what was asked."""
+    benchmark = registry.create("benchmarks", MEMBERS["scanrefer"])
+    asked = questions_digest(benchmark.samples(SceneIndex(job.scenes), "test"))
+    files = {name: file_digest(job.predictions.parent / f"{name}.parquet") for name in MEMBERS}
+    job.out = job.out[:1]
+    return json.loads(job.predictions.read_text()) | {"files": files, "questions": {"scanrefer": asked}}
+
+
+def test_a_file_that_was_exchanged_after_predicting_is_refused(job, finished):
+    job.predictions.write_text(json.dumps(finished))
+    score.run(job)
+    job.out[0].unlink()
+    job.rows["scanrefer"][0]["boxes"] = [[9.0, 0, 0, 1, 1, 1]]
+    write(job)
+    with pytest.raises(PredictionError, match="is not the file that was finished"):
+        score.run(job)
+    (job.predictions.parent / "scanrefer.parquet").unlink()
+    with pytest.raises(PredictionError, match="are missing"):
+        score.run(job)
+    assert not job.out[0].exists()
+
+
+def test_answers_to_other_proposals_or_annotations_are_refused(job, finished):
+    """Ids and frames stay the same: only what was asked or expected has changed since."""
+    job.predictions.write_text(json.dumps(finished))
+    path = job.scenes.parent / "ScanRefer_filtered_test.json"
+    path.write_text(path.read_text().replace("a chair", "a red chair", 1))
+    with pytest.raises(PredictionError, match="scanrefer asks or expects something else now"):
+        score.run(job)
+    job.predictions.write_text(json.dumps(finished | {"questions": {}}))
+    with pytest.raises(PredictionError, match=r"questions\.scanrefer is None"):
         score.run(job)
 
 

@@ -13,33 +13,11 @@ import numpy as np
 import pytest
 
 from pipeline import registry
-from pipeline.errors import ConfigError, DataError
 from pipeline.front3d import work
 from pipeline.geometry import unproject
 from pipeline.index import SceneIndex
 from pipeline.metrics.stats import Bootstrap
 from pipeline.scene import ModelOutput
-
-SMALL = {"views": 2, "width_px": 48, "height_px": 36}
-
-
-def dataset(folder: Path, **options: Any) -> Any:
-    content = source.options(folder) | SMALL | options
-    return registry.create("datasets", {"name": "front", "kind": "front3d", "options": content})
-
-
-def prepare(folder: Path, *, threads: int = 1, **options: Any) -> SceneIndex:
-    dataset(folder, **options).prepare(folder / "out", threads=threads)
-    return SceneIndex(folder / "out" / "manifest.json")
-
-
-def one_house(folder: Path, *rooms: dict[str, Any], degrees: float = 0.0) -> Path:
-    source.write_models(folder / "3D-FUTURE-model")
-    return source.write_house(folder / "3D-FRONT", "house-x", source.house(rooms, degrees=degrees))
-
-
-def bedroom(**changes: Any) -> dict[str, Any]:
-    return source.room("MasterBedroom", "MasterBedroom-1", **changes)
 
 
 def marker(index: SceneIndex, scene_id: str) -> dict[str, Any]:
@@ -51,7 +29,7 @@ def written(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Four houses of two rooms, prepared."""
     folder = tmp_path_factory.mktemp("front3d")
     source.write_front3d(folder)
-    prepare(folder)
+    source.prepare(folder)
     return folder
 
 
@@ -119,13 +97,13 @@ def test_fronts_supports_and_landmarks(index: SceneIndex) -> None:
 
 def test_a_door_between_two_rooms_is_a_door_of_both(tmp_path: Path) -> None:
     """It is a child of the bedroom only; the living room's west wall is 10 cm behind it, its own door is taken away."""
-    path = one_house(tmp_path, bedroom(), source.room("LivingRoom", "LivingRoom-2", middle=(4.5, 0.0)))
+    path = source.one_house(tmp_path, source.bedroom(), source.room("LivingRoom", "LivingRoom-2", middle=(4.5, 0.0)))
     content = json.loads(path.read_text())
     own = {m["uid"] for m in content["mesh"] if m["type"] == "Door" and "LivingRoom" in m["uid"]}
     living = content["scene"]["room"][1]
     living["children"] = [c for c in living["children"] if c["ref"] not in own]
     path.write_text(json.dumps(content))
-    found = facts(prepare(tmp_path))
+    found = facts(source.prepare(tmp_path))
     doors = {s.split("_")[1]: [m for m in f["landmarks"] if m["kind"] == "door"] for s, f in found.items()}
     assert [d["normal"] for d in doors["MasterBedroom-1"]] == [[-1.0, 0.0]]
     assert [d["normal"] for d in doors["LivingRoom-2"]] == [[1.0, 0.0]]
@@ -146,8 +124,8 @@ def test_cameras_stand_on_free_floor(index: SceneIndex) -> None:
 
 def test_depth_hits_boxes_walls_and_floor(tmp_path: Path) -> None:
     """Exact depth: every measured point is in the room, and on the floor, a wall, the ceiling, a door or in a box."""
-    one_house(tmp_path, bedroom())
-    found = prepare(tmp_path, depth="exact", views=4)
+    source.one_house(tmp_path, source.bedroom())
+    found = source.prepare(tmp_path, depth="exact", views=4)
     (record,) = found
     scene = found.load(record.scene_id)
     points, valid = unproject(scene.depth_m, record.depth_intrinsics, record.world_from_camera)
@@ -186,8 +164,8 @@ def test_an_l_shaped_room_keeps_cameras_and_words_inside(tmp_path: Path) -> None
         ("robe-1", 2.2, 0, -2.1, 0.0),
         ("chair-1", -2.5, 0, 2.0, 90.0),
     ]
-    one_house(tmp_path, bedroom(corners=corners, things=things))
-    found = prepare(tmp_path, views=6, val_share=0.0, test_share=0.0)
+    source.one_house(tmp_path, source.bedroom(corners=corners, things=things))
+    found = source.prepare(tmp_path, views=6, val_share=0.0, test_share=0.0)
     (record,) = found
     content = marker(found, record.scene_id)["facts"]
     assert not content["rectangular"]
@@ -257,8 +235,8 @@ def test_nothing_is_asked_that_a_thing_without_a_noun_could_answer(tmp_path: Pat
     """The bedroom has a rug by bed and stool: "what is next to the bed" or "what is the red object" could mean the rug."""
     for name, keep in (("with", True), ("without", False)):
         folder = tmp_path / name
-        one_house(folder, bedroom(things=[t for t in source.ROOMS["MasterBedroom"] if keep or t[0] != "rug-1"]))
-        found = prepare(folder, val_share=0.0, test_share=0.0, scanqa_per_room=20, sqa3d_per_room=20, view_questions=12)
+        source.one_house(folder, source.bedroom(things=[t for t in source.ROOMS["MasterBedroom"] if keep or t[0] != "rug-1"]))
+        found = source.prepare(folder, val_share=0.0, test_share=0.0, scanqa_per_room=20, sqa3d_per_room=20, view_questions=12)
         text = " ".join(path.read_text() for path in (found.folder / "annotations").iterdir())
         (content,) = facts(found).values()
         assert len(content["unnamed"]) == int(keep)
@@ -293,131 +271,15 @@ def right_output(sample: Any, record: Any) -> ModelOutput:
     return ModelOutput(probabilities=chosen / chosen.sum(), boxes=record.candidate_boxes())
 
 
-# ------------------------------------------------------- left out and refused
-
-
-def test_missing_models_are_counted_or_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    one_house(tmp_path, bedroom())
-    (tmp_path / "3D-FUTURE-model" / "bed-1" / "raw_model.obj").unlink()
-    source.write_model(tmp_path / "3D-FUTURE-model" / "desk-1", [(0, 0, 0, 1, 0, 1)], (9, 9, 9))
-    (tmp_path / "3D-FUTURE-model" / "stool-1" / "raw_model.obj").write_text("f 1 2 3")
-    found = prepare(tmp_path)
-    (record,) = found
-    assert len(record.objects) == len(source.ROOMS["MasterBedroom"]) - 4
-    said = capsys.readouterr().err
-    assert "1 x model that is not there" in said
-    assert "1 x box of size zero" in said
-    assert "1 x damaged model" in said
-    assert "furniture without a noun" in said
-    with pytest.raises(DataError, match="model that is not there") as caught:
-        prepare(tmp_path, on_fault="refuse")
-    assert "house-x.json: room MasterBedroom-1, child 8 (MasterBedroom-1-0/model)" in str(caught.value)
-
-
-@pytest.mark.parametrize(
-    ("options", "reason"),
-    [
-        ({"room_types": ["Kitchen"]}, "room of another type"),
-        ({"objects_min": 20}, "too few or too many objects"),
-        ({"objects_max": 5}, "too few or too many objects"),
-        ({"floor_min_m2": 30}, "too small or too large"),
-        ({"floor_max_m2": 10}, "too small or too large"),
-        ({"side_min_m": 4.2}, "too small or too large"),
-    ],
-)
-def test_limits_leave_rooms_out_and_say_so(tmp_path: Path, options: dict[str, Any], reason: str) -> None:
-    one_house(tmp_path, bedroom())
-    with pytest.raises(DataError, match="no room is left to film") as caught:
-        prepare(tmp_path, **options)
-    assert reason in str(caught.value)
-
-
-def test_absurd_sizes_are_left_out_without_filling_the_memory(tmp_path: Path) -> None:
-    path = one_house(tmp_path, bedroom(), source.room("LivingRoom", "LivingRoom-2", middle=(9.0, 0.0)))
-    content = json.loads(path.read_text())
-    content["mesh"][0]["xyz"][0] = -1e9  # a corner of the bedroom's floor
-    living = next(c for c in content["scene"]["room"][1]["children"] if c["ref"].endswith("-3/model"))
-    living["scale"] = [1e7, 1.0, 1.0]
-    path.write_text(json.dumps(content))
-    found = prepare(tmp_path)
-    assert [r.scene_id for r in found] == ["house-x_LivingRoom-2"]
-    counts = json.loads((found.root / "report.json").read_text())["counts"]
-    assert counts["room too small or too large"] == counts["box much larger than its room"] == 1
-
-
-def test_room_types_choose_rooms(written: Path, tmp_path: Path) -> None:
-    options = {key: source.options(written)[key] for key in ("houses", "models")}
-    found = prepare(tmp_path, **options, room_types=["livingroom"], houses_max=2)
-    assert len(list(found)) == 2
-    assert all("LivingRoom" in r.scene_id for r in found)
-
-
-@pytest.mark.parametrize("empty", ["no furniture", "no floor", "no rooms"])
-def test_empty_rooms_are_left_out(tmp_path: Path, empty: str) -> None:
-    path = one_house(tmp_path, bedroom())
-    content = json.loads(path.read_text())
-    if empty == "no rooms":
-        content["scene"]["room"] = []
-    else:
-        word = "/model" if empty == "no furniture" else "mesh0"
-        children = content["scene"]["room"][0]["children"]
-        content["scene"]["room"][0]["children"] = [c for c in children if word not in c["ref"]]
-    path.write_text(json.dumps(content))
-    with pytest.raises(DataError, match="no room is left to film") as caught:
-        prepare(tmp_path)
-    expected = {
-        "no furniture": "room without furniture",
-        "no floor": "room without a floor",
-        "no rooms": "nothing was left out",
-    }
-    assert expected[empty] in str(caught.value)
-
-
-def test_a_house_that_is_no_json_stops_with_its_name(tmp_path: Path) -> None:
-    one_house(tmp_path, bedroom())
-    (tmp_path / "3D-FRONT" / "cut.json").write_text('{"furniture": [')
-    with pytest.raises(DataError, match=r"cut\.json is not valid JSON"):
-        prepare(tmp_path)
-
-
-def test_missing_folders_and_bad_names_are_refused(tmp_path: Path) -> None:
-    with pytest.raises(DataError, match="does not exist") as caught:
-        prepare(tmp_path)
-    assert "datasets.front.houses" in str(caught.value)
-    (tmp_path / "3D-FRONT").mkdir()
-    (tmp_path / "3D-FUTURE-model").mkdir()
-    with pytest.raises(DataError, match="there is no house file"):
-        prepare(tmp_path)
-    (tmp_path / "3D-FRONT" / "a b.json").write_text("{}")
-    with pytest.raises(DataError, match="not a valid id"):
-        prepare(tmp_path)
-
-
-@pytest.mark.parametrize(
-    ("options", "message"),
-    [
-        ({"val_share": 0.7, "test_share": 0.6}, "more than all houses"),
-        ({"objects_min": 9, "objects_max": 8}, "above objects_max"),
-        ({"floor_min_m2": 90}, "above floor_max_m2"),
-        ({"room_types": []}, "room_types"),
-        ({"on_fault": "ignore"}, "on_fault"),
-        ({"house": "x"}, "did you mean 'houses'"),
-    ],
-)
-def test_bad_options_are_named(tmp_path: Path, options: dict[str, Any], message: str) -> None:
-    with pytest.raises(ConfigError, match=message):
-        dataset(tmp_path, **options)
-
-
 # ------------------------------------------------------------ splits, resuming
 
 
 def test_splits_follow_the_house_and_nothing_else(tmp_path: Path, index: SceneIndex) -> None:
-    member = dataset(tmp_path, val_share=0.2, test_share=0.3)
+    member = source.dataset(tmp_path, val_share=0.2, test_share=0.3)
     counts = Counter(member.split_of(f"house-{i}") for i in range(3000))
     assert counts["val"] / 3000 == pytest.approx(0.2, abs=0.03)
     assert counts["test"] / 3000 == pytest.approx(0.3, abs=0.03)
-    more = dataset(tmp_path, val_share=0.3, test_share=0.3)
+    more = source.dataset(tmp_path, val_share=0.3, test_share=0.3)
     assert all(more.split_of(f"house-{i}") == "test" for i in range(300) if member.split_of(f"house-{i}") == "test")
     by_house: dict[str, set[str]] = {}
     for record in index:
@@ -427,24 +289,24 @@ def test_splits_follow_the_house_and_nothing_else(tmp_path: Path, index: SceneIn
 
 def test_resume_makes_only_what_is_missing_damaged_or_changed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     source.write_front3d(tmp_path)
-    first = prepare(tmp_path, houses_max=3)
+    first = source.prepare(tmp_path, houses_max=3)
     before = {r.scene_id: r.checksum for r in first}
     filmed: list[str] = []
     original = work._film_room
     monkeypatch.setattr(work, "_film_room", lambda job, room: filmed.append(room.scene_id) or original(job, room))
-    dataset(tmp_path, houses_max=3).prepare(tmp_path / "out", threads=1)
+    source.dataset(tmp_path, houses_max=3).prepare(tmp_path / "out", threads=1)
     assert filmed == []
     lost, damaged = sorted(before)[0], sorted(before)[3]
     next((first.root / lost).glob("*.png")).unlink()
     next((first.root / damaged).glob("*.jpg")).write_bytes(b"broken")
-    again = prepare(tmp_path, houses_max=3)
+    again = source.prepare(tmp_path, houses_max=3)
     assert filmed == [lost, damaged]
     assert {r.scene_id: r.checksum for r in again} == before
     path = next((tmp_path / "3D-FRONT").glob(f"{lost.split('_')[0]}.json"))
     content = json.loads(path.read_text())
     content["scene"]["room"].pop()
     path.write_text(json.dumps(content))
-    assert set(before) - {r.scene_id for r in prepare(tmp_path, houses_max=3)} == {
+    assert set(before) - {r.scene_id for r in source.prepare(tmp_path, houses_max=3)} == {
         r for r in before if r.startswith(path.stem) and "LivingRoom" in r
     }
     assert filmed == [lost, damaged], "the other room of the house is whole"
@@ -453,7 +315,7 @@ def test_resume_makes_only_what_is_missing_damaged_or_changed(tmp_path: Path, mo
 def test_workers_write_the_same(tmp_path: Path, index: SceneIndex, monkeypatch: pytest.MonkeyPatch) -> None:
     source.write_front3d(tmp_path)
     monkeypatch.setattr(work, "SPAWN_FROM_HOUSES", 2)
-    found = prepare(tmp_path, threads=2)
+    found = source.prepare(tmp_path, threads=2)
     assert {r.scene_id: r.checksum for r in found} == {r.scene_id: r.checksum for r in index}
     for path in (found.folder / "annotations").iterdir():
         assert path.read_bytes() == (index.folder / "annotations" / path.name).read_bytes()
@@ -461,8 +323,8 @@ def test_workers_write_the_same(tmp_path: Path, index: SceneIndex, monkeypatch: 
 
 def test_a_smaller_set_removes_what_it_does_not_name(tmp_path: Path) -> None:
     source.write_front3d(tmp_path)
-    many = {p.name for p in prepare(tmp_path).root.iterdir()}
-    few = prepare(tmp_path, houses_max=1)
+    many = {p.name for p in source.prepare(tmp_path).root.iterdir()}
+    few = source.prepare(tmp_path, houses_max=1)
     assert {p.name for p in few.root.iterdir()} == {r.scene_id for r in few} | {work.HOUSES, "report.json"} < many
     report = json.loads((few.root / "report.json").read_text())
     assert (report["houses"], report["rooms"]) == (1, 2)
@@ -471,7 +333,7 @@ def test_a_smaller_set_removes_what_it_does_not_name(tmp_path: Path) -> None:
 
 
 def test_sources_and_licence_are_stated(tmp_path: Path) -> None:
-    member = dataset(tmp_path)
+    member = source.dataset(tmp_path)
     assert [s.path.name for s in member.source_files()] == ["3D-FRONT", "3D-FUTURE-model", "model_info.json"]
     assert all(s.source.startswith("https://") for s in member.source_files())
     assert "non-commercial" in member.licence

@@ -320,7 +320,8 @@ def test_the_main_colour_is_that_of_most_of_the_surface() -> None:
 
 def test_gaps_cover_exactly_what_is_not_floor() -> None:
     inside = np.random.default_rng(3).random((12, 9)) < 0.6
-    plan = FloorPlan(np.array([1.0, -2.0]), inside, (1.0, -2.0, 1.9, -0.8))
+    taken = np.zeros_like(inside)
+    plan = FloorPlan(np.array([1.0, -2.0]), inside, (1.0, -2.0, 1.9, -0.8), taken)
     cells = np.stack(np.meshgrid(np.arange(9) + 0.5, np.arange(12) + 0.5), -1).reshape(-1, 2) * 0.1 + [1.0, -2.0]
     times = np.zeros(len(cells), dtype=int)
     for x0, y0, x1, y1 in plan.gaps():

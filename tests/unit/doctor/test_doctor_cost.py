@@ -190,6 +190,42 @@ def test_a_recipe_of_epochs_is_known_once_data_is_prepared(prepared: Prepared) -
     assert cost.predictions is not None
 
 
+def test_one_epoch_of_the_published_samples_is_the_papers_number_of_steps() -> None:
+    """223,128 samples, 16 a step: 13,946 steps (3DRS, appendix A.2)."""
+    recipe = {"steps": None, "epochs": 1, "questions_per_scene": 1, "scenes_per_step": 16, "gradient_checkpointing": True}
+    content = lab(
+        datasets={"scannet": {"scenes": "annotated"}},
+        recipes={"epoch": recipe, "steps": recipe | {"steps": 13_946, "epochs": None}},
+        evaluation={"split": "val"},
+        study={"seeds": [0], "recipes": ["epoch"]},
+    )
+    epoch = report_of(content).cost
+    assert epoch.unknown == ()
+    content["study"]["recipes"] = ["steps"]
+    assert epoch.gpu_hours == pytest.approx(report_of(content).cost.gpu_hours)
+
+
+@pytest.mark.parametrize(
+    ("benchmark", "wanted"), [({}, True), ({"meteor": False}, False), ({"meteor": False, "ptb": True}, True)]
+)
+def test_java_is_wanted_for_meteor_and_for_the_ptb_tokenizer(
+    benchmark: dict[str, Any], wanted: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[Any] = []
+    monkeypatch.setattr("pipeline.doctor.examine.examine_environment", lambda w, _: asked.append(w) or ((), ()))
+    report_of(built_in(benchmarks={"scanqa": benchmark}, recipes={"qa": {"steps": 5, "train_on": ["scanqa"]}}))
+    assert asked[0].java is wanted
+    assert asked[0].open3d is True, "the rooms are still to be drawn"
+
+
+def test_rooms_of_3d_front_are_drawn_with_open3d(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[Any] = []
+    monkeypatch.setattr("pipeline.doctor.examine.examine_environment", lambda w, _: asked.append(w) or ((), ()))
+    content = lab(datasets={"front3d": {}})
+    assert report_of(content).datasets[0].state == "not prepared"
+    assert asked[0].open3d is True
+
+
 def test_a_full_disk_is_missing(monkeypatch: pytest.MonkeyPatch) -> None:
     """Free space is made up for this test."""
     usage = type(shutil.disk_usage("."))(total=10**12, used=10**12 - 10**9, free=10**9)

@@ -14,7 +14,7 @@ from pipeline import registry
 from pipeline.__main__ import main
 from pipeline.config import StudyConfig
 from pipeline.datasets.base import Dataset, ScenePlan
-from pipeline.doctor.scenes import Examined, examine_dataset
+from pipeline.doctor.scenes import Examined, _joined, examine_dataset
 from pipeline.doctor.selection import select
 from pipeline.index import SceneIndex
 from pipeline.specs import Specs
@@ -144,6 +144,45 @@ def test_source_files_of_a_dataset(tmp_path_factory: pytest.TempPathFactory, mon
     found = examined(content, "fake_scans")
     assert found.needs == ()
     assert (found.row.sources[0].state, found.row.sources[0].bytes) == ("complete", 3)
+
+
+def test_malformed_training_annotations_are_needs(prepared: Prepared) -> None:
+    folder = prepared(write_config(built_in()))
+    manifest = json.loads((folder / "manifest.json").read_text())
+    path = folder / manifest["annotations"]["scanqa"]["train"][0]
+    entries = json.loads(path.read_text())
+    path.write_text(json.dumps([entries[0] | {"scene_id": "nowhere"}, *entries[1:]]))
+    found = examined(built_in())
+    assert [need.what[:20] for need in found.needs] == ["tiny_rooms, scanqa: "]
+    assert "scanqa" in found.row.samples
+    assert "scanqa" not in found.row.training
+    assert "sqa3d" in found.row.training
+
+
+@pytest.mark.parametrize(
+    ("paths", "text"),
+    [
+        (["a/b.json"], "a/b.json"),
+        (["a/x_train.json", "a/x_val.json"], "a/x_{train, val}.json"),
+        (["a/one", "a/other", "b/two"], "a/{one, other}, b/two"),
+        (["a/x.json", "a/x.json.gz"], "a/x.{json, json.gz}"),
+    ],
+)
+def test_missing_files_are_named_shortly(paths: list[str], text: str) -> None:
+    assert _joined([Path(path) for path in paths]) == text
+
+
+def test_published_numbers_stand_in_until_scannet_is_prepared() -> None:
+    content = built_in(datasets={"scannet": {"scenes": "annotated"}, "tiny_rooms": {"kind": "rooms"}})
+    content |= {"study": {"datasets": ["scannet"]}, "evaluation": {"split": "val"}}
+    row = examined(content, "scannet").row
+    assert sum(row.training.values()) == 223_128, "3DRS, appendix A.2"
+    assert row.samples == {
+        "scanrefer": 9_508, "multi3drefer": 11_120, "scan2cap": 2_068, "scanqa": 4_675, "sqa3d": 3_519, "correspondence": 141,
+    }  # fmt: skip
+    content["datasets"]["scannet"]["only"] = ["scene0000_00"]
+    row = examined(content, "scannet").row
+    assert (row.samples, row.training) == ({}, {})
 
 
 def test_roles_and_selection() -> None:

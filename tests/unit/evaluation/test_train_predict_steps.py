@@ -134,6 +134,26 @@ def test_score_accepts_the_predictions(predicted: Path, tiny_rooms: SceneIndex, 
     assert main([*arguments, "--out", *out]) == 0
 
 
+def test_captions_of_other_gates_are_refused(
+    predicted: Path, tiny_rooms: SceneIndex, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Other proposals are other gates and other boxes shown; ids, scenes and frames stay the same."""
+    content = json.loads(tiny_rooms.path.read_text())
+    for scene in content["scenes"]:
+        scene["proposals"] = [[9, 9, 9, 1, 1, 1]]
+    content["annotations"] = {
+        name: {split: [str(tiny_rooms.folder / file) for file in files] for split, files in splits.items()}
+        for name, splits in content["annotations"].items()
+    }
+    (tmp_path / "manifest.json").write_text(json.dumps(content))
+    spec = {"benchmarks": task_members(), "split": "test", "bootstrap": {"replicates": 100, "seed": 0}, "code": ""}
+    arguments = ["score", "--spec", json.dumps(spec), "--scenes", str(tmp_path / "manifest.json")]
+    out = tmp_path / "scan2cap.parquet"
+    assert main([*arguments, "--predictions", str(predicted), "--out", str(out)]) == 2
+    assert "scan2cap asks or expects something else now" in capsys.readouterr().err
+    assert not out.exists()
+
+
 def test_finished_benchmarks_are_kept_and_broken_ones_made_again(
     predicted: Path, trained: Path, run_verb: Callable[..., int]
 ) -> None:
@@ -175,8 +195,8 @@ def test_training_with_features_aligns_and_evaluation_needs_none(
     assert run_verb("predict", tmp_path / "predictions" / "manifest.json", predict_spec(), "--run", out) == 0
 
 
-def store(index: SceneIndex, folder: Path, scenes: int) -> Path:
-    """Random features of the first training scenes."""
+def store(index: SceneIndex, folder: Path, scenes: int, reverse: str = "") -> Path:
+    """Random features of the first training scenes; those of ``reverse`` under its frames in reverse order."""
     teacher = registry.create("teachers", {"name": "random", "kind": "random", "options": {}})
     teacher.load(None, "cpu")
     records = index.split("train")[:scenes]
@@ -185,7 +205,8 @@ def store(index: SceneIndex, folder: Path, scenes: int) -> Path:
     spec = StoreSpec("tiny_rooms", teacher.name, "random", teacher.dim, grid.rows, grid.cols, parts=parts)
     with FeatureWriter(folder, spec) as writer:
         for record in records:
-            writer.write(record.scene_id, record.frame_ids, teacher.encode(index.load(record.scene_id)))
+            frames = record.frame_ids[::-1] if record.scene_id == reverse else record.frame_ids
+            writer.write(record.scene_id, frames, teacher.encode(index.load(record.scene_id)))
         writer.finish()
     return folder / "manifest.json"
 
@@ -208,6 +229,26 @@ def test_one_part_of_a_store_is_aligned(
     assert run_verb("train", run, train_spec(part="low"), "--features", features) == 0
     heads = load_file(run.parent / "heads.safetensors")
     assert {len(bias) for name, bias in heads.items() if name.startswith("alignment") and name.endswith("2.bias")} == {5}
+
+
+def test_features_of_other_frames_are_refused_before_the_first_step(
+    tiny_rooms: SceneIndex, run_verb: Callable[..., int], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    features = store(tiny_rooms, tmp_path / "features", scenes=6, reverse=tiny_rooms.split("train")[4].scene_id)
+    run = tmp_path / "run" / "manifest.json"
+    assert run_verb("train", run, train_spec(), "--features", features) == 2
+    assert "were made for other frames: first difference at view 0" in capsys.readouterr().err
+    assert not (run.parent / "metrics.jsonl").exists()
+
+
+def test_a_run_of_other_frames_is_refused(
+    trained: Path, run_verb: Callable[..., int], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    content = json.loads(trained.read_text())
+    run = tmp_path / "manifest.json"
+    run.write_text(json.dumps(content | {"scenes": "0" * 16}))
+    assert run_verb("predict", tmp_path / "predictions" / "manifest.json", predict_spec(), "--run", run) == 2
+    assert "other scenes or other frames" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("missing", ["heads.safetensors", "model.safetensors"])

@@ -14,7 +14,6 @@ import torch
 from box_rooms import make_scene, write_dataset
 
 from pipeline.__main__ import main
-from pipeline.device import claim
 from pipeline.errors import EnvironmentFaultError, FrameError, StoreError
 from pipeline.features.engine import Flight, extract_shard
 from pipeline.features.store import FeatureReader, FeatureWriter, StoreSpec
@@ -70,9 +69,9 @@ def run(index: SceneIndex, teacher: Teacher, tmp_path: Path, flight: Flight | No
     return FeatureReader([tmp_path / "shard0" / "manifest.json"])
 
 
-def check(index: SceneIndex, reader: FeatureReader) -> None:
+def check(index: SceneIndex, reader: FeatureReader, *, depth: bool = True) -> None:
     for record in index:
-        expected = MeanColourTeacher().encode(index.load(record.scene_id))
+        expected = MeanColourTeacher().encode(index.load(record.scene_id, depth=depth))
         found = reader.read(record.scene_id, record.frame_ids)
         np.testing.assert_array_equal(found.tokens, expected.tokens)
         np.testing.assert_array_equal(found.confidence, expected.confidence)
@@ -88,12 +87,12 @@ def test_order_is_kept_and_the_number_in_flight_bounded(index: SceneIndex, tmp_p
     lock, loaded, most, encoded, written = threading.Lock(), [0], [0], [], []
     load = index.load
 
-    def counting_load(scene_id: str) -> Scene:
+    def counting_load(scene_id: str, *, depth: bool) -> Scene:
         with lock:
             loaded[0] += 1
             most[0] = max(most[0], loaded[0] - len(written))
         threading.Event().wait(0.05 if scene_id == "box0" else 0.0)
-        return load(scene_id)
+        return load(scene_id, depth=depth)
 
     class Watched(MeanColourTeacher):
         def prepare(self, scene: Scene) -> Scene:
@@ -117,10 +116,10 @@ def test_reading_encoding_and_writing_overlap(index: SceneIndex, tmp_path: Path,
     read_second, encoding_second = threading.Event(), threading.Event()
     load = index.load
 
-    def watched_load(scene_id: str) -> Scene:
+    def watched_load(scene_id: str, *, depth: bool) -> Scene:
         if scene_id == "box1":
             read_second.set()
-        return load(scene_id)
+        return load(scene_id, depth=depth)
 
     class Waiting(MeanColourTeacher):
         def encode(self, scene: Scene) -> TeacherFeatures:
@@ -249,6 +248,15 @@ def test_other_errors_are_not_taken_for_a_shortage(index: SceneIndex, tmp_path: 
     assert teacher.passes == [5]
 
 
+def test_depth_is_read_only_for_a_teacher_that_looks_at_it(index: SceneIndex, tmp_path: Path) -> None:
+    (index.root / "box1" / f"{index.records['box1'].frame_ids[0]}.png").unlink()
+    colour_only = MeanColourTeacher(room=3)
+    colour_only.reads_depth = False
+    check(index, run(index, colour_only, tmp_path), depth=False)
+    with pytest.raises(FrameError, match="box1"):
+        run(index, MeanColourTeacher(), tmp_path / "again")
+
+
 def test_readers_follow_the_threads() -> None:
     assert Flight.of_threads(1) == Flight(1, 3)
     assert Flight.of_threads(8) == Flight(7, 9)
@@ -262,22 +270,6 @@ def test_progress_says_rate_and_time_left(index: SceneIndex, tmp_path: Path, cap
     assert any("extract boxes/mean_colour: 3/6 scenes" in line and "scenes/s" in line and " left" in line for line in lines)
     run(index, MeanColourTeacher(), tmp_path)
     assert "6 of 6 scenes are stored already" in capsys.readouterr().err
-
-
-def test_every_process_takes_a_gpu_of_its_own(tmp_path: Path, capsys) -> None:
-    """Locks on pretended names: the first free one is taken, and with none free the first is shared aloud."""
-    first, one = claim(["GPU-a", "GPU-b"], tmp_path)
-    second, two = claim(["GPU-a", "GPU-b"], tmp_path)
-    assert (first, second) == (0, 1)
-    assert claim(["GPU-a", "GPU-b"], tmp_path) == (0, None)
-    assert "all 2 visible GPUs are in use" in capsys.readouterr().err
-    assert one is not None
-    one.close()
-    again, three = claim(["GPU-a", "GPU-b"], tmp_path)
-    assert again == 0
-    for lock in (two, three):
-        assert lock is not None
-        lock.close()
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="this machine has a GPU")

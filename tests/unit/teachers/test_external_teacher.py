@@ -287,6 +287,9 @@ def test_every_fault_is_one_message(changes: dict[str, Any], error: type[Pipelin
 def test_want_of_memory_is_left_to_the_extraction_engine() -> None:
     with pytest.raises(torch.OutOfMemoryError, match="no room"):
         encoded(tap=f"{PACKAGE}:hungry")
+    assert external().memory_advice() == "teachers.mine: precision: bfloat16, views_per_pass: 8"
+    assert external(views="together").memory_advice() == "teachers.mine: precision: bfloat16"
+    assert external(views_per_pass=1, precision="bfloat16").memory_advice() == ""
 
 
 @pytest.mark.parametrize(

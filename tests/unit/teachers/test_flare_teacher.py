@@ -57,7 +57,9 @@ def test_the_released_model_describes_itself_without_its_file() -> None:
     assert file.path == Path("weights/flare/geometry_pose.pth")
     assert "geometry_pose.pth" in file.what
     assert "AntResearch/FLARE" in file.source
-    assert "bfloat16" in teacher.memory_advice()
+    assert file.bytes == 4 * 1_403_248_983
+    assert teacher.memory_advice() == "teachers.flare: precision: bfloat16"
+    assert "; or teachers.flare: tap: dec_norm_fine" in flare(checkpoint="x.pth").memory_advice()
 
 
 def test_one_tap_may_stand_without_a_list() -> None:

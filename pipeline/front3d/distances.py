@@ -1,0 +1,46 @@
+"""Distances between pieces of furniture: between the nearest points of their surfaces, not of their boxes.
+
+A chair that stands askew, a round table and an L-shaped sofa do not fill their boxes; between boxes they would be up to half a
+metre too close. Surfaces are sampled evenly, which is right to about a centimetre from half a metre on.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pipeline.rooms.mesh import Mesh
+
+Floats = NDArray[np.float64]
+SAMPLES = 3000
+"""Points of a surface; at most as many of its vertices come on top."""
+_STEPS = np.array([0.7548776662466927, 0.5698402909980532])
+"""Steps of an evenly spread sequence in the unit square (powers of the inverse plastic number)."""
+
+
+def surface_points(mesh: Mesh) -> Floats:
+    """Points (N,3) spread evenly over the surface, and vertices; the same for the same mesh."""
+    a, b, c = (mesh.vertices[mesh.triangles[:, k]] for k in range(3))
+    area = np.cumsum(np.linalg.norm(np.cross(b - a, c - a), axis=1))
+    number = np.arange(SAMPLES)
+    at = np.minimum(np.searchsorted(area, (number + 0.5) / SAMPLES * area[-1]), len(area) - 1)
+    u, v = (number[:, None] * _STEPS % 1.0).T[:, :, None]
+    fold = u + v > 1
+    u, v = np.where(fold, 1 - u, u), np.where(fold, 1 - v, v)
+    inner = a[at] + u * (b - a)[at] + v * (c - a)[at]
+    return np.concatenate([inner, mesh.vertices[:: -(-len(mesh.vertices) // SAMPLES)]])
+
+
+def gaps_between(meshes: Sequence[Mesh]) -> list[tuple[int, int, float]]:
+    """(number, higher number, metres between the nearest points) of every pair of meshes."""
+    from scipy.spatial import cKDTree
+
+    clouds = [surface_points(mesh) for mesh in meshes]
+    trees = [cKDTree(cloud) for cloud in clouds]
+    return [
+        (i, k, round(float(trees[k].query(clouds[i])[0].min()), 4))
+        for i in range(len(meshes))
+        for k in range(i + 1, len(meshes))
+    ]

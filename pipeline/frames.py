@@ -88,7 +88,10 @@ def sample_frames(
     count = min(options.count or available, available)
     if options.strategy == "uniform":
         return FrameChoice(choose_frames(available, count))
-    sight = _Sight.of(seen(i) for i in range(available))
+    try:
+        sight = _Sight.of(seen(i) for i in range(available))
+    except ValueError as error:  # voxels that cannot be numbered: too small for the distances of the scene
+        raise FrameError(str(error), where=where, mend="set frames.voxel_m larger, or check poses and depth") from None
     if not sight.items:
         raise FrameError(
             "no frame has valid depth, so there is nothing to cover", where=where, mend="set frames: {strategy: uniform}"

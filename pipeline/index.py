@@ -156,7 +156,7 @@ def _open_image(path: Path) -> NDArray[Any]:
             return np.asarray(image)
     except FileNotFoundError:
         raise FrameError(f"frame file {path} is missing", mend="run the rule `prepare` again with -f") from None
-    except (UnidentifiedImageError, OSError, SyntaxError, ValueError) as error:
+    except (UnidentifiedImageError, Image.DecompressionBombError, OSError, SyntaxError, ValueError) as error:
         raise FrameError(f"frame file {path} cannot be read ({error})", mend="delete it and run `prepare` again") from None
 
 

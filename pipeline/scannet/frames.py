@@ -7,6 +7,7 @@ frames that were chosen, and of all candidates' depth when frames are chosen by 
 from __future__ import annotations
 
 import io
+import math
 import re
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
@@ -22,7 +23,9 @@ from pipeline.errors import DataError, FrameError
 from pipeline.scannet.reading import AGAIN, read_bytes, read_text
 from pipeline.scannet.sens import SensFile, SensFrame
 
-_INDEX = re.compile(r"\d{1,9}")
+_INDEX = re.compile(r"[0-9]{1,9}")
+NO_IMAGE = (UnidentifiedImageError, Image.DecompressionBombError, OSError, SyntaxError, ValueError)
+"""What Pillow raises for damaged files; the second when a damaged header asks for gigabytes."""
 
 
 class ScanFrames(ABC):
@@ -81,6 +84,8 @@ class StreamFrames(ScanFrames):
         wrong = [i for i in listed if not _INDEX.fullmatch(i) or int(i) >= len(self._frames)]
         if wrong:
             raise _not_there(wrong, f"the stream has frames 0 to {len(self._frames) - 1}", self.where)
+        if len({int(i) for i in listed}) != len(listed):
+            raise FrameError("the frame list names a frame twice", where=self.where, mend="correct the frame list")
         return [self._frames[int(i)] for i in listed]
 
     def color(self, number: int) -> bytes:
@@ -104,7 +109,7 @@ class FolderFrames(ScanFrames):
         self.where, self._folder = str(folder), folder
         if not folder.is_dir():
             raise DataError("the scan's exported folder is missing", where=str(folder), mend="export it, or set source: sens")
-        present = sorted(path.stem for path in folder.glob("*.jpg"))
+        present = sorted((path.stem for path in folder.glob("*.jpg")), key=_time_order)
         if listed is not None:
             missing = sorted(set(listed) - set(present))
             if missing:
@@ -138,12 +143,18 @@ class FolderFrames(ScanFrames):
         return depth.astype(np.uint16)
 
 
+def _time_order(stem: str) -> tuple[bool, int, str]:
+    """Numbers by their value ("9" before "10"), then other names."""
+    numbered = bool(_INDEX.fullmatch(stem))
+    return not numbered, int(stem) if numbered else 0, stem
+
+
 def image_size(data: bytes, where: str) -> tuple[int, int]:
     """(height, width) of an image file, from its header."""
     try:
         with Image.open(io.BytesIO(data)) as image:
             return image.height, image.width
-    except (UnidentifiedImageError, OSError, SyntaxError, ValueError) as error:
+    except NO_IMAGE as error:
         raise FrameError(f"a frame is not an image ({error})", where=where, mend=AGAIN) from None
 
 
@@ -151,15 +162,15 @@ def _pixels(data: bytes, where: str) -> NDArray[np.generic]:
     try:
         with Image.open(io.BytesIO(data)) as image:
             return np.asarray(image)
-    except (UnidentifiedImageError, OSError, SyntaxError, ValueError) as error:
+    except NO_IMAGE as error:
         raise FrameError(f"a frame cannot be decoded ({error})", where=where, mend=AGAIN) from None
 
 
 def _matrix(path: Path, what: str) -> NDArray[np.float64]:
     """A 4x4 matrix of a text file; -inf and nan are kept: they mark frames without a pose."""
     text = read_text(path, what, mend="export the scan again")
-    try:
-        return np.array([float(word) for word in text.split()]).reshape(4, 4)
+    try:  # programs on Windows print "-1.#INF"
+        return np.array([math.nan if ".#" in word else float(word) for word in text.split()]).reshape(4, 4)
     except ValueError:
         raise FrameError(f"{what} is not 4 rows of 4 numbers", where=str(path), mend="export the scan again") from None
 

@@ -21,6 +21,8 @@ from pipeline.scannet.reading import AGAIN, read_json_object, read_text
 from pipeline.scene import SceneObject
 
 Floats = NDArray[np.float64]
+FARTHEST_M = 10_000.0
+"""A camera this far from the origin is not in the scan: a damaged number, or lost tracking."""
 _SCAN_ID = re.compile(r"scene\d{4}_\d{2}")
 
 
@@ -53,8 +55,8 @@ def _alignment(value: str, path: Path) -> Floats:
 
 
 def is_rigid(matrix: Floats, tolerance: float = 1e-2) -> bool:
-    """Whether a 4x4 matrix is finite and a rotation with a translation."""
-    if not np.isfinite(matrix).all():
+    """Whether a 4x4 matrix is finite and a rotation with a translation of less than ``FARTHEST_M``."""
+    if not np.isfinite(matrix).all() or np.abs(matrix[:3, 3]).max() >= FARTHEST_M:
         return False
     rotation = matrix[:3, :3]
     straight = np.abs(rotation @ rotation.T - np.eye(3)).max() < tolerance

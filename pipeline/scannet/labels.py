@@ -42,8 +42,11 @@ class Labels:
 def read_labels(path: Path) -> Labels:
     """The table of a release. DataError when it is missing or is another table."""
     text = read_text(path, "the label table", mend="get scannetv2-labels.combined.tsv, or name it with the option `labels`")
-    rows = csv.DictReader(io.StringIO(text), delimiter="\t", quoting=csv.QUOTE_NONE)
-    columns = tuple(rows.fieldnames or ())
+    try:
+        rows = csv.DictReader(io.StringIO(text), delimiter="\t", quoting=csv.QUOTE_NONE)
+        columns, content = tuple(rows.fieldnames or ()), list(rows)
+    except csv.Error as error:
+        raise DataError(f"the label table is no table ({error})", where=str(path), mend=AGAIN) from None
     if not set(COLUMNS) <= set(columns):
         raise DataError(
             f"the label table has the columns {', '.join(columns) or '(none)'}",
@@ -52,9 +55,9 @@ def read_labels(path: Path) -> Labels:
             mend="name scannetv2-labels.combined.tsv of ScanNet v2",
         )
     table: dict[str, tuple[int, str]] = {}
-    for number, row in enumerate(rows, start=2):
+    for number, row in enumerate(content, start=2):
         raw, nyu40id, name = (str(row[column] or "").strip() for column in COLUMNS)
-        if not raw or not name or not nyu40id.isdigit():
+        if not raw or not name or not nyu40id.isdecimal():
             raise DataError(f"line {number} of the label table is incomplete", where=str(path), mend=AGAIN)
         table[raw] = (int(nyu40id), name)
     if not table:

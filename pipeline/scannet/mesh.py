@@ -77,7 +77,7 @@ def _layout(properties: list[str], path: Path) -> np.dtype[np.void]:
     """Record of one vertex."""
     fields = [tuple(line.split()[1:]) for line in properties]
     known = all(len(field) == 2 and field[0] in _TYPES for field in fields)
-    names = [field[-1] for field in fields]
+    names = [" ".join(field[1:]) for field in fields]
     if not known or not {"x", "y", "z"} <= set(names) or len(set(names)) != len(names):
         raise _fault(path, f"the vertices have properties {names}", allowed="numbers, among them x, y and z")
     return np.dtype([(name, _TYPES[kind]) for kind, name in fields])

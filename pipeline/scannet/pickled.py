@@ -163,17 +163,24 @@ def restricted_load(data: bytes, where: str) -> Any:
         raise DataError(f"the pickle cannot be read ({error})", where=where, mend="get the file again") from None
 
 
-def plain(value: Any) -> Any:
-    """Content with stand-ins replaced by the arrays they stand for."""
+def plain(value: Any, done: dict[int, Any] | None = None) -> Any:
+    """Content with stand-ins replaced by the arrays they stand for.
+
+    What a file names twice is replaced once: lists that hold each other many times over would otherwise never end.
+    """
     if isinstance(value, _Array):
         return value.value
-    if isinstance(value, dict):
-        return {key: plain(item) for key, item in value.items()}
-    if isinstance(value, list | tuple | set | frozenset):
-        return type(value)(plain(item) for item in value)
     if isinstance(value, _Type | _Function | type):
         raise ValueError("a number format, class or function outside an array")
-    return value
+    if not isinstance(value, dict | list | tuple | set | frozenset):
+        return value
+    done = {} if done is None else done
+    if id(value) not in done:
+        if isinstance(value, dict):
+            done[id(value)] = {key: plain(item, done) for key, item in value.items()}
+        else:
+            done[id(value)] = type(value)(plain(item, done) for item in value)
+    return done[id(value)]
 
 
 def read_frame_lists(paths: Iterable[Path], wanted: frozenset[str]) -> dict[str, tuple[str, ...]]:
@@ -197,7 +204,7 @@ def _add(found: dict[str, tuple[str, ...]], entry: Any, wanted: frozenset[str], 
             return
         scene = checked_id(name.removeprefix(PREFIX), what="scene id", where=where)
         stems = [PurePosixPath(image["img_path"]).stem for image in images]
-    except (TypeError, KeyError, AttributeError) as error:
+    except (TypeError, KeyError, IndexError, ValueError, AttributeError) as error:
         raise DataError(
             f"an entry of the frame list is malformed ({error!r})", where=where, mend="get the file again"
         ) from None

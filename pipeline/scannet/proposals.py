@@ -7,6 +7,8 @@ Box file: JSON {"scannet/<scene>": [[cx,cy,cz,dx,dy,dz], ...]} in metres, axis-a
 
 from __future__ import annotations
 
+import math
+import struct
 import zipfile
 import zlib
 from pathlib import Path
@@ -20,6 +22,8 @@ from pipeline.scannet.instances import box_of
 from pipeline.scannet.reading import AGAIN, read_json_object
 
 Floats = NDArray[np.float64]
+LARGEST_M = 1e6
+"""No number of a box is above this."""
 
 
 def mask_boxes(path: Path, vertices: Floats, limit: int) -> tuple[Floats, int]:
@@ -31,7 +35,12 @@ def mask_boxes(path: Path, vertices: Floats, limit: int) -> tuple[Floats, int]:
             where=str(path),
             mend="mesh and masks are of different scans or versions: get both again",
         )
-    rows = masks.tocsr()[:limit]
+    try:
+        masks = masks.tocsr()
+        masks.check_format(full_check=True)
+    except ValueError as error:
+        raise DataError(f"the masks contradict themselves ({error})", where=str(path), mend=AGAIN) from None
+    rows = masks[:limit]
     boxes: list[Floats] = []
     for start, stop in zip(rows.indptr[:-1], rows.indptr[1:], strict=True):
         members = rows.indices[start:stop][rows.data[start:stop] == 1]
@@ -49,7 +58,10 @@ def _load(path: Path) -> Any:
     except FileNotFoundError:
         mend = "get the Mask3D masks, or set the option proposals: boxes or ground_truth"
         raise DataError("the scan's masks are missing", where=str(path), mend=mend) from None
-    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile, zlib.error) as error:
+    except (
+        OSError, ValueError, KeyError, TypeError, IndexError, EOFError, RuntimeError, MemoryError, OverflowError, struct.error,
+        zipfile.BadZipFile, zlib.error,
+    ) as error:  # fmt: skip
         what = f"the scan's masks cannot be read ({error})"
         raise DataError(what, where=str(path), allowed="a scipy sparse matrix in an .npz file", mend=AGAIN) from None
     if masks.ndim != 2 or masks.dtype.kind not in "biuf":
@@ -87,4 +99,4 @@ class BoxFile:
 
 
 def _is_number(value: Any) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool) and bool(np.isfinite(value))
+    return type(value) in (int, float) and abs(value) < LARGEST_M and not math.isnan(value)

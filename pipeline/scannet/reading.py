@@ -33,7 +33,7 @@ def read_json(path: Path, what: str, *, mend: str) -> Any:
     """Content of a JSON source file."""
     try:
         return json.loads(read_text(path, what, mend=mend))
-    except (json.JSONDecodeError, RecursionError) as error:
+    except (ValueError, RecursionError) as error:  # ValueError: no JSON, or a number of thousands of digits
         raise DataError(f"{what} is not valid JSON ({error})", where=str(path), mend=AGAIN) from None
 
 

@@ -116,9 +116,12 @@ def _read(path: Path, benchmark: str) -> tuple[bytes, set[str]]:
     try:
         lines = path.suffix == ".jsonl"
         content = [json.loads(line) for line in data.splitlines() if line.strip()] if lines else json.loads(data)
-    except (UnicodeDecodeError, json.JSONDecodeError, RecursionError) as error:
+    except (ValueError, RecursionError) as error:  # ValueError: no JSON, no text, or a number of thousands of digits
         raise AnnotationError(f"{path.name} is not valid JSON ({error})", where=str(path), mend=AGAIN) from None
-    return data, {checked_id(scan, what="scene_id", where=str(path)) for scan in _scan_ids(content)}
+    scans = {checked_id(scan, what="scene_id", where=str(path)) for scan in _scan_ids(content)}
+    if not scans:
+        raise AnnotationError(f"{path.name} asks about no scan of ScanNet", where=str(path), mend=mend)
+    return data, scans
 
 
 def _scan_ids(content: Any) -> Iterator[Any]:

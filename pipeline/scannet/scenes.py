@@ -19,7 +19,7 @@ from pipeline.errors import DataError, FrameError
 from pipeline.frames import FrameOptions, sample_frames, seen_voxels
 from pipeline.index import record_from_json, record_to_json
 from pipeline.provenance import digest
-from pipeline.scannet.frames import FolderFrames, ScanFrames, StreamFrames, image_size
+from pipeline.scannet.frames import NO_IMAGE, FolderFrames, ScanFrames, StreamFrames, image_size
 from pipeline.scannet.instances import Instances, aligned, is_rigid, read_alignment, read_instances
 from pipeline.scannet.labels import Labels
 from pipeline.scannet.mesh import read_vertices
@@ -182,7 +182,7 @@ def _color(data: bytes, size: tuple[int, int], wanted: tuple[int, int], where: s
             if image.format == "JPEG" and image.mode == "RGB" and size == wanted:
                 return data
             resized = image.convert("RGB").resize((wanted[1], wanted[0]), Image.Resampling.BICUBIC)
-    except (OSError, SyntaxError, ValueError) as error:
+    except NO_IMAGE as error:
         raise FrameError(f"a colour frame cannot be decoded ({error})", where=where, mend=AGAIN) from None
     stream = io.BytesIO()
     resized.save(stream, format="JPEG", quality=JPEG_QUALITY, subsampling=0)

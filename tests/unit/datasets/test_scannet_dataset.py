@@ -112,6 +112,18 @@ def test_exported_folders_and_streams_give_the_same_scene(
         made.prepare(options | {"source": "posed_images"}, tmp_path / "posed")
 
 
+def test_exported_frames_without_leading_zeros_are_in_the_order_of_time(
+    release: tuple[Path, dict[str, Any]], tmp_path: Path, scannet_index: SceneIndex
+) -> None:
+    root, options = release
+    folder = made.export(root, TRAIN)
+    for path in folder.glob("0*"):
+        path.rename(folder / f"{int(path.stem)}{path.suffix}")
+    record = made.prepare(options | {"only": [TRAIN]}, tmp_path / "a").records[TRAIN]
+    assert record.frame_ids == ("0", "2", "6", "8", "10")
+    np.testing.assert_allclose(record.world_from_camera, scannet_index.records[TRAIN].world_from_camera, atol=1e-5)
+
+
 def test_resized_images_look_the_same_way(
     release: tuple[Path, dict[str, Any]], tmp_path: Path, scannet_index: SceneIndex
 ) -> None:

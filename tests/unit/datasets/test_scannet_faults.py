@@ -95,6 +95,36 @@ def test_damaged_colour_names_the_frame(
     assert "frame 00008" in str(error.value)
 
 
+def test_a_header_that_asks_for_gigabytes_names_the_frame(release: tuple[Path, dict[str, Any]], tmp_path: Path) -> None:
+    root, options = release
+    folder = made.export(root, TRAIN)
+    path = folder / "00008.jpg"
+    whole = path.read_bytes()
+    at = whole.index(b"\xff\xc0") + 5  # height and width of the JPEG
+    path.write_bytes(whole[:at] + b"\xff" * 4 + whole[at + 4 :])
+    with pytest.raises(FrameError, match=r"(?s)not an image.*frame 00008") as error:
+        made.prepare(options | {"only": [TRAIN]}, tmp_path / "a")
+    assert "exceeds limit" in str(error.value)
+
+
+def test_frames_far_away_and_those_of_windows_have_no_valid_pose(release: tuple[Path, dict[str, Any]], tmp_path: Path) -> None:
+    root, options = release
+    folder = made.export(root, TRAIN)
+    pose = np.loadtxt(folder / "00008.txt")
+    pose[0, 3] = 1e30
+    np.savetxt(folder / "00008.txt", pose)
+    (folder / "00010.txt").write_text("-1.#INF 0 0 0\n" * 4)
+    index = made.prepare(options | {"only": [TRAIN]}, tmp_path / "a")
+    assert index.records[TRAIN].frame_ids == ("00000", "00002", "00006")
+    assert made.report(index)["scans"][TRAIN]["invalid_poses"] == 3
+
+
+def test_voxels_too_small_for_the_scene_name_it(release: tuple[Path, dict[str, Any]], tmp_path: Path) -> None:
+    frames = {"strategy": "max_coverage", "count": 2, "voxel_m": 1e-7}
+    with pytest.raises(FrameError, match=rf"(?s)scan {TRAIN}: .*voxels of 1e-07 m.*frames.voxel_m"):
+        made.prepare(release[1] | {"frames": frames, "only": [TRAIN]}, tmp_path / "a")
+
+
 @pytest.mark.parametrize(
     ("lines", "message"),
     [
@@ -119,6 +149,8 @@ def test_annotation_files_are_checked_before_any_scan_is_touched(release: tuple[
     for text, message in (
         (data[:-5], "not valid JSON"),
         (data.replace(VAL, "../x"), "not a valid id"),
+        ("{}", "asks about no scan"),
+        ('[{"scene_id": 1' + "0" * 5000 + "}]", "not valid JSON"),
         (data.replace(VAL, TRAIN), "not in the split val: scene0000_00"),
     ):
         path.write_text(text)

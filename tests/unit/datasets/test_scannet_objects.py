@@ -153,6 +153,7 @@ def test_vertices_keep_their_order(tmp_path: Path) -> None:
         (made.ply_bytes(np.full((4, 3), np.nan)), "not finite"),
         (made.ply_bytes(np.zeros((4, 3))).replace(b"property float z", b"property float w"), "properties"),
         (made.ply_bytes(np.zeros((4, 3))).replace(b"property float z", b"property weird z"), "properties"),
+        (made.ply_bytes(np.zeros((4, 3))).replace(b"property float z", b"property"), "properties"),
         (made.ply_bytes(np.zeros((40, 3)))[:-1], "ends early"),
         (made.ply_bytes(np.zeros((40, 3)))[:400], "ends early"),
     ],
@@ -189,10 +190,13 @@ def test_the_18_classes_are_those_of_the_benchmark() -> None:
         ("raw_category\tnyu40id\tnyu40class\n", "no rows"),
         ("raw_category\tnyu40id\tnyu40class\nchair\tfive\tchair\n", "line 2"),
         ("raw_category\tnyu40id\tnyu40class\nchair\n", "line 2"),
+        ("raw_category\tnyu40id\tnyu40class\nchair\t²\tchair\n", "line 2"),
+        ("raw_category\tnyu40id\tnyu40class\nchair\t5\tcha\rir\n", "no table"),
+        ("raw_category\tnyu40id\tnyu40class\nchair\t5\t" + "x" * 200_000, "no table"),
     ],
 )
 def test_other_label_tables_are_refused(tmp_path: Path, text: str, message: str) -> None:
-    (tmp_path / "labels.tsv").write_text(text)
+    (tmp_path / "labels.tsv").write_bytes(text.encode())
     with pytest.raises(DataError, match=message):
         read_labels(tmp_path / "labels.tsv")
 
@@ -230,6 +234,14 @@ def test_masks_that_do_not_fit_are_refused(tmp_path: Path) -> None:
         path.write_bytes(data)
         with pytest.raises(DataError, match="cannot be read"):
             mask_boxes(path, np.zeros((4, 3)), 50)
+    good = {"format": b"csr", "shape": (2, 4), "data": np.ones(2), "indptr": [0, 1, 2]}
+    for indices in ([0, 4], [0, -1]):  # scipy looks at neither; -1 would be the last vertex
+        np.savez(path, **good, indices=np.array(indices))
+        with pytest.raises(DataError, match="contradict themselves"):
+            mask_boxes(path, np.zeros((4, 3)), 50)
+    np.savez(path, **(good | {"format": b"odd"}), indices=[0, 1])
+    with pytest.raises(DataError, match="cannot be read"):
+        mask_boxes(path, np.zeros((4, 3)), 50)
     np.savez(path, a=np.ones(3))
     with pytest.raises(DataError, match="cannot be read"):
         mask_boxes(path, np.zeros((4, 3)), 50)
@@ -244,15 +256,27 @@ def test_a_box_file_is_read_and_checked(tmp_path: Path) -> None:
         "scannet/c": [[0] * 5],
     }
     path.write_text(
-        json.dumps({**rows, "scannet/d": [[0, 1, 2, 1, 1, float("nan")]], "scannet/e": "x", "scannet/f": [[True] * 6]})
+        json.dumps({**rows, "scannet/d": [[0, 1, 2, 1, 1, float("nan")]], "scannet/e": "x", "scannet/f": [[True] * 6]})[:-1]
+        + ', "scannet/h": [[1'
+        + "0" * 400
+        + ", 0, 0, 1, 1, 1]]}"
     )
     file = BoxFile(path)
     np.testing.assert_array_equal(file.boxes("a"), [[0, 1, 2, 0.5, 0.5, 0]])
     assert file.boxes("none").shape == (0, 6)
-    cases = [("b", "negative"), ("c", "six"), ("d", "six"), ("e", "list"), ("f", "six"), ("g", "no entry 'scannet/g'")]
+    cases = [
+        ("h", "six"),
+        ("b", "negative"),
+        ("c", "six"),
+        ("d", "six"),
+        ("e", "list"),
+        ("f", "six"),
+        ("g", "no entry 'scannet/g'"),
+    ]
     for scan, message in cases:
         with pytest.raises(DataError, match=message):
             file.boxes(scan)
-    path.write_text("{")
-    with pytest.raises(DataError, match="not valid JSON"):
-        BoxFile(path)
+    for text in ("{", '{"scannet/a": 1' + "0" * 5000 + "}", "[" * 100_000):
+        path.write_text(text)
+        with pytest.raises(DataError, match="not valid JSON"):
+            BoxFile(path)

@@ -106,6 +106,15 @@ def test_every_truncation_ends_in_a_message() -> None:
             restricted_load(whole[:length], "some.pkl")
 
 
+def test_lists_that_hold_each_other_many_times_end() -> None:
+    """Forty levels of two: a trillion lists when every one is copied."""
+    content: list[Any] = []
+    for _ in range(40):
+        content = [content, content]
+    found = restricted_load(pickle.dumps(content), "some.pkl")
+    assert found[0] is found[1]
+
+
 def listing(*entries: tuple[str, list[str]]) -> dict[str, Any]:
     """Content as EmbodiedScan writes it."""
     return {
@@ -142,6 +151,8 @@ def test_frame_lists_give_the_ids_of_wanted_scans_in_order(tmp_path: Path) -> No
         ({"data_list": [{"images": []}]}, "malformed"),
         ({"data_list": [{"sample_idx": 3, "images": []}]}, "malformed"),
         ({"data_list": [{"sample_idx": "scannet/a", "images": [{}]}]}, "malformed"),
+        ({"data_list": [{"sample_idx": "scannet/a", "images": np.eye(2)}]}, "malformed"),
+        ({"data_list": [np.eye(2)]}, "malformed"),
         (listing(("scannet/../../etc", ["0"])), "not a valid id"),
         (listing(("scannet/a", [".."])), "not a valid id"),
         (listing(("scannet/a", ["0"]), ("scannet/a", ["0"])), "twice"),

@@ -152,6 +152,8 @@ def test_listed_frames_are_taken_in_their_order(tmp_path: Path) -> None:
     for wrong in ("00099", "frame1"):
         with pytest.raises(FrameError, match=wrong):
             StreamFrames(path, step=1, listed=("00000", wrong))
+    with pytest.raises(FrameError, match="names a frame twice"):
+        StreamFrames(path, step=1, listed=("2", "00002"))
 
 
 def test_a_faulty_stream_is_closed_again(tmp_path: Path) -> None:

@@ -25,6 +25,9 @@ NAME_PATTERN = r"[a-z][a-z0-9_]*"
 ID_PATTERN = r"[A-Za-z0-9][A-Za-z0-9_.\-]*"
 """Ids that come from data files (scenes, frames). They may become path parts, so no separators and no leading dot."""
 
+ID_LONGEST = 200
+"""Most characters of an id; file systems allow 255 for a name."""
+
 DEPTH_UNIT_PER_M = 1000
 SPLITS = ("train", "val", "test")
 
@@ -39,10 +42,11 @@ def is_name(text: str) -> bool:
 
 def checked_id(text: object, *, what: str, where: str) -> str:
     """Return ``text`` when it is safe as a path part, else raise DataError. Ids never become paths unchecked."""
-    if not isinstance(text, str) or not _ID.fullmatch(text) or ".." in text:
+    if not isinstance(text, str) or len(text) > ID_LONGEST or not _ID.fullmatch(text) or ".." in text:
+        shown = repr(text) if len(repr(text)) <= ID_LONGEST else f"{repr(text)[:ID_LONGEST]}..."
         raise DataError(
-            f"{what} {text!r} is not a valid id",
+            f"{what} {shown} is not a valid id",
             where=where,
-            allowed="letters, digits, '_', '-', '.', starting with a letter or digit, no path parts",
+            allowed=f"letters, digits, '_', '-', '.', starting with a letter or digit, no path parts, {ID_LONGEST} at most",
         )
     return text

@@ -9,6 +9,8 @@ from pipeline.errors import DataError
 
 NOTES = 3
 """How many of each kind are named."""
+LARGEST = 1e12
+"""Numbers in files beyond it are damage, and would overflow in what is computed of them."""
 
 
 class Tally:

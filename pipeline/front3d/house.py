@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 from pipeline.conventions import ID_PATTERN, checked_id
 from pipeline.errors import DataError
-from pipeline.front3d.faults import Tally
+from pipeline.front3d.faults import LARGEST, Tally
 from pipeline.front3d.finish import Material, read_materials
 
 Floats = NDArray[np.float64]
@@ -187,12 +187,12 @@ def _parts(content: Mapping[str, Any], path: Path, tally: Tally) -> dict[str, Pa
 
 
 def _numbers(entry: Any, key: str, width: int) -> Floats | None:
-    """Finite numbers (N, width) of a flat list; None when they are not that."""
+    """Finite numbers (N, width) of a flat list, none beyond ``LARGEST``; None when they are not that."""
     try:
         values = np.asarray(entry[key], dtype=np.float64)
     except (KeyError, TypeError, ValueError, OverflowError):
         return None
-    if values.ndim > 2 or values.size % width or not np.isfinite(values).all():
+    if values.ndim > 2 or values.size % width or not (np.abs(values) <= LARGEST).all():
         return None
     return values.reshape(-1, width)
 

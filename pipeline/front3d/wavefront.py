@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipeline.errors import DataError
+from pipeline.front3d.faults import LARGEST
 
 Floats = NDArray[np.float64]
 Parsed = tuple[Floats, Floats, NDArray[np.int64]]
@@ -32,7 +33,8 @@ def read_obj(path: Path) -> tuple[Floats, NDArray[np.int64], NDArray[np.float32]
         raise DataError(f"{path} cannot be read ({error.strerror})", mend=mend) from None
     except (ValueError, OverflowError) as error:
         raise DataError(f"{path} is not a Wavefront model ({error})", mend=mend) from None
-    if not len(index) or index[..., 0].min() < 0 or index[..., 0].max() >= len(vertices) or not np.isfinite(vertices).all():
+    usable = bool((np.abs(vertices) <= LARGEST).all())
+    if not usable or not len(index) or index[..., 0].min() < 0 or index[..., 0].max() >= len(vertices):
         raise DataError(f"{path} holds no usable triangles ({len(vertices)} vertices, {len(index)} triangles)", mend=mend)
     at = index[..., 1]
     if at.min() < 0 or at.max() >= len(places) or not np.isfinite(places).all():

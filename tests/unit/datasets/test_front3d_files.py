@@ -86,6 +86,7 @@ def test_invalid_furniture_and_unknown_children_are_counted(tmp_path: Path) -> N
         ({"pos": [0, 0]}, "transform that is not finite"),
         ({"rot": ["a", 0, 0, 1]}, "transform that is not finite"),
         ({"rot": None}, "transform that is not finite"),
+        ({"pos": [0, 1e300, 0]}, "transform that is not finite"),
         ({"rot": [0, 0, 0, 0]}, "transform of size zero"),
         ({"scale": [1, 0, 1]}, "transform of size zero"),
         ({"scale": [1, float("inf"), 1]}, "transform that is not finite"),
@@ -111,10 +112,11 @@ def test_damaged_meshes_and_ids_are_counted(tmp_path: Path) -> None:
     content["mesh"][2]["faces"] = []
     content["furniture"][0]["jid"] = "../../etc"
     content["furniture"][1] = "text"
+    content["furniture"][2]["jid"] = "9" * 400  # longer than a file name may be
     content["scene"]["room"] += [{"instanceid": "../up", "children": []}, {"instanceid": "MasterBedroom-1"}, 3]
     (room,), tally = read(tmp_path, content)
     assert tally.counts["damaged item"] == 4
-    assert tally.counts["unusable model id"] == 1
+    assert tally.counts["unusable model id"] == 2
     assert tally.counts["room without a usable id"] == 2
     assert tally.counts["room given twice"] == 1
     assert "mesh[0]" in tally.text()
@@ -224,7 +226,17 @@ def test_obj_faces_in_every_form(tmp_path: Path, face: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "text", ["", "v 0 0 0", "v 0 0 0\nf 1 2 3", "v 0 0 x\nf 1 1 1", "v 0 0 nan\nf 1 1 1", "v 0 0\nf 1 1 1", "f a b c"]
+    "text",
+    [
+        "",
+        "v 0 0 0",
+        "v 0 0 0\nf 1 2 3",
+        "v 0 0 x\nf 1 1 1",
+        "v 0 0 nan\nf 1 1 1",
+        "v 0 0 1e300\nf 1 1 1",
+        "v 0 0\nf 1 1 1",
+        "f a b c",
+    ],
 )
 def test_a_broken_obj_is_named(tmp_path: Path, text: str) -> None:
     (tmp_path / "broken.obj").write_text(text)

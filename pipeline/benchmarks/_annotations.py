@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import re
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -43,6 +44,8 @@ class TextAnnotationOptions(AnnotationOptions):
 
 _HALF_CHARACTER = re.compile("[\ud800-\udfff]")
 _MOST_DIGITS = 18
+_HUGE = 1e300
+"""Whole numbers beyond this are no floating-point numbers; NaN and infinities fail the comparison too."""
 _GET_AGAIN = "the file is truncated or damaged: get it again"
 
 
@@ -195,23 +198,34 @@ def in_split(
             mend="prepare scenes that the files are about, get the files again, or leave the benchmark out of the study",
         )
     for record in {record.scene_id: record for _, record in kept}.values():
-        check_boxes(record, str(index.path))
+        check_objects(record, str(index.path))
     return kept
 
 
-def check_boxes(record: SceneRecord, where: str) -> None:
-    """DataError unless all boxes of a scene can be compared: others would give wrong IoU silently."""
+def check_objects(record: SceneRecord, where: str) -> None:
+    """DataError unless all boxes of a scene can be compared and every object has an id of its own.
+
+    Others would give a wrong IoU, or the IoU with another object, silently.
+    """
+    mend = "correct the scene's objects or proposals and run the rule `prepare` again with -f"
+    twice = [i for i, times in Counter(o.object_id for o in record.objects).items() if times > 1]
+    if twice:
+        raise DataError(f"object id {twice[0]} comes twice in scene {record.scene_id}", where=where, mend=mend)
     named = [(f"object {o.object_id}", o.box) for o in record.objects]
     named += [(f"proposal {i}", tuple(box)) for i, box in enumerate(() if record.proposals is None else record.proposals)]
-    if all(len(box) == 6 for _, box in named) and usable_boxes([box for _, box in named]).all():
+    if all(_six_numbers(box) for _, box in named) and usable_boxes([box for _, box in named]).all():
         return
-    name, wrong = next((n, b) for n, b in named if len(b) != 6 or not usable_boxes([b]).all())
+    name, wrong = next((n, b) for n, b in named if not _six_numbers(b) or not usable_boxes([b]).all())
     raise DataError(
-        f"{name} of scene {record.scene_id} has the box {[float(v) for v in wrong]}",
+        f"{name} of scene {record.scene_id} has the box {[float(v) if isinstance(v, float) else v for v in wrong]}",
         where=where,
         allowed="six finite numbers [cx,cy,cz,dx,dy,dz] in metres, sizes of 0 or more",
-        mend="correct the scene's objects or proposals and run the rule `prepare` again with -f",
+        mend=mend,
     )
+
+
+def _six_numbers(box: Sequence[Any]) -> bool:
+    return len(box) == 6 and all(isinstance(v, int | float) and not isinstance(v, bool) and abs(v) < _HUGE for v in box)
 
 
 def _report_missing(missing: dict[str, int], first: str, total: int, benchmark: str, split: str, *, skip: bool) -> None:

@@ -9,7 +9,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from pipeline.benchmarks._annotations import check_boxes
+from pipeline.benchmarks._annotations import check_objects
 from pipeline.errors import AnnotationError, DataError, PipelineError
 from pipeline.scene import Answer, ModelOutput, SceneObject
 
@@ -203,7 +203,22 @@ def test_scenes_with_impossible_boxes_are_refused(read, record, kind, wrong):
 def test_numbers_that_are_none_in_a_scene(record, number):
     scene = replace(record("room0", ["chair"]), proposals=np.array([(0.0, 0, 0, 1, 1, number)]))
     with pytest.raises(DataError, match="proposal 0 of scene room0 has the box"):
-        check_boxes(scene, "manifest.json")
+        check_objects(scene, "manifest.json")
+
+
+@pytest.mark.parametrize("wrong", ["x", None, [], True, 10**400])
+def test_boxes_of_a_manifest_that_are_no_numbers(record, wrong):
+    scene = record("room0", ["chair"])
+    with pytest.raises(DataError, match="object 0 of scene room0 has the box"):
+        check_objects(replace(scene, objects=(SceneObject(0, "chair", (0, 0, 0, 1, 1, wrong)),)), "manifest.json")
+
+
+def test_an_object_id_that_comes_twice_in_a_scene_is_refused(read, record, kind):
+    scene = record("room0", ["chair"] * 2)
+    broken = replace(scene, objects=(scene.objects[0], SceneObject(0, "lamp", scene.objects[1].box)))
+    _, _, samples = read(kind, ENTRIES[kind], scenes=[broken])
+    with pytest.raises(DataError, match="object id 0 comes twice in scene room0"):
+        samples()
 
 
 GOOD_BOXES = np.array([[0.0, 0, 0, 1, 1, 1], [5.0, 0, 0, 1, 1, 1]])

@@ -72,7 +72,7 @@ def record_from_json(entry: dict[str, Any], *, where: str) -> SceneRecord:
             proposals=None if proposals is None else np.asarray(proposals, dtype=np.float64).reshape(-1, 6),
             checksum=entry["checksum"],
         )
-    except (KeyError, TypeError, ValueError, IndexError) as error:
+    except (KeyError, TypeError, ValueError, IndexError, OverflowError) as error:
         raise DataError(f"scene entry is malformed: {error!r}", where=where, mend="run: snakemake -R prepare") from None
 
 
@@ -122,10 +122,14 @@ class SceneIndex:
 
     @cached_property
     def records(self) -> dict[str, SceneRecord]:
-        """Scene id -> record, in manifest order."""
+        """Scene id -> record, in manifest order. DataError when one is malformed or comes twice."""
         where = str(self.path)
-        found = [record_from_json(entry, where=where) for entry in self.content["scenes"]]
-        return {record.scene_id: record for record in found}
+        found: dict[str, SceneRecord] = {}
+        for entry in self.content["scenes"]:
+            record = record_from_json(entry, where=where)
+            if found.setdefault(record.scene_id, record) is not record:
+                raise DataError(f"scene {record.scene_id} comes twice", where=where, mend="run: snakemake -R prepare")
+        return found
 
     def split(self, split: str) -> list[SceneRecord]:
         """Records of one split in manifest order."""

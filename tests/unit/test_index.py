@@ -114,6 +114,20 @@ def test_ids_never_become_paths_unchecked(rooms, name):
         _ = change_manifest(rooms, lambda entry: entry.update(scene_id="ok", frame_ids=[name])).records
 
 
+def test_a_scene_that_comes_twice_is_refused(rooms):
+    content = json.loads(rooms.path.read_text())
+    content["scenes"].append(content["scenes"][0])
+    rooms.path.write_text(json.dumps(content))
+    with pytest.raises(DataError, match="comes twice"):
+        _ = SceneIndex(rooms.path).records
+
+
+@pytest.mark.parametrize("side", [float("inf"), float("nan"), "x", None])
+def test_a_size_that_is_no_number_is_refused(rooms, side):
+    with pytest.raises(DataError, match="scene entry is malformed"):
+        _ = change_manifest(rooms, lambda entry: entry.update(image_size=[side, 64])).records
+
+
 def test_another_schema_is_refused(rooms):
     content = json.loads(rooms.path.read_text()) | {"schema": 99}
     rooms.path.write_text(json.dumps(content))

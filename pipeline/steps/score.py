@@ -210,6 +210,8 @@ def _row_fault(row: dict[str, Any]) -> str | None:
     """What is wrong with a row's content, or None."""
     import math
 
+    from pipeline.metrics.boxes import usable_boxes
+
     def numbers(values: Any) -> bool:
         return isinstance(values, list) and all(isinstance(v, int | float) and math.isfinite(v) for v in values)
 
@@ -218,8 +220,8 @@ def _row_fault(row: dict[str, Any]) -> str | None:
     boxes, scores = row["boxes"] or [], row["scores"] or []
     if not isinstance(boxes, list) or not all(numbers(box) and len(box) == 6 for box in boxes):
         return "has a box that is not six finite numbers"
-    if any(min(box[3:]) < 0 for box in boxes):
-        return "has a box with a negative size"
+    if not usable_boxes(boxes).all():
+        return "has a box with a negative size, or one larger or farther than 1,000 km"
     if not numbers(scores) or (boxes and len(scores) not in (0, len(boxes))):
         return f"has scores {scores!r} that are not finite numbers, one for each box"
     if not isinstance(row["count"], int | None) or not numbers([] if row["value"] is None else [row["value"]]):

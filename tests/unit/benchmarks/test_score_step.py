@@ -124,6 +124,7 @@ def test_same_predictions_give_the_same_bytes(job):
             lambda rows: rows[0].update(boxes=[[0.0, 0, 0, -1, 1, 1]]),
             "has a box with a negative size",
         ),
+        (lambda rows: rows[0].update(boxes=[[1e300, 0, 0, 1, 1, 1]]), "larger or farther than 1,000 km"),
         (lambda rows: rows[0].update(scores=[float("nan")]), "scores .nan. that are not finite numbers"),
         (lambda rows: rows[0].update(scores=[0.5, 0.5]), "one for each box"),
         (lambda rows: rows[0].update(value=float("inf")), "a value or count that is not a finite number"),

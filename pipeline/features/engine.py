@@ -16,7 +16,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
-from pipeline.features.memory import Encoder, Prepared
+from pipeline.features.memory import Encoder, Prepared, scenes_fit
 from pipeline.features.store import FeatureWriter
 from pipeline.index import SceneIndex
 from pipeline.progress import Progress
@@ -90,7 +90,8 @@ class _Run:
             self.progress.step()
 
     def _store(self, record: SceneRecord, features: Callable[[], TeacherFeatures]) -> None:
-        self.writer.write(record.scene_id, record.frame_ids, features())
+        with scenes_fit(f"scene {record.scene_id!r} was being fetched and written"):
+            self.writer.write(record.scene_id, record.frame_ids, features())
 
 
 @contextmanager

@@ -8,7 +8,8 @@ features under the same name. It stops with a message that names the options.
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -32,12 +33,35 @@ class _Shortage:
     message: str
 
 
+_SHORT = ("DefaultCPUAllocator", "CUDA error: out of memory", "CUBLAS_STATUS_ALLOC_FAILED", "CUDNN_STATUS_ALLOC_FAILED")
+"""In torch's messages when memory is short on the CPU, for page-locked memory, and in libraries that allocate themselves."""
+
+
 def out_of_memory(error: BaseException) -> bool:
     """True for the errors by which torch (on a GPU or the CPU) and NumPy say that memory is short."""
     torch = sys.modules.get("torch")
     if isinstance(error, MemoryError) or (torch is not None and isinstance(error, torch.OutOfMemoryError)):
         return True
-    return isinstance(error, RuntimeError) and "DefaultCPUAllocator" in str(error)
+    return isinstance(error, RuntimeError) and any(sign in str(error) for sign in _SHORT)
+
+
+@contextmanager
+def scenes_fit(doing: str) -> Iterator[None]:
+    """EnvironmentFaultError when the host's memory does not hold the scenes in flight. ``doing``: what a scene was being."""
+    try:
+        yield
+    except Exception as error:
+        if not out_of_memory(error):
+            raise
+        raise EnvironmentFaultError(
+            f"memory ran out while {doing}",
+            where=_first_line(error),
+            mend="fewer scenes at once (extract --readers 1 --in-flight 1); or more memory. Finished scenes are kept.",
+        ) from None
+
+
+def _first_line(error: BaseException) -> str:
+    return str(error).splitlines()[0] if str(error) else type(error).__name__
 
 
 class Encoder:
@@ -50,11 +74,12 @@ class Encoder:
 
     def read(self, record: SceneRecord) -> Prepared:
         """Decode a scene and prepare its passes."""
-        scene = self.index.load(record.scene_id, depth=self.teacher.reads_depth)
-        views = len(record.frame_ids)
-        step = min(self.views_per_pass or views, views)
-        parts = [scene] if step == views else [_views(scene, at, at + step) for at in range(0, views, step)]
-        return [(len(part.record.frame_ids), self.teacher.prepare(part)) for part in parts]
+        with scenes_fit(f"scene {record.scene_id!r} was being read"):
+            scene = self.index.load(record.scene_id, depth=self.teacher.reads_depth)
+            views = len(record.frame_ids)
+            step = min(self.views_per_pass or views, views)
+            parts = [scene] if step == views else [_views(scene, at, at + step) for at in range(0, views, step)]
+            return [(len(part.record.frame_ids), self.teacher.prepare(part)) for part in parts]
 
     def start(self, record: SceneRecord, prepared: Prepared) -> Callable[[], TeacherFeatures]:
         """Begin to encode a scene; the returned function waits for its features. EnvironmentFaultError: it does not fit."""
@@ -75,7 +100,7 @@ class Encoder:
             if not out_of_memory(error):
                 raise
             # Returned, not raised: the error's traceback would keep the tensors of the failed pass alive.
-            return _Shortage(prepared[len(passes)][0], str(error).splitlines()[0] if str(error) else type(error).__name__)
+            return _Shortage(prepared[len(passes)][0], _first_line(error))
         return passes[0] if len(passes) == 1 else lambda: _joined([ready() for ready in passes])
 
     def _shrink(self, record: SceneRecord, shortage: _Shortage) -> None:

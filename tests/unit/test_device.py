@@ -18,7 +18,9 @@ from pipeline.device import claim, device
 
 TEACHER = {"name": "vggt_rooms", "kind": "vggt", "options": {"size": "rooms", "pretrain": {"dataset": "boxes"}}}
 BACKBONE = {"name": "internvl_tiny", "kind": "internvl", "options": {"size": "tiny", "pretrain": {"dataset": "boxes"}}}
+GEOMETRY = {"name": "geometry", "kind": "geometry", "options": {}}
 SPECS: dict[str, dict[str, Any]] = {
+    "extract": {"dataset": "boxes", "teacher": GEOMETRY, "shard": 0, "shards": 1, "splits": ["train"]},
     "train": {},
     "predict": {},
     "pretrain_teacher": {"teacher": TEACHER},

@@ -16,7 +16,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
-from pydantic import Field, model_validator
+from pydantic import ConfigDict, Field, model_validator
 
 from pipeline.conventions import SPLITS
 from pipeline.datasets.base import Dataset, Needs, ScenePlan, SourceFile
@@ -37,6 +37,8 @@ Pinhole = tuple[float, float, float, float]
 class PosedRgbdOptions(Options):
     """Where scenes are, how to read them, which frames to take, and what belongs to them."""
 
+    model_config = ConfigDict(allow_inf_nan=False)
+
     root: str = Field(min_length=1, description="Folder of one scene, or of scenes up to three levels below.")
     convention: Literal["auto", "tum", "seven_scenes", "redwood", "scannet_export"] = Field(
         "auto", description="How the folders are laid out; auto: told apart by their files, scene by scene."
@@ -44,7 +46,11 @@ class PosedRgbdOptions(Options):
     scenes: tuple[str, ...] | None = Field(
         None, min_length=1, description="Folders of scenes, relative to root; null: all that are found."
     )
-    split: Split = Field("test", description="Split of all scenes, unless `splits` says otherwise.")
+    split: Literal["auto", "train", "val", "test"] = Field(
+        "auto",
+        description="Split of all scenes, unless `splits` says otherwise. auto: by the scenes' own lists (7-Scenes: "
+        "TrainSplit.txt and TestSplit.txt beside the sequences), test where there are none.",
+    )
     splits: dict[Split, tuple[str, ...]] | None = Field(
         None, description="Split -> ids of its scenes (folder below root, '/' as '_'); scenes in no split are left out."
     )
@@ -166,10 +172,14 @@ class PosedRgbd(Dataset):
 
     def _scans(self) -> list[tuple[Scan, str]]:
         """Scenes with their splits, by id. ConfigError when `splits` names a scene that is not there."""
+        from pipeline.posed_rgbd.convention import ReadOptions
         from pipeline.posed_rgbd.detect import find_scans
 
         o, where = self.options, f"datasets.{self.name}"
-        scans = find_scans(Path(o.root), o.convention, o.scenes, where=where)
+        read = ReadOptions(o.trajectory, o.camera_file, o.max_time_difference_s)
+        scans = find_scans(Path(o.root), o.convention, o.scenes, where=where, read=read)
+        if o.splits is None and o.split == "auto":
+            return [(scan, scan.convention.split(scan.folder) or "test") for scan in scans]
         if o.splits is None:
             return [(scan, o.split) for scan in scans]
         split_of = {scene: split for split, scenes in o.splits.items() for scene in scenes}
@@ -223,7 +233,7 @@ def _report(scan: Scan, done: Converted) -> None:
     dropped += [f"{facts['incomplete']} files without partner"] if facts["incomplete"] else []
     state = "" if done.written else " (there already)"
     print(
-        f"{scan.scene_id}: {scan.convention.name}, {facts['used']} of {facts['frames']} frames"
+        f"{scan.scene_id}: {scan.convention.name}, split {done.record.split}, {facts['used']} of {facts['frames']} frames"
         f"{'; dropped ' + ', '.join(dropped) if dropped else ''}{state}",
         file=sys.stderr,
         flush=True,

@@ -54,6 +54,8 @@ def _with_objects(record: SceneRecord, entry: Any, where: str) -> SceneRecord:
         return record
     if not isinstance(entry, dict) or not set(entry) <= {"objects", "proposals"}:
         raise AnnotationError("a scene's entry is malformed", where=where, allowed='{"objects": [...], "proposals": [...]}')
+    if not isinstance(entry.get("objects", []), list) or not isinstance(entry.get("proposals"), list | None):
+        raise AnnotationError("objects or proposals are not a list", where=where, allowed="lists of objects and of boxes")
     objects = tuple(_object(item, f"{where}, object {i}") for i, item in enumerate(entry.get("objects", [])))
     ids = [thing.object_id for thing in objects]
     if len(set(ids)) != len(ids):
@@ -81,7 +83,7 @@ def _box(value: Any, where: str) -> NDArray[np.float64]:
     """Six finite numbers, the last three above 0."""
     try:
         box = np.array(value, dtype=np.float64)
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):
         box = np.empty(0)
     if box.shape != (6,) or not np.isfinite(box).all() or (box[3:] <= 0).any():
         raise AnnotationError(f"box is {value!r}", where=where, allowed="six finite numbers, edge lengths above 0")
@@ -125,5 +127,7 @@ def _read(path: Path) -> Any:
         return json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise AnnotationError(f"{path} is missing") from None
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+    except OSError as error:
+        raise AnnotationError(f"{path} cannot be read ({error.strerror})") from None
+    except (ValueError, RecursionError) as error:
         raise AnnotationError(f"{path} is not valid JSON ({error})", mend="get the file again") from None

@@ -30,7 +30,7 @@ def cameras_of(
     colour = _colour_camera(folder, convention, listing, stated[0], size)
     if stated[1] is not None:
         depth = matrix_of(stated[1])
-    elif listing.depth_intrinsics is not None and stated[0] is None:
+    elif listing.depth_intrinsics is not None:
         depth = listing.depth_intrinsics
     else:
         depth = resized(colour, size, depth_size)
@@ -50,6 +50,13 @@ def _colour_camera(
     if stated is not None:
         return matrix_of(stated)
     if listing.intrinsics is not None:
+        if listing.camera_size not in (None, size):
+            height, width = listing.camera_size
+            raise DataError(
+                f"the camera file is of images of {width}x{height} pixels, the pictures are {size[1]}x{size[0]}",
+                where=str(folder),
+                mend="name the right one with the option camera_file, or give intrinsics: [fx, fy, cx, cy]",
+            )
         return listing.intrinsics
     if convention.default_camera is not None and size == DEFAULT_SIZE:
         return matrix_of(convention.default_camera)

@@ -29,11 +29,12 @@ class Listing:
     """Frames of a scene in the order of time.
 
     ``incomplete`` counts pictures without depth and depth images without picture; intrinsics (3,3) are None where no file
-    of the scene states them.
+    of the scene states them. ``camera_size`` (height, width) is that of the images that a camera file is made for.
     """
 
     frames: tuple[SourceFrame, ...]
     incomplete: int = 0
+    camera_size: tuple[int, int] | None = None
     intrinsics: NDArray[np.float64] | None = None
     depth_intrinsics: NDArray[np.float64] | None = None
 
@@ -60,8 +61,12 @@ class Convention(ABC):
     """Intrinsics that the convention's authors state for 640x480 images without calibration file."""
 
     @abstractmethod
-    def matches(self, folder: Path) -> bool:
+    def matches(self, folder: Path, options: ReadOptions) -> bool:
         """Whether ``folder`` looks like a scene of this convention; reads names only."""
+
+    def split(self, folder: Path) -> str | None:
+        """The split that the scene's own files put it in; None where they say nothing. DataError when they contradict."""
+        return None
 
     @abstractmethod
     def read(self, folder: Path, options: ReadOptions) -> Listing:

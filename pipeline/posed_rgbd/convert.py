@@ -133,9 +133,9 @@ def _alignment(scan: Scan, options: ConvertOptions, poses: NDArray[np.float64]) 
 
 
 def _fingerprint(views: _Views, options: ConvertOptions, split: str) -> str:
-    """Digest of what the scene is made from: names, sizes of files, poses, cameras, options."""
+    """Digest of what the scene is made from: names, sizes and times of files, poses, cameras, options."""
     depth = options.depth
-    files = [[f.frame_id, f.colour.stat().st_size, _size(f.depth)] for f in views.frames if f.colour.is_file()]
+    files = [[f.frame_id, _stamp(f.colour), _stamp(f.depth)] for f in views.frames]
     return digest(
         {
             "files": files,
@@ -149,8 +149,13 @@ def _fingerprint(views: _Views, options: ConvertOptions, split: str) -> str:
     )
 
 
-def _size(path: Path) -> int:
-    return path.stat().st_size if path.is_file() else -1
+def _stamp(path: Path) -> list[int]:
+    """Size and time of change; nothing for a file that is not there."""
+    try:
+        found = path.stat()
+    except OSError:
+        return []
+    return [found.st_size, found.st_mtime_ns]
 
 
 def _metres(depth_mm: NDArray[np.uint16]) -> NDArray[np.float32]:
@@ -208,11 +213,13 @@ def _heights(frame: SourceFrame, depth: DepthCode, views: _Views, pose: NDArray[
 def _colour(path: Path, size: tuple[int, int]) -> bytes:
     """JPEG bytes of a picture: the file itself when it is one, else encoded. FrameError for another size or grey."""
     image = open_image(path)
-    if image.ndim != 3 or image.shape[2] < 3 or image.shape[:2] != size or image.dtype != np.uint8:
+    jpeg = path.suffix.lower() in (".jpg", ".jpeg")
+    channels = (3,) if jpeg else (3, 4)  # a JPEG of four is CMYK; a PNG of four has transparency, which is dropped
+    if image.ndim != 3 or image.shape[2] not in channels or image.shape[:2] != size or image.dtype != np.uint8:
         raise FrameError(
             f"colour image {path} has shape {image.shape} and type {image.dtype}",
             allowed=f"{size} with 3 channels of 8 bits, as in the scene's first picture",
         )
-    if path.suffix.lower() in (".jpg", ".jpeg"):
+    if jpeg:
         return path.read_bytes()
     return jpeg_bytes(np.ascontiguousarray(image[..., :3]).astype(np.uint8, copy=False))

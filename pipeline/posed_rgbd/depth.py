@@ -17,6 +17,8 @@ from pipeline.errors import FrameError
 
 Code = Literal["plain", "rotated"]
 _VALUES = 1 << 16
+_NO_IMAGE = (UnidentifiedImageError, Image.DecompressionBombError, OSError, SyntaxError, ValueError)
+"""What Pillow raises for damaged files; the second when a damaged header asks for gigabytes."""
 
 
 @dataclass(frozen=True)
@@ -39,7 +41,7 @@ class DepthCode:
         value = (stored >> 3 | stored << 13) & (_VALUES - 1) if self.code == "rotated" else stored
         unit = Fraction(str(self.unit_per_m)) / DEPTH_UNIT_PER_M
         mm = (2 * value * unit.denominator + unit.numerator) // (2 * unit.numerator)
-        limit = _VALUES - 1 if self.max_m is None else min(_VALUES - 1, int(self.max_m * DEPTH_UNIT_PER_M))
+        limit = _VALUES - 1 if self.max_m is None else min(_VALUES - 1, int(Fraction(str(self.max_m)) * DEPTH_UNIT_PER_M))
         mm[(mm > limit) | np.isin(stored, self.invalid)] = 0
         return mm.astype(np.uint16)
 
@@ -63,7 +65,7 @@ def open_image(path: Path) -> NDArray[np.generic]:
             return np.asarray(image)
     except FileNotFoundError:
         raise FrameError(f"image {path} is missing") from None
-    except (UnidentifiedImageError, OSError, SyntaxError, ValueError) as error:
+    except _NO_IMAGE as error:
         raise FrameError(f"image {path} cannot be read ({error})", mend="get the file again") from None
 
 
@@ -74,5 +76,5 @@ def image_size(path: Path) -> tuple[int, int]:
             return image.height, image.width
     except FileNotFoundError:
         raise FrameError(f"image {path} is missing") from None
-    except (UnidentifiedImageError, OSError, SyntaxError, ValueError) as error:
+    except _NO_IMAGE as error:
         raise FrameError(f"image {path} cannot be read ({error})", mend="get the file again") from None

@@ -9,7 +9,7 @@ from pathlib import Path
 from pipeline.conventions import checked_id
 from pipeline.errors import DataError
 from pipeline.options import did_you_mean
-from pipeline.posed_rgbd.convention import Convention
+from pipeline.posed_rgbd.convention import Convention, ReadOptions
 from pipeline.posed_rgbd.redwood import Redwood
 from pipeline.posed_rgbd.scannet_export import ScanNetExport
 from pipeline.posed_rgbd.seven_scenes import SevenScenes
@@ -29,7 +29,9 @@ class Scan:
     convention: Convention
 
 
-def find_scans(root: Path, convention: str, scenes: tuple[str, ...] | None, *, where: str) -> list[Scan]:
+def find_scans(
+    root: Path, convention: str, scenes: tuple[str, ...] | None, *, where: str, read: ReadOptions | None = None
+) -> list[Scan]:
     """All scenes under ``root``, or the named ones, by id. ``convention``: a name or ``auto``.
 
     Raises DataError when there is none, when a named one is not there, when a folder fits several conventions (with the
@@ -39,8 +41,9 @@ def find_scans(root: Path, convention: str, scenes: tuple[str, ...] | None, *, w
         raise DataError(f"{root} is not a folder", where=f"{where}.root", mend="correct the path or get the data")
     candidates = CONVENTIONS if convention == "auto" else {convention: CONVENTIONS[convention]}
     found: dict[str, Scan] = {}
+    search = _Search(root, candidates, read or ReadOptions(), where)
     try:
-        folders = list(_folders(root, scenes, candidates, where))
+        folders = list(search.scenes(scenes))
     except PermissionError as error:
         raise DataError(f"{error.filename} cannot be read ({error.strerror})", where=f"{where}.root") from None
     for folder, name in folders:
@@ -57,49 +60,53 @@ def find_scans(root: Path, convention: str, scenes: tuple[str, ...] | None, *, w
     return [found[scene_id] for scene_id in sorted(found)]
 
 
-def _folders(
-    root: Path, scenes: tuple[str, ...] | None, candidates: dict[str, Convention], where: str
-) -> Iterator[tuple[Path, str]]:
-    """(folder, name of its convention) of the wanted scenes."""
-    if scenes is None:
-        yield from _search(root, candidates, DEPTH_OF_SEARCH, where)
-        return
-    for scene in scenes:
-        folder = root / scene
-        if ".." in Path(scene).parts or Path(scene).is_absolute() or not folder.is_dir():
-            there = [path.name for path in sorted(root.iterdir()) if path.is_dir()]
+@dataclass(frozen=True, slots=True)
+class _Search:
+    """Looks for scenes of the ``candidates`` below ``root``."""
+
+    root: Path
+    candidates: dict[str, Convention]
+    read: ReadOptions
+    where: str
+
+    def scenes(self, names: tuple[str, ...] | None) -> Iterator[tuple[Path, str]]:
+        """(folder, name of its convention) of the wanted scenes."""
+        if names is None:
+            yield from self._below(self.root, DEPTH_OF_SEARCH)
+            return
+        for scene in names:
+            folder = self.root / scene
+            if ".." in Path(scene).parts or Path(scene).is_absolute() or not folder.is_dir():
+                there = [path.name for path in sorted(self.root.iterdir()) if path.is_dir()]
+                what = f"scene {scene!r} is not a folder below {self.root}{did_you_mean(scene, there)}"
+                raise DataError(what, where=f"{self.where}.scenes")
+            name = self._convention_of(folder)
+            if name is None:
+                needs = "; ".join(f"{c.name}: {c.needs}" for c in self.candidates.values())
+                raise DataError(f"{folder} is no scene of posed RGB-D", where=f"{self.where}.scenes", allowed=needs)
+            yield folder, name
+
+    def _below(self, folder: Path, levels: int) -> Iterator[tuple[Path, str]]:
+        """The folder itself when it is a scene, else the scenes below it."""
+        name = self._convention_of(folder)
+        if name is not None:
+            yield folder, name
+        elif levels:
+            for path in sorted(folder.iterdir()):
+                if path.is_dir() and not path.name.startswith("."):
+                    yield from self._below(path, levels - 1)
+
+    def _convention_of(self, folder: Path) -> str | None:
+        """The one convention that fits; None when none does, DataError when several do."""
+        fitting = [name for name, convention in self.candidates.items() if convention.matches(folder, self.read)]
+        if len(fitting) > 1:
             raise DataError(
-                f"scene {scene!r} is not a folder below {root}{did_you_mean(scene, there)}", where=f"{where}.scenes"
+                f"{folder} fits several conventions: {', '.join(fitting)}",
+                where=self.where,
+                allowed="; ".join(f"{name}: {self.candidates[name].needs}" for name in fitting),
+                mend=f"name one: convention: {fitting[0]}",
             )
-        name = _convention_of(folder, candidates, where)
-        if name is None:
-            needs = "; ".join(f"{c.name}: {c.needs}" for c in candidates.values())
-            raise DataError(f"{folder} is no scene of posed RGB-D", where=f"{where}.scenes", allowed=needs)
-        yield folder, name
-
-
-def _search(folder: Path, candidates: dict[str, Convention], levels: int, where: str) -> Iterator[tuple[Path, str]]:
-    """The folder itself when it is a scene, else the scenes below it."""
-    name = _convention_of(folder, candidates, where)
-    if name is not None:
-        yield folder, name
-    elif levels:
-        for path in sorted(folder.iterdir()):
-            if path.is_dir() and not path.name.startswith("."):
-                yield from _search(path, candidates, levels - 1, where)
-
-
-def _convention_of(folder: Path, candidates: dict[str, Convention], where: str) -> str | None:
-    """The one convention that fits; None when none does, DataError when several do."""
-    fitting = [name for name, convention in candidates.items() if convention.matches(folder)]
-    if len(fitting) > 1:
-        raise DataError(
-            f"{folder} fits several conventions: {', '.join(fitting)}",
-            where=where,
-            allowed="; ".join(f"{name}: {candidates[name].needs}" for name in fitting),
-            mend=f"name one: convention: {fitting[0]}",
-        )
-    return fitting[0] if fitting else None
+        return fitting[0] if fitting else None
 
 
 def _scene_id(root: Path, folder: Path) -> str:

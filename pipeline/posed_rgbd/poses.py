@@ -8,10 +8,12 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from pipeline.errors import FrameError
+from pipeline.errors import DataError, FrameError
 
 EXACT = 1e-4
 """A rotation is taken as it stands when R R^T differs from the identity by no more than this (rounding in the file)."""
+FARTHEST_M = 10_000.0
+"""A camera this far from the origin is a damaged number or lost tracking."""
 USABLE = 0.02
 """Up to this it is replaced by the nearest rotation; above it is no pose."""
 
@@ -21,13 +23,24 @@ def number(text: str) -> float:
     return math.nan if ".#" in text else float(text)
 
 
+def read_text(path: Path) -> str:
+    """A text file of a scan. DataError when it is missing, cannot be read or is no text."""
+    try:
+        return path.read_text(encoding="utf-8-sig")
+    except FileNotFoundError:
+        raise DataError(f"{path} is missing") from None
+    except OSError as error:
+        raise DataError(f"{path} cannot be read ({error.strerror})") from None
+    except UnicodeDecodeError as error:
+        raise DataError(f"{path} is not text ({error})") from None
+
+
 def read_matrix(path: Path) -> NDArray[np.float64]:
     """A 4x4 matrix from a text file, non-finite numbers included. FrameError when there are not 16 numbers."""
+    text = read_text(path)
     try:
-        values = [number(token) for token in path.read_text(encoding="utf-8").split()]
-    except FileNotFoundError:
-        raise FrameError(f"matrix file {path} is missing") from None
-    except (ValueError, UnicodeDecodeError) as error:
+        values = [number(token) for token in text.split()]
+    except ValueError as error:
         raise FrameError(f"matrix file {path} cannot be read ({error})", allowed="4 rows of 4 numbers") from None
     if len(values) != 16:
         raise FrameError(f"matrix file {path} holds {len(values)} numbers", allowed="4 rows of 4 numbers")
@@ -35,12 +48,12 @@ def read_matrix(path: Path) -> NDArray[np.float64]:
 
 
 def usable_pose(matrix: ArrayLike) -> NDArray[np.float64] | None:
-    """``matrix`` (4,4) as a rigid pose, or None when it is none (not finite, mirrored, sheared, scaled, other last row).
+    """``matrix`` (4,4) as a rigid pose, or None: not finite, mirrored, sheared, scaled, far away, another last row.
 
     ScanNet writes -inf where tracking failed.
     """
     pose = np.array(matrix, dtype=np.float64)
-    if not np.isfinite(pose).all() or np.abs(pose[3] - (0, 0, 0, 1)).max() > EXACT:
+    if not np.isfinite(pose).all() or np.abs(pose[3] - (0, 0, 0, 1)).max() > EXACT or np.abs(pose[:3, 3]).max() >= FARTHEST_M:
         return None
     rotation = pose[:3, :3]
     error = np.abs(rotation @ rotation.T - np.eye(3)).max()
@@ -60,7 +73,7 @@ def pose_of_quaternion(translation: ArrayLike, quaternion: ArrayLike) -> NDArray
     """
     x, y, z, w = np.asarray(quaternion, dtype=np.float64)
     length = math.sqrt(x * x + y * y + z * z + w * w)
-    if not abs(length - 1) < 0.05 or not np.isfinite(np.asarray(translation, dtype=np.float64)).all():
+    if not abs(length - 1) < 0.05 or not (np.abs(np.asarray(translation, dtype=np.float64)) < FARTHEST_M).all():
         return None
     x, y, z, w = x / length, y / length, z / length, w / length
     pose = np.eye(4)

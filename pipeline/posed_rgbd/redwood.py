@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from pipeline.conventions import checked_id
 from pipeline.errors import DataError
 from pipeline.posed_rgbd.convention import Convention, Listing, Pinhole, ReadOptions, SourceFrame, images_in
-from pipeline.posed_rgbd.poses import number, usable_pose
+from pipeline.posed_rgbd.poses import number, read_text, usable_pose
 
 COLOUR_FOLDERS = ("color", "rgb", "image", "images")
 _ROWS = 5
@@ -33,8 +33,11 @@ class Redwood(Convention):
     depth_unit_per_m = 1000
     default_camera: ClassVar[Pinhole | None] = (525.0, 525.0, 319.5, 239.5)
 
-    def matches(self, folder: Path) -> bool:
-        return (folder / "depth").is_dir() and bool(_colour_folders(folder)) and any(folder.glob("*.log"))
+    def matches(self, folder: Path, options: ReadOptions) -> bool:
+        name = options.trajectory
+        lists = (folder / "rgb.txt").is_file() and (folder / "depth.txt").is_file()  # of TUM, whose folders have the same names
+        trajectory = any(folder.glob("*.log")) if name is None else (folder / name).is_file() and not lists
+        return trajectory and (folder / "depth").is_dir() and bool(_colour_folders(folder))
 
     def read(self, folder: Path, options: ReadOptions) -> Listing:
         colour = images_in(_one(_colour_folders(folder), "folder of colour images", folder), (".jpg", ".jpeg", ".png"))
@@ -50,8 +53,8 @@ class Redwood(Convention):
             frame_id = checked_id(picture.stem, what="frame id", where=str(picture.parent))
             frames.append(SourceFrame(frame_id, picture, measured, poses.get(i)))
         path = _camera_file(folder, options.camera_file)
-        camera = None if path is None else read_camera(path)
-        return Listing(tuple(frames), incomplete, camera, camera)
+        size, camera = (None, None) if path is None else read_camera(path)
+        return Listing(tuple(frames), incomplete, size, camera)
 
 
 def _colour_folders(folder: Path) -> list[Path]:
@@ -104,12 +107,7 @@ def _pairs(colour: list[Path], depth: list[Path], folder: Path) -> tuple[list[tu
 
 def read_log(path: Path) -> dict[int, NDArray[np.float64] | None]:
     """Frame number -> world from camera (4,4), None where it is not usable. DataError names the line at fault."""
-    try:
-        text = path.read_text(encoding="utf-8").splitlines()
-    except FileNotFoundError:
-        raise DataError(f"trajectory {path} is missing") from None
-    except UnicodeDecodeError as error:
-        raise DataError(f"trajectory {path} is not text ({error})") from None
+    text = read_text(path).splitlines()
     lines = [(i, line.split()) for i, line in enumerate(text, start=1) if line.strip()]
     if len(lines) % _ROWS:
         raise DataError(f"{len(lines)} lines are no multiple of {_ROWS}: the file is truncated", where=str(path))
@@ -141,16 +139,16 @@ def _entry(rows: list[list[str]], where: str) -> tuple[int, NDArray[np.float64]]
     return header[0], np.array(matrix)
 
 
-def read_camera(path: Path) -> NDArray[np.float64]:
-    """Intrinsics (3,3) of an Open3D pinhole camera file."""
+def read_camera(path: Path) -> tuple[tuple[int, int] | None, NDArray[np.float64]]:
+    """Size (height, width) of the images, where it is stated, and intrinsics (3,3) of an Open3D pinhole camera file."""
+    text = read_text(path)
     try:
-        content: Any = json.loads(path.read_text(encoding="utf-8"))
+        content: Any = json.loads(text)
         values = np.asarray(content["intrinsic_matrix"], dtype=np.float64).reshape(3, 3, order="F")
-    except FileNotFoundError:
-        raise DataError(f"camera file {path} is missing") from None
-    except (json.JSONDecodeError, UnicodeDecodeError, KeyError, TypeError, ValueError) as error:
+        size = (int(content["height"]), int(content["width"])) if {"height", "width"} <= set(content) else None
+    except (KeyError, TypeError, ValueError, OverflowError, RecursionError) as error:
         raise DataError(
             f"camera file {path} cannot be read ({error!r})",
             allowed='{"width": .., "height": .., "intrinsic_matrix": [9 numbers by columns]}',
         ) from None
-    return values
+    return size, values

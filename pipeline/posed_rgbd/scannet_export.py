@@ -27,7 +27,7 @@ class ScanNetExport(Convention):
     needs = "NNNNN.jpg, NNNNN.png, NNNNN.txt, intrinsic.txt, depth_intrinsic.txt; or color/, depth/, pose/, intrinsic/"
     depth_unit_per_m = 1000
 
-    def matches(self, folder: Path) -> bool:
+    def matches(self, folder: Path, options: ReadOptions) -> bool:
         return _in_folders(folder) or bool(_flat_stems(folder, (".jpg", ".jpeg")) & _flat_stems(folder, (".txt",)))
 
     def read(self, folder: Path, options: ReadOptions) -> Listing:
@@ -46,7 +46,8 @@ class ScanNetExport(Convention):
                 pose = usable_pose(read_matrix(text)) if text.is_file() else None
                 frames.append(SourceFrame(frame_id, path, by_name[path.stem], pose))
         intrinsics, depth_intrinsics = _cameras(folder, nested)
-        return Listing(tuple(frames), len(colour) + len(depth) - 2 * len(frames), intrinsics, depth_intrinsics)
+        incomplete = len(colour) + len(depth) - 2 * len(frames)
+        return Listing(tuple(frames), incomplete, None, intrinsics, depth_intrinsics)
 
 
 def _in_folders(folder: Path) -> bool:

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from pipeline.conventions import checked_id
 from pipeline.errors import DataError
 from pipeline.posed_rgbd.convention import Convention, Listing, Pinhole, ReadOptions, SourceFrame
-from pipeline.posed_rgbd.poses import number, pose_of_quaternion
+from pipeline.posed_rgbd.poses import number, pose_of_quaternion, read_text
 
 GROUND_TRUTH = "groundtruth.txt"
 
@@ -30,8 +30,8 @@ class Tum(Convention):
     depth_unit_per_m = 5000
     default_camera: ClassVar[Pinhole | None] = (525.0, 525.0, 319.5, 239.5)
 
-    def matches(self, folder: Path) -> bool:
-        return all((folder / name).is_file() for name in ("rgb.txt", "depth.txt", GROUND_TRUTH))
+    def matches(self, folder: Path, options: ReadOptions) -> bool:
+        return all((folder / name).is_file() for name in ("rgb.txt", "depth.txt", options.trajectory or GROUND_TRUTH))
 
     def read(self, folder: Path, options: ReadOptions) -> Listing:
         colour, depth = (_read_list(folder / name) for name in ("rgb.txt", "depth.txt"))
@@ -95,12 +95,7 @@ def _read_poses(path: Path) -> list[tuple[float, NDArray[np.float64] | None]]:
 
 def _lines(path: Path) -> list[tuple[str, list[str]]]:
     """(place for messages, fields) of the lines that are neither empty nor comments; commas count as blanks, as in the tool."""
-    try:
-        lines = path.read_text(encoding="utf-8").splitlines()
-    except FileNotFoundError:
-        raise DataError(f"{path} is missing") from None
-    except UnicodeDecodeError as error:
-        raise DataError(f"{path} is not text ({error})") from None
+    lines = read_text(path).splitlines()
     split = [(f"{path}, line {i}", line.replace(",", " ").split()) for i, line in enumerate(lines, start=1)]
     return [(where, fields) for where, fields in split if fields and not fields[0].startswith("#")]
 

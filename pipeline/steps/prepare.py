@@ -50,9 +50,16 @@ def _own_folder(folder: Path, spec: str) -> None:
     if not os.access(folder, os.W_OK | os.X_OK):
         raise EnvironmentFaultError(f"cannot write into {folder}", mend="choose another folder or change its permissions")
     state = folder / "spec.json"
+    foreign = [name for name in OWNED if (folder / name).exists()]
+    if foreign and not state.exists():  # someone's own data, perhaps the source itself: never remove it
+        raise EnvironmentFaultError(
+            f"the folder holds {', '.join(foreign)} that `prepare` has not made",
+            where=str(folder),
+            mend="choose another folder for --out, or remove them yourself",
+        )
     try:
         known = json.loads(state.read_text(encoding="utf-8"))
-    except (FileNotFoundError, json.JSONDecodeError):
+    except (FileNotFoundError, ValueError):
         known = None
     if known != spec:
         for name in OWNED:

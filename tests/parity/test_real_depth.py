@@ -41,7 +41,9 @@ def scene(index: SceneIndex) -> Scene:
 def test_files_are_read_as_open3d_reads_them() -> None:
     o3d = pytest.importorskip("open3d")
     camera = o3d.io.read_pinhole_camera_intrinsic(str(ROOT / "camera_primesense.json"))
-    np.testing.assert_array_equal(read_camera(ROOT / "camera_primesense.json"), camera.intrinsic_matrix)
+    size, matrix = read_camera(ROOT / "camera_primesense.json")
+    assert size == (camera.height, camera.width)
+    np.testing.assert_array_equal(matrix, camera.intrinsic_matrix)
     trajectory = o3d.io.read_pinhole_camera_trajectory(str(ROOT / "trajectory.log")).parameters
     ours = read_log(ROOT / "trajectory.log")
     assert list(ours) == list(range(len(trajectory)))

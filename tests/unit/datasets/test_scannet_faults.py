@@ -15,6 +15,7 @@ import pytest
 import scannet_files as made
 
 from pipeline import registry
+from pipeline.__main__ import main
 from pipeline.errors import AnnotationError, ConfigError, DataError, FrameError, PipelineError
 
 TRAIN, OTHER, VAL, TEST = made.SCANS
@@ -191,6 +192,19 @@ def test_the_command_line_answers_a_fault_without_a_traceback(release: tuple[Pat
     assert done.returncode == 2
     assert f"scan {VAL}: the .sens stream ends inside" in done.stderr
     assert "Traceback" not in done.stderr
+
+
+def test_a_folder_of_someone_else_is_never_cleared(
+    release: tuple[Path, dict[str, Any]], capsys: pytest.CaptureFixture[str]
+) -> None:
+    """--out in the release itself: its exported frames and annotations have the names of the verb's own folders."""
+    root, options = release
+    made.export(root, TRAIN)
+    before = sorted(root.rglob("*"))
+    spec = json.dumps({"dataset": {"name": "scannet", "kind": "scannet", "options": options}})
+    assert main(["prepare", "--spec", spec, "--out", str(root / "manifest.json")]) == 2
+    assert "posed_images, annotations that `prepare` has not made" in capsys.readouterr().err
+    assert sorted(root.rglob("*")) == before
 
 
 def test_any_damage_is_a_message_or_does_no_harm(release: tuple[Path, dict[str, Any]], tmp_path: Path) -> None:

@@ -27,7 +27,7 @@ WRITERS: dict[str, Callable[[Path], None]] = {
 
 
 def read(folder: Path, **options: object) -> Listing:
-    (scan,) = find_scans(folder, "auto", None, where="datasets.x")
+    (scan,) = find_scans(folder, "auto", None, where="datasets.x", read=ReadOptions(**options))
     return scan.convention.read(scan.folder, ReadOptions(**options))
 
 
@@ -45,6 +45,8 @@ def test_every_convention_is_recognised_and_read(name: str, tmp_path: Path) -> N
         np.testing.assert_allclose(frame.world_from_camera, pose, atol=2e-4)
     if name in ("redwood", "scannet_export"):
         np.testing.assert_allclose(listing.intrinsics, SCENE.record.intrinsics)
+    assert (listing.camera_size == (24, 32)) == (name == "redwood")
+    if name == "scannet_export":
         np.testing.assert_allclose(listing.depth_intrinsics, SCENE.record.intrinsics)
 
 
@@ -192,11 +194,56 @@ def test_camera_files(tmp_path: Path) -> None:
         with pytest.raises(DataError, match=r"(?s)camera.json cannot be read.*by columns"):
             read_camera(path)
         path.write_text('{"intrinsic_matrix": [5')
+    path.write_text('{"intrinsic_matrix": [1' + "0" * 5000 + "]}")
+    with pytest.raises(DataError, match=r"camera.json cannot be read"):
+        read_camera(path)
+
+
+def test_a_named_trajectory_is_what_a_scene_is_known_by(tmp_path: Path) -> None:
+    """ICL-NUIM and one's own SLAM: the usual file is not there."""
+    files.write_tum(tmp_path / "tum", SCENE)
+    (tmp_path / "tum" / "groundtruth.txt").rename(tmp_path / "tum" / "slam.txt")
+    files.write_redwood(tmp_path / "redwood", SCENE)
+    (tmp_path / "redwood" / "trajectory.log").rename(tmp_path / "redwood" / "slam.txt")
+    for name in ("tum", "redwood"):
+        with pytest.raises(DataError, match="no scene of posed RGB-D"):
+            read(tmp_path / name)
+        assert all(frame.world_from_camera is not None for frame in read(tmp_path / name, trajectory="slam.txt").frames)
+
+
+def test_official_splits_of_seven_scenes(tmp_path: Path) -> None:
+    for name in ("seq-01", "seq-02", "seq-10"):
+        files.write_seven_scenes(tmp_path / "chess" / name, SCENE)
+    lists = {name: tmp_path / "chess" / f"{name}Split.txt" for name in ("Train", "Test")}
+
+    def splits() -> list[str | None]:
+        scans = find_scans(tmp_path, "auto", None, where="datasets.x")
+        return [scan.convention.split(scan.folder) for scan in scans]
+
+    assert splits() == [None] * 3
+    lists["Train"].write_text("sequence1\r\nsequence10 \r\n")
+    lists["Test"].write_text("sequence2\nsequence3\n\n")
+    assert splits() == ["train", "test", "train"]
+    for text, message in (("sequence2\nsequence1\n", "both of"), ("sequence3\n", "none of"), ("seq-02\n", "malformed")):
+        lists["Test"].write_text(text)
+        with pytest.raises(DataError, match=message):
+            splits()
+
+
+def test_folders_in_place_of_files_are_named(tmp_path: Path) -> None:
+    (tmp_path / "00000.txt").mkdir()
+    for function in (read_matrix, read_log, read_camera):
+        with pytest.raises(DataError, match=r"00000.txt cannot be read \(Is a directory\)"):
+            function(tmp_path / "00000.txt")
 
 
 def test_usable_poses() -> None:
     assert usable_pose(np.full((4, 4), -np.inf)) is None
     assert usable_pose(np.diag([1.0, 1.0, -1.0, 1.0])) is None, "mirrored"
+    far = np.eye(4)
+    far[1, 3] = -1e30
+    assert usable_pose(far) is None, "voxels of it have no number"
+    assert pose_of_quaternion((0, 1e30, 0), (0, 0, 0, 1)) is None
     assert usable_pose(np.diag([2.0, 2.0, 2.0, 1.0])) is None, "scaled"
     assert usable_pose(np.zeros((4, 4))) is None
     rough = np.eye(4) + np.pad([[0.004, 0.003], [0.0, -0.002]], ((0, 2), (0, 2)))
@@ -221,5 +268,5 @@ def test_matrix_files_of_the_wrong_size(tmp_path: Path) -> None:
     (tmp_path / "m.txt").write_text("1 2 3")
     with pytest.raises(FrameError, match="holds 3 numbers"):
         read_matrix(tmp_path / "m.txt")
-    with pytest.raises(FrameError, match="missing"):
+    with pytest.raises(DataError, match="missing"):
         read_matrix(tmp_path / "n.txt")

@@ -96,6 +96,10 @@ def box(**change: Any) -> dict[str, Any]:
         (box(category=" "), "category is ' '"),
         ({"in": {"objects": box()["in"]["objects"] * 2}}, "comes twice"),
         ({"in": {"proposals": [[0, 0, 0, 0, 1, 1]]}}, "proposal 0"),
+        ({"in": {"proposals": [[10**400, 0, 0, 1, 1, 1]]}}, "proposal 0"),
+        ({"in": {"proposals": 3}}, "not a list"),
+        ({"in": {"objects": {}}}, "not a list"),
+        ('{"in": 1' + "0" * 5000 + "}", "not valid JSON"),
     ],
 )
 def test_faulty_boxes_are_named(boxes: Any, message: str, tmp_path: Path) -> None:

@@ -57,6 +57,7 @@ def test_depth_units_are_exact() -> None:
     assert (np.abs(odd - stored / 6.5535) <= 0.5).all()
     seven = DepthCode(1000, (65535,), max_m=4.0).table
     assert (seven[65535], seven[4000], seven[4001]) == (0, 4000, 0)
+    assert DepthCode(1000, max_m=4.1).table[4100] == 4100, "4.1 x 1000 is 4099.999... in floating point"
     assert DepthCode(100).table[6553] == 65530
     assert DepthCode(100).table[6554] == 0, "more than 65.535 m does not fit"
     turned = DepthCode(1000, code="rotated").table
@@ -146,6 +147,45 @@ def test_the_camera_must_be_known_and_fit(tmp_path: Path) -> None:
     np.testing.assert_allclose(camera[:2, 2], (np.array(CAMERA[2:]) + 0.5) / 2 - 0.5)
 
 
+def test_a_camera_file_must_be_that_of_the_images(tmp_path: Path) -> None:
+    files.write_redwood(tmp_path / "s", SCENE)
+    path = tmp_path / "s" / "camera.json"
+    content = json.loads(path.read_text())
+    path.write_text(json.dumps(content | {"width": 60}))
+    with pytest.raises(DataError, match="of images of 60x48 pixels, the pictures are 64x48"):
+        prepare(tmp_path / "s", tmp_path / "out")
+    path.write_text(json.dumps(content))
+    for view, frame in enumerate(sorted((tmp_path / "s" / "depth").iterdir())):
+        files.save(frame, files.stored(SCENE.depth_m[view, ::2, ::2], 1000))
+    camera = prepare(tmp_path / "s", tmp_path / "out").records["s"].depth_intrinsics
+    np.testing.assert_allclose(camera[:2, :2], SCENE.record.intrinsics[:2, :2] / 2, err_msg="of half the size")
+
+
+def test_stated_colour_cameras_leave_the_depth_cameras_of_files(tmp_path: Path) -> None:
+    files.write_scannet(tmp_path / "s", SCENE)
+    other = SCENE.record.intrinsics.copy()
+    other[0, 0] *= 0.9
+    square = np.eye(4)
+    square[:3, :3] = other
+    (tmp_path / "s" / "depth_intrinsic.txt").write_text(files.text_of(square))
+    record = prepare(tmp_path / "s", tmp_path / "out", intrinsics=CAMERA).records["s"]
+    np.testing.assert_allclose(record.depth_intrinsics, other)
+
+
+def test_lists_of_seven_scenes_are_its_splits(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for name in ("seq-01", "seq-02"):
+        files.write_seven_scenes(tmp_path / "chess" / name, SCENE)
+    (tmp_path / "chess" / "TrainSplit.txt").write_text("sequence2\n")
+    (tmp_path / "chess" / "TestSplit.txt").write_text("sequence1\n")
+    found = prepare(tmp_path, tmp_path / "out", intrinsics=CAMERA)
+    assert [(r.scene_id, r.split) for r in found] == [("chess_seq-02", "train"), ("chess_seq-01", "test")]
+    assert "chess_seq-02: seven_scenes, split train" in capsys.readouterr().err
+    alone = prepare(tmp_path / "chess" / "seq-02", tmp_path / "alone", intrinsics=CAMERA)
+    assert [r.split for r in alone] == ["train"]
+    mine = prepare(tmp_path, tmp_path / "mine", intrinsics=CAMERA, split="val")
+    assert {r.split for r in mine} == {"val"}
+
+
 def test_finished_scenes_are_kept_and_damaged_ones_made_again(tmp_path: Path) -> None:
     files.write_redwood(tmp_path / "in", SCENE)
     index = prepare(tmp_path / "in", tmp_path / "out")
@@ -163,7 +203,9 @@ def test_finished_scenes_are_kept_and_damaged_ones_made_again(tmp_path: Path) ->
     assert prepare(tmp_path / "in", tmp_path / "out").records["in"].frame_ids == ("00000",)
 
 
-@pytest.mark.parametrize("fault", ["truncated depth", "missing colour", "colour depth", "other size", "grey colour"])
+@pytest.mark.parametrize(
+    "fault", ["truncated depth", "missing colour", "colour depth", "other size", "grey colour", "ink colours", "huge colour"]
+)
 def test_damaged_frames_are_named(fault: str, tmp_path: Path) -> None:
     files.write_redwood(tmp_path / "in", SCENE)
     colour, depth = tmp_path / "in" / "color" / "00003.jpg", tmp_path / "in" / "depth" / "00003.png"
@@ -175,6 +217,12 @@ def test_damaged_frames_are_named(fault: str, tmp_path: Path) -> None:
         Image.fromarray(SCENE.rgb[0]).save(depth)
     elif fault == "other size":
         files.save(depth, np.ones((10, 10), dtype=np.uint16))
+    elif fault == "ink colours":
+        Image.open(colour).convert("CMYK").save(colour)
+    elif fault == "huge colour":
+        data = colour.read_bytes()
+        at = data.index(b"\xff\xc0") + 5  # height and width
+        colour.write_bytes(data[:at] + b"\xff" * 4 + data[at + 4 :])
     else:
         Image.fromarray(SCENE.rgb[0, ..., 0]).save(colour)
     with pytest.raises(FrameError, match="00003"):
@@ -256,6 +304,9 @@ def test_gravity_brings_the_floor_to_zero(tmp_path: Path) -> None:
         ({"convention": "tums"}, "convention"),
         ({"frames": {"stategy": "uniform"}}, "did you mean 'strategy'"),
         ({"depth_unit_per_m": 0}, "depth_unit_per_m"),
+        ({"depth_unit_per_m": float("inf")}, "depth_unit_per_m"),
+        ({"depth_max_m": float("inf")}, "depth_max_m"),
+        ({"intrinsics": [float("nan"), 500, 320, 240]}, "intrinsics"),
     ],
 )
 def test_impossible_options(options: dict[str, Any], message: str) -> None:

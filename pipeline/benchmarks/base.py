@@ -68,6 +68,14 @@ class Benchmark(ABC):
         """Training samples (split train), e.g. one per (question, answer). Default: ``samples(index, "train")``."""
         return self.samples(index, "train")
 
+    def tuning_samples(self, index: SceneIndex) -> list[Sample]:
+        """Training samples whose outputs ``tune`` wants to see before anything is parsed. Default: none."""
+        return []
+
+    def tune(self, samples: Sequence[Sample], outputs: Sequence[ModelOutput], index: SceneIndex) -> None:
+        """Choose what parsing leaves free, on outputs to training samples; called only where there are any."""
+        raise NotImplementedError(f"{self.name} asks for training samples and does not tune")
+
     @abstractmethod
     def parse(self, sample: Sample, output: ModelOutput) -> Answer:
         """Model output -> answer. Never raises: what cannot be parsed is ``Answer(parsed=False)`` and counted."""

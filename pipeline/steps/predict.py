@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from pipeline.benchmarks.base import Benchmark
+    from pipeline.evaluation.engine import Engine
     from pipeline.index import SceneIndex
     from pipeline.scene import Sample
     from pipeline.training.model import SpatialMLLM
@@ -120,15 +121,17 @@ def _answer(
     args: argparse.Namespace,
     device: str,
 ) -> None:
-    """Answer these benchmarks and write a file for each."""
+    """Answer these benchmarks and write a file for each, after tuning on training scenes where that is asked for."""
     from pipeline.evaluation.engine import Engine, Outputs
     from pipeline.evaluation.records import row, write_records
     from pipeline.progress import Progress
 
+    engine = Engine(model, index, benchmarks, device=device)
+    _tune(engine, index, benchmarks, args.spec["split"])
     scenes = len({sample.scene_id for found in samples.values() for sample in found})
     outputs: Outputs = {}
     with Progress("predict", scenes, "scenes") as progress:
-        for count, found in Engine(model, index, benchmarks, device=device).run(samples):
+        for count, found in engine.run(samples):
             outputs |= found
             progress.step(count)
     for name, benchmark in benchmarks.items():
@@ -138,3 +141,19 @@ def _answer(
             answer = benchmark.parse(sample, output)
             rows.append(row(index.dataset, args.spec["split"], name, sample, prompt, output, answer))
         write_records(args.out.parent / f"{name}.parquet", rows, digests[name])
+
+
+def _tune(engine: Engine, index: SceneIndex, benchmarks: Mapping[str, Benchmark], split: str) -> None:
+    """Let benchmarks choose on outputs to training samples what their parsing leaves free. ConfigError on split train."""
+    from pipeline.errors import ConfigError
+
+    asked = {name: found for name, benchmark in benchmarks.items() if (found := benchmark.tuning_samples(index))}
+    if asked and split == "train":
+        raise ConfigError(
+            f"{', '.join(asked)} would be tuned on the split that is reported",
+            where="evaluation.split",
+            allowed="val or test where a benchmark has tune_scenes",
+        )
+    outputs = {key: output for _, found in engine.run(asked) for key, (_, output) in found.items()} if asked else {}
+    for name, samples in asked.items():
+        benchmarks[name].tune(samples, [outputs[name, sample.sample_id] for sample in samples], index)

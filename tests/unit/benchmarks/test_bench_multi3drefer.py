@@ -114,3 +114,53 @@ def test_scores_by_hand(make_index, member, record, box, value):
     # Four candidates and "nothing": zt 1/5 each; st one hit of five, F1 1; mt three hits of five, F1 2/4.
     assert value(results, "f1@0.5", reference="chance") == pytest.approx(100 * (3 / 5 + 2 * 1 / 5 + 3 / 5 * 0.5) / 6)
     assert value(results, "unparsed") == pytest.approx(100 / 6)
+    assert value(results, "cumulative_probability") == pytest.approx(40)
+
+
+def outputs_of(samples, certainty):
+    """Made up: the targets share ``certainty``, every other candidate and the zero target get the rest in equal parts."""
+    found = []
+    for sample in samples:
+        rest = (1 - certainty) / (5 - len(sample.target_ids))
+        chances = np.full(5, rest)
+        chances[list(sample.target_ids)] = certainty / len(sample.target_ids)
+        found.append(ModelOutput(probabilities=chances, boxes=BOXES))
+    return found
+
+
+def test_tuning_on_training_scenes_takes_the_best_probability(make_index, member, record, value):
+    """Two targets share 0.8: one is enough for 0.4, both are needed from 0.45 to 0.8, a third box is wrong from 0.85."""
+    train = [entry([0, 1], "mt", 0, "train0"), entry([2, 3], "mt", 1, "train0"), entry([0], "st_w_d", 0, "train1")]
+    index = make_index(
+        [record("room0", ["chair"] * 4), *(record(f"train{i}", ["chair"] * 4, split="train") for i in (0, 1))],
+        {
+            "multi3drefer": {
+                "test": {"multi3drefer_test.json": [entry([0, 1], "mt")]},
+                "train": {"multi3drefer_train.json": train},
+            }
+        },
+    )
+    multi = member("multi3drefer", tune_scenes=1)
+    chosen = multi.tuning_samples(index)
+    assert [s.sample_id for s in chosen] == ["train0|0", "train0|1"]
+    multi.tune(chosen, outputs_of(chosen, 0.8), index)
+    assert multi.cumulative_probability == 0.45, "of the equally good ones the nearest to 0.4"
+    samples = multi.samples(index, "test")
+    answers = [multi.parse(s, o) for s, o in zip(samples, outputs_of(samples, 0.8), strict=True)]
+    results = member("multi3drefer").score(samples, answers, index)
+    assert value(results, "f1@0.5") == 100.0
+    assert value(results, "cumulative_probability") == pytest.approx(45)
+    plain = member("multi3drefer")
+    assert plain.tuning_samples(index) == []
+    answers = [plain.parse(s, o) for s, o in zip(samples, outputs_of(samples, 0.8), strict=True)]
+    assert value(plain.score(samples, answers, index), "f1@0.5") == pytest.approx(200 / 3)
+
+
+def test_tuning_survives_outputs_that_are_none(make_index, member, record):
+    index = make_index(
+        [record("room0", ["chair"] * 4, split="train")],
+        {"multi3drefer": {"train": {"multi3drefer_train.json": [entry([0], "st_w_d")]}}},
+    )
+    multi = member("multi3drefer", tune_scenes=9)
+    multi.tune(multi.tuning_samples(index), [ModelOutput(probabilities=np.full(5, np.nan), boxes=BOXES)], index)
+    assert multi.cumulative_probability == 0.4

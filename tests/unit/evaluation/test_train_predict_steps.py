@@ -15,6 +15,7 @@ from training_helpers import member
 
 from pipeline import registry
 from pipeline.__main__ import main
+from pipeline.benchmarks.multi3drefer import STEPS
 from pipeline.evaluation.records import SCHEMA, finished_digest
 from pipeline.features.store import FeatureWriter, StoreSpec
 from pipeline.index import SceneIndex
@@ -181,6 +182,20 @@ def test_another_benchmark_option_answers_only_that_benchmark(
     spec["benchmarks"]["correspondence"]["options"]["voxel_m"] = 0.5
     assert run_verb("predict", tmp_path / "manifest.json", spec, "--run", trained) == 0
     assert json.loads((tmp_path / "run.json").read_text())["answered"] == ["correspondence"]
+
+
+def test_tuning_looks_at_training_scenes_only(
+    trained: Path, run_verb: Callable[..., int], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    multi = task_members()["multi3drefer"]
+    multi["options"]["tune_scenes"] = 2
+    spec = predict_spec(benchmarks={"multi3drefer": multi})
+    assert run_verb("predict", tmp_path / "manifest.json", spec, "--run", trained) == 0
+    values = set(pq.ParquetFile(tmp_path / "multi3drefer.parquet").read()["value"].to_pylist())
+    assert len(values) == 1
+    assert values <= set(STEPS)
+    assert run_verb("predict", tmp_path / "again/manifest.json", spec | {"split": "train"}, "--run", trained) == 2
+    assert "tuned on the split that is reported" in capsys.readouterr().err
 
 
 def test_training_with_features_aligns_and_evaluation_needs_none(

@@ -209,3 +209,14 @@ def test_the_trunk_of_a_network_is_the_trunk(model: Network) -> None:
     bare.load_state_dict({name: value for name, value in model.state_dict().items() if name in names})
     with torch.no_grad():
         same(bare(images(2))[1], model(images(2))[1])
+
+
+@torch.no_grad()
+def test_the_scale_of_pi3x_is_not_rounded_under_autocast() -> None:
+    """One number scales every depth and every camera's place, so its error would be all of theirs."""
+    network = Pi3X(dataclasses.replace(TINY, width=128, metric_width=128, head_depth=5)).eval()
+    initialise(network, 3)
+    tokens = torch.randn(1, 2, 5 + math.prod(GRID), 256, generator=torch.Generator().manual_seed(0))
+    exact = network.metric(tokens, GRID)
+    with torch.autocast("cpu", torch.bfloat16):
+        assert torch.equal(network.metric(tokens, GRID), exact)

@@ -111,7 +111,7 @@ class Pi3X(Network):
         self.metric_head = nn.Linear(config.metric_width, 1)
 
     def metric(self, tokens: Tensor, grid: tuple[int, int]) -> Tensor:
-        """Metres per unit of length (B,) of scenes (B,V,P,2C). One number scales all depths, so all of it is float32: it is half a
+        """Metres per unit of length (B,) of scenes (B,V,P,2C). One number scales all depths, so all of it is float32: half a
         percent of the work or less, and in bfloat16 a tiny network's scale was off by 4 %."""
         with _in_float32(tokens):
             return self.metric_head(self.metric_decoder(self.metric_token, tokens.float(), grid)[:, 0])[:, 0].exp()

@@ -81,8 +81,8 @@ class HouseRoom:
 def read_house(path: Path, tally: Tally) -> list[HouseRoom]:
     """Rooms of a house file. DataError when it is not such a file; faults of single items go to ``tally``."""
     content = _load(path)
-    furniture, invalid = _furniture(content, path, tally)
-    parts = _parts(content, path, tally)
+    furniture, invalid, damaged = _furniture(content, path, tally)
+    parts = _parts(content, path, tally, damaged)
     rooms: dict[str, HouseRoom] = {}
     for number, entry in enumerate(_list(_mapping(content.get("scene"), path, "scene"), "room", path)):
         where = f"{path}: scene.room[{number}]"
@@ -94,7 +94,9 @@ def read_house(path: Path, tally: Tally) -> list[HouseRoom]:
         if room_id in rooms:
             tally.fault("room given twice", room_id, where)
             continue
-        rooms[room_id] = _room(entry, room_id, furniture, invalid, parts, path, tally)
+        rooms[room_id] = _room(entry, room_id, (furniture, parts), (invalid, damaged), path, tally)
+    if not rooms:
+        tally.choice("house without rooms")
     return _with_openings(list(rooms.values()))
 
 
@@ -139,10 +141,11 @@ def _list(content: Mapping[str, Any], key: str, path: Path) -> list[Any]:
     return value
 
 
-def _furniture(content: Mapping[str, Any], path: Path, tally: Tally) -> tuple[dict[str, Furniture], set[str]]:
-    """Valid furniture by uid, and the uids of what the release itself marks as invalid."""
+def _furniture(content: Mapping[str, Any], path: Path, tally: Tally) -> tuple[dict[str, Furniture], set[str], set[str]]:
+    """Valid furniture by uid, the uids of what the release itself marks as invalid, and of what is counted as damaged."""
     found: dict[str, Furniture] = {}
     invalid: set[str] = set()
+    damaged: set[str] = set()
     for number, entry in enumerate(_list(content, "furniture", path)):
         where = f"{path}: furniture[{number}]"
         uid, jid = _texts(entry, "uid", "jid")
@@ -155,10 +158,10 @@ def _furniture(content: Mapping[str, Any], path: Path, tally: Tally) -> tuple[di
                 checked_id(jid, what="model id (jid)", where=where)
             except DataError:
                 tally.fault("unusable model id", f"jid {jid!r} is not made of {ID_PATTERN}", where)
-                invalid.add(uid)
+                damaged.add(uid)
                 continue
             found[uid] = Furniture(uid, jid, *_texts(entry, "category", "title"))
-    return found, invalid
+    return found, invalid, damaged
 
 
 def _texts(entry: Any, *keys: str) -> tuple[str, ...]:
@@ -167,7 +170,8 @@ def _texts(entry: Any, *keys: str) -> tuple[str, ...]:
     return tuple(v if isinstance(v, str) else "" for v in values)
 
 
-def _parts(content: Mapping[str, Any], path: Path, tally: Tally) -> dict[str, Part]:
+def _parts(content: Mapping[str, Any], path: Path, tally: Tally, damaged: set[str]) -> dict[str, Part]:
+    """Building meshes by uid; the uids of damaged ones are added to ``damaged``."""
     found = {}
     materials = read_materials(content)
     for number, entry in enumerate(_list(content, "mesh", path)):
@@ -177,10 +181,12 @@ def _parts(content: Mapping[str, Any], path: Path, tally: Tally) -> dict[str, Pa
         corners = _numbers(entry, "faces", 3)
         if not uid or vertices is None or corners is None or not len(vertices) or not len(corners):
             tally.fault(DAMAGED, f"uid {uid!r}: xyz and faces must be finite numbers, three by three, and not empty", where)
+            damaged.add(uid)
             continue
         triangles = corners.astype(np.int64)
         if triangles.min() < 0 or triangles.max() >= len(vertices) or (triangles != corners).any():
             tally.fault(DAMAGED, f"uid {uid!r}: faces name vertices that do not exist (there are {len(vertices)})", where)
+            damaged.add(uid)
             continue
         found[uid] = Part(uid, kind, vertices, triangles, materials.get(material))
     return found
@@ -200,12 +206,14 @@ def _numbers(entry: Any, key: str, width: int) -> Floats | None:
 def _room(
     entry: dict[str, Any],
     room_id: str,
-    furniture: Mapping[str, Furniture],
-    invalid: set[str],
-    parts: Mapping[str, Part],
+    defined: tuple[Mapping[str, Furniture], Mapping[str, Part]],
+    left_out: tuple[set[str], set[str]],
     path: Path,
     tally: Tally,
 ) -> HouseRoom:
+    """A room with what it places of ``defined``; ``left_out``: uids that are invalid, and damaged ones, counted already."""
+    furniture, parts = defined
+    invalid, damaged = left_out
     placed: list[tuple[Furniture, Placement]] = []
     built: list[tuple[Part, Placement]] = []
     children = entry.get("children")
@@ -223,7 +231,7 @@ def _room(
                 placed.append((furniture[ref], placement))
             elif placement is not None:
                 built.append((parts[ref], placement))
-        else:
+        elif not ref or ref not in damaged:
             tally.choice("child of a room that names nothing in its file")
     return HouseRoom(room_id, _texts(entry, "type")[0], tuple(placed), tuple(built))
 

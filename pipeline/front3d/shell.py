@@ -143,13 +143,13 @@ def kind_of(part: str) -> str:
 
 
 def place_shell(room: HouseRoom, finishes: Finishes, tally: Tally) -> tuple[WorldFrame, list[Solid]] | None:
-    """World frame of a room and its building meshes in it; None when the room has no floor."""
+    """World frame of a room and its building meshes in it; None when the room has no floor, or one without area."""
     solids = [
         Solid(kind_of(p.kind), t.apply(p.vertices) @ Z_UP.T, p.triangles, finishes.colour(p.material, t.name, tally))
         for p, t in room.parts
     ]
     floors = [s for s in solids if s.kind == "floor"]
-    if not floors:
+    if not floors or _area(_floor_triangles(solids)) < CELL_M**2:
         return None
     yaw = _yaw([s for s in solids if s.kind == "wall"])
     turn = np.array([[np.cos(yaw), np.sin(yaw), 0.0], [-np.sin(yaw), np.cos(yaw), 0.0], [0.0, 0.0, 1.0]])
@@ -158,6 +158,12 @@ def place_shell(room: HouseRoom, finishes: Finishes, tally: Tally) -> tuple[Worl
     shift = -np.array([middle[0], middle[1], np.median(floor[:, 2])])
     turned = [replace(s, vertices=s.vertices @ turn.T + shift) for s in solids]
     return WorldFrame(turn @ Z_UP, shift), turned
+
+
+def _area(triangles: Floats) -> float:
+    """Sum of the areas of triangles (T,3,2)."""
+    one, two = triangles[:, 1] - triangles[:, 0], triangles[:, 2] - triangles[:, 0]
+    return float(np.abs(one[:, 0] * two[:, 1] - one[:, 1] * two[:, 0]).sum() / 2)
 
 
 def _yaw(walls: Sequence[Solid]) -> float:
@@ -215,10 +221,13 @@ def _standing_triangles(solids: Sequence[Solid]) -> Floats:
 
 
 def _covered(points: Floats, triangles: Floats) -> NDArray[np.bool_]:
-    """Which points (N,2) lie in any of the triangles (T,3,2)."""
+    """Which points (N,2) of a grid lie in any of the triangles (T,3,2)."""
     found = np.zeros(len(points), dtype=bool)
-    low, high = points.min(0), points.max(0)
-    near = ((triangles.min(1) <= high) & (triangles.max(1) >= low)).all(1)
+    near = np.ones(len(triangles), dtype=bool)
+    for axis in (0, 1):  # most triangles of fine meshes hold no point of the grid
+        lines = np.unique(points[:, axis])
+        first = np.searchsorted(lines, triangles[..., axis].min(1) - 1e-9)
+        near &= np.searchsorted(lines, triangles[..., axis].max(1) + 1e-9, side="right") > first
     for triangle in triangles[near]:
         found |= _in_triangle(points, triangle)
     return found

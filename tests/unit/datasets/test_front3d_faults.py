@@ -68,12 +68,16 @@ def test_room_types_choose_rooms(tmp_path: Path) -> None:
     assert all("LivingRoom" in r.scene_id for r in found)
 
 
-@pytest.mark.parametrize("empty", ["no furniture", "no floor", "no rooms"])
+@pytest.mark.parametrize("empty", ["no furniture", "no floor", "flat floor", "upright floor", "no rooms"])
 def test_empty_rooms_are_left_out(tmp_path: Path, empty: str) -> None:
     path = source.one_house(tmp_path, source.bedroom())
     content = json.loads(path.read_text())
     if empty == "no rooms":
         content["scene"]["room"] = []
+    elif empty == "flat floor":
+        content["mesh"][0]["faces"] = [0, 1, 1, 2, 2, 2]
+    elif empty == "upright floor":
+        content["mesh"][0]["xyz"] = [-2.2, 0.0, 0.0, 2.2, 0.0, 0.0, 2.2, 3.0, 0.0, -2.2, 3.0, 0.0]
     else:
         word = "/model" if empty == "no furniture" else "mesh0"
         children = content["scene"]["room"][0]["children"]
@@ -84,7 +88,9 @@ def test_empty_rooms_are_left_out(tmp_path: Path, empty: str) -> None:
     expected = {
         "no furniture": "room without furniture",
         "no floor": "room without a floor",
-        "no rooms": "nothing was left out",
+        "flat floor": "room without a floor",
+        "upright floor": "room without a floor",
+        "no rooms": "house without rooms",
     }
     assert expected[empty] in str(caught.value)
 

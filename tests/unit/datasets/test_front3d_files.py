@@ -119,6 +119,8 @@ def test_damaged_meshes_and_ids_are_counted(tmp_path: Path) -> None:
     assert tally.counts["unusable model id"] == 2
     assert tally.counts["room without a usable id"] == 2
     assert tally.counts["room given twice"] == 1
+    assert tally.counts["child of a room that names nothing in its file"] == 1, "the text; what is damaged is counted once"
+    assert "furniture that the release marks as invalid" not in tally.counts
     assert "mesh[0]" in tally.text()
     assert "../../etc" in tally.text()
     assert [p.kind for p, _ in room.parts] == [*["WallInner"] * 3, "Door", "Window"]

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import pytest
 import torch
+from no_transfers import NoTransfers
 from torch.nn.attention import SDPBackend, sdpa_kernel
-from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import FlopCounterMode
 
 from pipeline.nets.vggt.config import RELEASED_1B, ROOMS, VGGTConfig
@@ -17,20 +15,6 @@ from pipeline.nets.vggt.model import VGGT
 
 SCANNET = (32, 28, 37)
 """Views, token rows and columns of the paper's setting: 32 views of 392 x 518 pixels."""
-
-
-class NoTransfers(TorchDispatchMode):
-    """Refuses whatever makes the host wait for the device or copies between them."""
-
-    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        kwargs = kwargs or {}
-        name = func.overloadpacket.__name__
-        assert name not in ("_local_scalar_dense", "nonzero", "is_nonzero", "equal", "masked_select"), name
-        result = func(*args, **kwargs)
-        tensors = [value for value in args if isinstance(value, torch.Tensor) and value.dim()]
-        if name in ("_to_copy", "copy_") and tensors and isinstance(result, torch.Tensor):
-            assert {value.device for value in tensors} == {result.device}, f"copy to {result.device}"
-        return result
 
 
 @pytest.fixture(scope="module")

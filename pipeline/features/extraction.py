@@ -48,8 +48,15 @@ def store_spec(spec: dict[str, Any], index: SceneIndex, teacher: Teacher, weight
 
 
 def records_of_shard(index: SceneIndex, splits: Sequence[str], shard: int, shards: int) -> list[SceneRecord]:
-    """Records of the chosen splits that belong to a shard, in index order."""
+    """Records of the chosen splits that belong to a shard, in index order. DataError when no scene is in these splits."""
     chosen = [record.scene_id for record in index if record.split in set(splits)]
+    if not chosen:
+        raise DataError(
+            f"dataset {index.dataset!r} has no scene in the splits {', '.join(splits)}",
+            where=str(index.path),
+            allowed=", ".join(sorted({record.split for record in index})) or "(it has no scenes)",
+            mend="config.yaml: features.splits, or the splits of the dataset",
+        )
     return [index.records[scene_id] for scene_id in scenes_of_shard(chosen, shard, shards)]
 
 

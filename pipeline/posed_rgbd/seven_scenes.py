@@ -68,7 +68,7 @@ def _sequences(path: Path) -> set[int]:
         name = _LISTED.fullmatch(line.strip())
         if name is not None:
             found.add(int(name[1]))
-        elif line.strip():
+        elif line.strip() and not line.startswith("#"):
             raise DataError(f"line {line.strip()!r} is malformed", where=f"{path}, line {number}", allowed="sequence1")
     return found
 

@@ -55,6 +55,16 @@ def test_shards_cover_the_splits(dataset: SceneIndex, tmp_path: Path) -> None:
     assert FeatureReader(manifests).scene_ids == ("box0", "box1", "box2", "box3", "box4", "box6")
 
 
+def test_splits_without_any_scene_are_refused(tmp_path: Path, capsys) -> None:
+    """A dataset of the split test alone: an empty store would look finished."""
+    index = write_dataset(tmp_path / "scenes", [make_scene("box", views=2, size=(24, 32), split="test")])
+    assert extract(index, tmp_path / "features" / "manifest.json", GEOMETRY) == 2
+    said = capsys.readouterr().err
+    assert "has no scene in the splits train" in said
+    assert "allowed: test" in said
+    assert "features.splits" in said
+
+
 def test_a_broken_frame_stops_with_a_message_and_keeps_what_is_done(dataset: SceneIndex, tmp_path: Path, capsys) -> None:
     out = tmp_path / "features" / "manifest.json"
     frame = dataset.root / "box3" / f"{dataset.records['box3'].frame_ids[1]}.jpg"

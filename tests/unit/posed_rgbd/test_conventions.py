@@ -222,7 +222,7 @@ def test_official_splits_of_seven_scenes(tmp_path: Path) -> None:
 
     assert splits() == [None] * 3
     lists["Train"].write_text("sequence1\r\nsequence10 \r\n")
-    lists["Test"].write_text("sequence2\nsequence3\n\n")
+    lists["Test"].write_text("# two of them\nsequence2\nsequence3\n\n")
     assert splits() == ["train", "test", "train"]
     for text, message in (("sequence2\nsequence1\n", "both of"), ("sequence3\n", "none of"), ("seq-02\n", "malformed")):
         lists["Test"].write_text(text)

@@ -163,7 +163,7 @@ class Front3d(Dataset):
             "exact_depth": o.depth == "exact",
             "refuse": o.on_fault == "refuse",
             "textures": Path(o.textures) if o.textures else None,
-            "gaps": o.vsibench_per_room > 0,
+            "spatial": o.vsibench_per_room > 0,
         }
         return [HouseJob(path=p, split=self.split_of(p.stem), **common) for p in chosen]
 

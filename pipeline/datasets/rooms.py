@@ -108,7 +108,7 @@ class Rooms(Dataset):
         for split in SPLITS:
             for number in range(getattr(o, split)):
                 size, objects = (o.height_px, o.width_px), (o.objects_min, o.objects_max)
-                yield RoomJob(root, split, number, o.seed, o.views, size, objects, spec)
+                yield RoomJob(root, split, number, o.seed, o.views, size, objects, spec, o.vsibench_per_room > 0)
 
 
 def _make(jobs: list[RoomJob], threads: int) -> Iterator[RoomJob]:

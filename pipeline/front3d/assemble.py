@@ -77,7 +77,7 @@ class Limits:
 
 @dataclass
 class FrontRoom:
-    """A room as camera, renderer and language need it; ``paints``, ``hangs`` and ``longest_m`` per object id; ``unsaid``:
+    """A room as camera, renderer and language need it; ``paints`` and ``hangs`` per object id; ``unsaid``:
     nouns that the language leaves alone."""
 
     scene_id: str
@@ -91,7 +91,6 @@ class FrontRoom:
     items: list[Item] = field(default_factory=list)
     paints: list[Paint | None] = field(default_factory=list)
     hangs: list[Literal["wall", "ceiling"] | None] = field(default_factory=list)
-    longest_m: list[float] = field(default_factory=list)
     scenery: list[Scenery] = field(default_factory=list)
 
     def obstacles(self) -> Floats:
@@ -206,7 +205,6 @@ def _add(room: FrontRoom, furniture: Furniture, placement: Placement, models: Mo
     room.paints.append(paint)
     wall_lamp = "wall lamp" in (model.category or furniture.category).lower()
     room.hangs.append(_hangs(noun, float(low[2]), wall_lamp=wall_lamp))
-    room.longest_m.append(float(placement.lengths(np.ptp(model.vertices, axis=0)).max()))
 
 
 def _surface(model: Model) -> NDArray[np.int64]:

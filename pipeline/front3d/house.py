@@ -55,10 +55,6 @@ class Placement:
     offset: Floats
     name: str
 
-    def lengths(self, size: Floats) -> Floats:
-        """Edge lengths (3,) in the house of a model with these edge lengths (3,)."""
-        return np.asarray(np.linalg.norm(self.matrix, axis=0) * size)
-
     def apply(self, points: Floats) -> Floats:
         """Points (N,3) of a model in the house, y up."""
         return np.asarray(points @ self.matrix.T + self.offset)

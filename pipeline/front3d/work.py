@@ -45,7 +45,7 @@ class Place:
 
 @dataclass(frozen=True, slots=True)
 class HouseJob:
-    """A house file and everything that its scenes depend on; ``gaps``: measure the distances between objects."""
+    """A house file and everything that its scenes depend on; ``spatial``: measure what VSI-Bench asks for."""
 
     path: Path
     models: Path
@@ -59,7 +59,7 @@ class HouseJob:
     exact_depth: bool
     refuse: bool
     textures: Path | None
-    gaps: bool
+    spatial: bool
 
     @property
     def house_id(self) -> str:
@@ -153,18 +153,18 @@ def _film_room(job: HouseJob, room: FrontRoom) -> bool:
         )
     except FrameError:
         return False
-    write_room(job.place(room.scene_id), made, facts_content(room, made, gaps=job.gaps), FRONT_WORDS)
+    write_room(job.place(room.scene_id), made, facts_content(room, made, spatial=job.spatial), FRONT_WORDS)
     return True
 
 
-def facts_content(room: FrontRoom, made: Film, *, gaps: bool) -> dict[str, Any]:
+def facts_content(room: FrontRoom, made: Film, *, spatial: bool) -> dict[str, Any]:
     """Facts of a filmed room as JSON content, in the form of the built-in rooms (see rooms/facts.py) with what they lack."""
-    from pipeline.front3d.distances import gaps_between
+    from pipeline.rooms.facts import spatial_facts
 
     def numbers(values: Any) -> list[float]:
         return [round(float(v), 4) for v in values]
 
-    return {
+    return (spatial_facts(room.items) if spatial else {}) | {
         "scene_id": room.scene_id,
         "frame_ids": [f"{frame:05d}" for frame in made.frames],
         "bounds": numbers(room.bounds),
@@ -174,13 +174,12 @@ def facts_content(room: FrontRoom, made: Film, *, gaps: bool) -> dict[str, Any]:
         "unnamed": [numbers(rect) for rect in room.unnamed()],
         "unsaid": list(room.unsaid),
         "floor_m2": round(room.plan.area_m2, 2),
-        "gaps_m": gaps_between([i.mesh for i in room.items]) if gaps else [],
         "world_from_house": [numbers(row) for row in room.frame.matrix()],
         "things": [
             {
                 "object_id": i.object_id, "category": i.category, "colour": i.colour, "low": numbers(i.low),
                 "high": numbers(i.high), "on": i.on, "front": numbers(i.front) if i.front else None,
-                "hangs": room.hangs[i.object_id], "longest_m": round(room.longest_m[i.object_id], 4),
+                "hangs": room.hangs[i.object_id],
             }
             for i in room.items
         ],

@@ -7,13 +7,17 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Any, Literal
+from itertools import repeat
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
 from pipeline.rooms.catalog import ROOM_WORDS, Words, coloured
 from pipeline.rooms.scene import SEEN_SHARE, BuiltRoom
+
+if TYPE_CHECKING:
+    from pipeline.rooms.layout import Item
 
 Floats = NDArray[np.float64]
 
@@ -150,15 +154,15 @@ class RoomFacts:
         return f"the {thing.named}" if self.named_counts[thing.category, thing.colour] == 1 else None
 
 
-def facts_of(scene_id: str, built: BuiltRoom) -> dict[str, Any]:
-    """The facts as JSON content, rounded to 0.1 mm so that they read back equal."""
+def facts_of(scene_id: str, built: BuiltRoom, *, spatial: bool = False) -> dict[str, Any]:
+    """The facts as JSON content, rounded to 0.1 mm so that they read back equal; ``spatial``: with what VSI-Bench asks for."""
     from pipeline.rooms.layout import NORMALS
 
     def numbers(values: Any) -> list[float]:
         return [round(float(v), 4) for v in values]
 
     room = built.room
-    return {
+    return (spatial_facts(room.items) if spatial else {}) | {
         "scene_id": scene_id,
         "frame_ids": [f"{frame:05d}" for frame in built.frames],
         "bounds": numbers(room.bounds),
@@ -178,20 +182,28 @@ def facts_of(scene_id: str, built: BuiltRoom) -> dict[str, Any]:
     }  # fmt: skip
 
 
+def spatial_facts(items: Sequence[Item]) -> dict[str, Any]:
+    """Distances between surfaces and longest edges of objects that may stand askew, as part of the facts' content."""
+    from pipeline.rooms.distances import gaps_between, longest_edge
+
+    meshes = [item.mesh for item in items]
+    return {"gaps_m": gaps_between(meshes), "longest_m": [round(longest_edge(mesh), 4) for mesh in meshes]}
+
+
 def facts_from_json(content: dict[str, Any], words: Words = ROOM_WORDS) -> RoomFacts:
     """Inverse of ``facts_of``. KeyError/TypeError/ValueError when the content is damaged.
 
-    ``hangs`` and ``longest_m`` of a thing, ``blocked``, ``rectangular``, ``unnamed``, ``unsaid`` (categories that the
-    language leaves alone in this room), ``floor_m2`` and ``gaps_m`` may be left out, as the built-in rooms do: there
-    pictures hang.
+    ``hangs`` of a thing, ``blocked``, ``rectangular``, ``unnamed``, ``unsaid`` (categories that the language leaves alone in
+    this room) and ``floor_m2`` may be left out, as the built-in rooms do: there pictures hang. ``gaps_m`` and ``longest_m``
+    are there when VSI-Bench's questions are wanted.
     """
     things = tuple(
         Thing(
             t["object_id"], t["category"], t["colour"], tuple(t["low"]), tuple(t["high"]), t["on"],
             (t["front"][0], t["front"][1]) if t["front"] else None,
-            t.get("hangs", "wall" if t["category"] == "picture" else None), t.get("longest_m"),
+            t.get("hangs", "wall" if t["category"] == "picture" else None), longest,
         )
-        for t in content["things"]
+        for t, longest in zip(content["things"], content.get("longest_m") or repeat(None), strict=False)
     )  # fmt: skip
     landmarks = tuple(
         Landmark(m["kind"], (m["centre"][0], m["centre"][1]), (m["normal"][0], m["normal"][1]), m["width"])

@@ -2,8 +2,8 @@
 
 Fields and wordings of the official questions (Yang et al., "Thinking in Space", CVPR 2025). Only objects that some view
 shows are asked about, and only where the answer is clear by a margin (metres, degrees), so that it is right for everybody.
-Distances are between the nearest points of two objects: of their boxes in the built-in rooms, where boxes are tight, of their
-surfaces in 3D-FRONT, where furniture stands askew (``RoomFacts.gap_m``).
+Distances are between the nearest points of two surfaces, and sizes those of an object's own box: furniture stands askew and
+does not fill the boxes along the axes (see distances.py).
 """
 
 from __future__ import annotations

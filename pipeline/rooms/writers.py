@@ -43,7 +43,8 @@ class ScenePlace(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class RoomJob:
-    """What makes one room: its place among the rooms of a split, the options that pixels depend on, where it goes."""
+    """What makes one room: its place among the rooms of a split, the options that pixels depend on, where it goes;
+    ``spatial``: measure what VSI-Bench asks for."""
 
     root: Path
     split: str
@@ -53,6 +54,7 @@ class RoomJob:
     size: tuple[int, int]
     objects: tuple[int, int]
     spec: str
+    spatial: bool = False
 
     @property
     def scene_id(self) -> str:
@@ -68,7 +70,7 @@ def make_room_files(job: RoomJob) -> str:
     from pipeline.rooms.scene import build_room
 
     built = build_room((job.seed, job.split, job.number), views=job.views, size=job.size, objects=job.objects)
-    write_room(job, built, facts_of(job.scene_id, built))
+    write_room(job, built, facts_of(job.scene_id, built, spatial=job.spatial))
     return job.scene_id
 
 

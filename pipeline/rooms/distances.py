@@ -1,4 +1,4 @@
-"""Distances between pieces of furniture: between the nearest points of their surfaces, not of their boxes.
+"""Distances and sizes of furniture by its surfaces, not by its boxes, as VSI-Bench asks for them.
 
 A chair that stands askew, a round table and an L-shaped sofa do not fill their boxes; between boxes they would be up to half a
 metre too close. Surfaces are sampled evenly, which is right to about a centimetre from half a metre on.
@@ -51,3 +51,20 @@ def gaps_between(meshes: Sequence[Mesh]) -> list[tuple[int, int, float]]:
         near = clouds[i][to_box <= met]
         found.append((i, k, round(min(met, float(trees[k].query(near)[0].min(initial=met))), 4)))
     return found
+
+
+def longest_edge(mesh: Mesh) -> float:
+    """Metres of the longest edge of the smallest upright box around a mesh, whichever way it is turned."""
+    from scipy.spatial import ConvexHull, QhullError
+
+    plan, height = mesh.vertices[:, :2], float(np.ptp(mesh.vertices[:, 2]))
+    try:
+        outline = plan[ConvexHull(plan).vertices]
+    except QhullError:  # an upright pane is a line on the plan
+        return max(float(np.linalg.norm(np.ptp(plan, axis=0))), height)
+    sides = np.roll(outline, -1, axis=0) - outline
+    angles = np.arctan2(sides[:, 1], sides[:, 0])
+    turns = np.stack([np.cos(angles), np.sin(angles), -np.sin(angles), np.cos(angles)], 1).reshape(-1, 2, 2)
+    extents = np.ptp(np.einsum("ack,nk->anc", turns, outline), axis=1)
+    smallest = extents[int(extents.prod(1).argmin())]
+    return max(float(smallest.max()), height)

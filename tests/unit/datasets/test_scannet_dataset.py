@@ -61,6 +61,7 @@ def test_training_has_ground_truth_and_validation_has_the_first_masks(scannet_in
         np.testing.assert_allclose(box[3:], np.ptp(mine, axis=0), atol=3e-5)
     assert made.report(scannet_index)["scans"][VAL]["empty_masks"] == 1
     assert scannet_index.records[TEST].objects == ()
+    assert len(scannet_index.records[TEST].candidate_boxes()) > 0, "test scans have candidates too"
 
 
 def test_classes_are_attributes_and_unknown_names_are_counted(scannet_index: SceneIndex) -> None:

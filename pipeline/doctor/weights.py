@@ -10,7 +10,7 @@ from pathlib import Path
 from pipeline.backbones.base import Backbone
 from pipeline.doctor.report import CheckState, Need, WeightRow
 from pipeline.doctor.selection import Selection
-from pipeline.errors import PipelineError
+from pipeline.errors import CheckpointError, PipelineError
 from pipeline.teachers.base import Teacher, WeightFile
 
 FLOAT32_BYTES = 4
@@ -23,7 +23,9 @@ def weight_rows(selection: Selection) -> tuple[tuple[WeightRow, ...], tuple[Need
     for owner, member in _owners(selection):
         files = member.weight_files()
         absent = [file for file in files if not file.path.exists()]
-        fault = None if absent else _fault(member)
+        fault = _fault(member)
+        if absent and isinstance(fault, CheckpointError):
+            fault = None  # that a file is missing is said below; what else is wrong (a package not installed) must not wait
         others: CheckState = "not checked" if absent else "faulty" if fault else "complete"
         for file in files:
             state = "not there" if file in absent else others

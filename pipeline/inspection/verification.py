@@ -13,6 +13,7 @@ from pipeline.errors import CheckpointError, StoreError
 from pipeline.features.arrays import SceneArrays
 from pipeline.features.layout import EXTRAS, array_types
 from pipeline.features.manifest import ShardManifest, read_store_manifest
+from pipeline.features.memory import Encoder
 from pipeline.features.numbers import cosine_error
 from pipeline.features.resample import resample_features
 from pipeline.features.spec import rebuild
@@ -120,7 +121,8 @@ class ShardVerifier:
         """Encode a scene again and compare; ``tolerance`` replaces the limit of the stored format."""
         record = index.records[scene_id]
         stored = self.reader.read(scene_id, record.frame_ids)
-        again = teacher.encode(index.load(scene_id, depth=teacher.reads_depth))
+        encoder = Encoder(index, teacher, f"verify {self.spec.teacher}")
+        again = encoder.start(record, encoder.read(record))()
         if self.spec.native is not None:
             again = resample_features(again, self.spec.grid)
         errors = np.concatenate([cosine_error(a, b) for a, b in zip(again.tokens, stored.tokens, strict=True)])

@@ -110,6 +110,15 @@ def test_features_have_the_promised_shape(kind: str, loaded: dict[str, Teacher],
         assert 0 <= found.confidence.min() <= found.confidence.max() <= 1
 
 
+@pytest.mark.parametrize("size", [(128, 96), (101, 133), (300, 50)])
+@pytest.mark.parametrize("kind", ENCODING)
+def test_portraits_and_odd_sizes_have_the_promised_grid(kind: str, size: tuple[int, int], loaded: dict[str, Teacher]) -> None:
+    found, grid = loaded[kind].encode(make_scene("odd", views=2, size=size)), loaded[kind].grid(*size)
+    assert found.grid == grid
+    assert found.tokens.shape[:3] == (2, grid.rows, grid.cols)
+    assert np.isfinite(found.tokens).all()
+
+
 @pytest.mark.parametrize("kind", ENCODING)
 def test_features_tell_places_apart(kind: str, loaded: dict[str, Teacher], scene: Scene) -> None:
     found = loaded[kind].encode(scene)

@@ -116,7 +116,7 @@ class PosedRgbd(Dataset):
 
     options_model = PosedRgbdOptions
     example: ClassVar[Mapping[str, Any]] = {"root": "data/scans"}
-    code = ("posed_rgbd", "frames", "geometry", "index")
+    code = ("posed_rgbd", "frames", "geometry", "index", "png")
     needs = Needs(threads=4, mem_mb=4000, runtime_min=240)
     licence = "that of the data in `root`"
     options: PosedRgbdOptions

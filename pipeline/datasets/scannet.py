@@ -139,7 +139,7 @@ class ScanNet(Dataset):
     """Scans of ScanNet v2."""
 
     options_model = ScanNetOptions
-    code: ClassVar[tuple[str, ...]] = ("scannet", "frames", "geometry", "index")
+    code: ClassVar[tuple[str, ...]] = ("scannet", "frames", "geometry", "index", "png")
     needs = Needs(threads=8, mem_mb=8000, runtime_min=480)
     licence = (
         "ScanNet terms of use (non-commercial research, not redistributable); files of ScanRefer (Scan2Cap too) and ScanQA: "

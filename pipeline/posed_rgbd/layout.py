@@ -16,6 +16,7 @@ from PIL import Image
 
 from pipeline.errors import DataError
 from pipeline.index import record_from_json, record_to_json
+from pipeline.png import depth_png
 from pipeline.provenance import digest, write_atomic
 from pipeline.scene import SceneRecord
 
@@ -42,7 +43,7 @@ class SceneWriter:
     def frame(self, frame_id: str, colour: bytes, depth_mm: NDArray[np.uint16], pose: NDArray[np.float64]) -> None:
         """JPEG bytes, depth (H,W) and world from camera (4,4) of one frame."""
         self.write(f"{frame_id}.jpg", colour)
-        self.write(f"{frame_id}.png", png_bytes(depth_mm))
+        self.write(f"{frame_id}.png", depth_png(depth_mm))
         self.write(f"{frame_id}.txt", matrix_text(pose))
 
     def checksum(self) -> str:
@@ -86,11 +87,4 @@ def jpeg_bytes(image: NDArray[np.uint8]) -> bytes:
     """A JPEG file of uint8 (H,W,3), colour not subsampled."""
     stream = io.BytesIO()
     Image.fromarray(image).save(stream, format="JPEG", quality=JPEG_QUALITY, subsampling=0)
-    return stream.getvalue()
-
-
-def png_bytes(depth_mm: NDArray[np.uint16]) -> bytes:
-    """A 16-bit grey PNG file of uint16 (H,W)."""
-    stream = io.BytesIO()
-    Image.fromarray(depth_mm).save(stream, format="PNG", compress_level=1)
     return stream.getvalue()

@@ -18,6 +18,7 @@ from pipeline.conventions import DEPTH_UNIT_PER_M
 from pipeline.errors import DataError, FrameError
 from pipeline.frames import FrameOptions, sample_frames, seen_voxels
 from pipeline.index import record_from_json, record_to_json
+from pipeline.png import depth_png
 from pipeline.provenance import digest
 from pipeline.scannet.frames import NO_IMAGE, FolderFrames, ScanFrames, StreamFrames, image_size
 from pipeline.scannet.instances import Instances, aligned, is_rigid, read_alignment, read_instances
@@ -168,7 +169,7 @@ def _files(frames: ScanFrames, views: Views) -> Iterator[tuple[str, bytes]]:
         name = frames.ids[number]
         where = f"{frames.where}, frame {name}"
         yield f"{name}.jpg", _color(frames.color(number), frames.image_size, views.size, where)
-        yield f"{name}.png", _png(frames.depth_mm(number))
+        yield f"{name}.png", depth_png(frames.depth_mm(number))
         yield f"{name}.txt", _matrix_text(pose)
 
 
@@ -196,12 +197,6 @@ def _resized_camera(camera: NDArray[np.float64], size: tuple[int, int], wanted: 
         scaled[axis] *= ratio
         scaled[axis, 2] = (camera[axis, 2] + 0.5) * ratio - 0.5
     return scaled
-
-
-def _png(depth_mm: NDArray[np.uint16]) -> bytes:
-    stream = io.BytesIO()
-    Image.fromarray(depth_mm).save(stream, format="PNG", compress_level=1)
-    return stream.getvalue()
 
 
 def _square(camera: NDArray[np.float64]) -> NDArray[np.float64]:

@@ -1,20 +1,20 @@
 """The work on one house: its rooms filmed and written one by one, then a marker that says what was left out and why.
 
-A room is whole or it is made again (marker of the room, see rooms/writers.py); a house is gone through again when a room of
-it is not whole, or when its file is another one.
+A room is whole and of the same files or it is made again (marker of the room, see rooms/writers.py); a house is gone through
+again when a room of it is not whole, or when its file, a model or a texture has changed.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pipeline.conventions import checked_id
 from pipeline.errors import DataError, EnvironmentFaultError, FrameError
-from pipeline.provenance import file_digest, seed_for, write_atomic
+from pipeline.provenance import canonical_json, digest, file_digest, seed_for, write_atomic
 
 if TYPE_CHECKING:
     from pipeline.front3d.assemble import FrontRoom, Limits
@@ -69,13 +69,19 @@ class HouseJob:
     def marker(self) -> Path:
         return self.root / HOUSES / f"{self.house_id}.json"
 
-    def place(self, scene_id: str) -> Place:
-        """Where a room of this house goes."""
-        return Place(self.root, scene_id, self.split, self.spec)
+    def place(self, scene_id: str, made_of: str) -> Place:
+        """Where a room of this house goes; ``made_of``: its fingerprint."""
+        return Place(self.root, scene_id, self.split, digest([self.spec, made_of]))
+
+    def state(self, jids: Collection[str], textures: Collection[str]) -> str:
+        """Digest of the files of these models and textures as they are now."""
+        from pipeline.front3d.fingerprint import state_of
+
+        return state_of(self.models, self.textures, jids, textures)
 
 
 def read_finished(job: HouseJob) -> tuple[list[tuple[SceneRecord, RoomFacts]], dict[str, Any]] | None:
-    """Rooms of a finished house and what was left out; None when it is not finished, not whole, or another file."""
+    """Rooms of a finished house and what was left out; None when it is not finished, not whole, or of other files."""
     from pipeline.front3d.words import FRONT_WORDS
     from pipeline.rooms.writers import read_room
 
@@ -83,11 +89,15 @@ def read_finished(job: HouseJob) -> tuple[list[tuple[SceneRecord, RoomFacts]], d
         content = json.loads(job.marker.read_text(encoding="utf-8"))
         if content["spec"] != job.spec or content["source"] != file_digest(job.path):
             return None
-        ids = [checked_id(i, what="scene id", where=str(job.marker)) for i in content["rooms"]]
+        if content["state"] != job.state(content["models"], content["textures"]):
+            return None
+        places = [
+            job.place(checked_id(i, what="scene id", where=str(job.marker)), made_of) for i, made_of in content["rooms"].items()
+        ]
         left_out = {"counts": dict(content["counts"]), "notes": dict(content["notes"])}
-    except (OSError, ValueError, KeyError, TypeError, DataError):
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, DataError):
         return None
-    rooms = [read_room(job.place(scene_id), FRONT_WORDS) for scene_id in ids]
+    rooms = [read_room(place, FRONT_WORDS) for place in places]
     whole = [room for room in rooms if room is not None]
     return (whole, left_out) if len(whole) == len(rooms) else None
 
@@ -96,26 +106,32 @@ def film_house(job: HouseJob) -> HouseJob:
     """Write the rooms of a house that are not there yet, then its marker."""
     from pipeline.front3d.assemble import assemble
     from pipeline.front3d.faults import Tally
+    from pipeline.front3d.fingerprint import fingerprint, jids_of, textures_of
     from pipeline.front3d.finish import Finishes
     from pipeline.front3d.house import read_house
     from pipeline.front3d.words import FRONT_WORDS
     from pipeline.rooms.writers import read_room
 
     tally, finishes = Tally(refuse=job.refuse), Finishes(job.textures)
-    finished = []
-    for source in read_house(job.path, tally):
+    source_digest, sources = file_digest(job.path), read_house(job.path, tally)
+    models, textures = (sorted(set().union(*map(of, sources))) for of in (jids_of, textures_of))
+    content: dict[str, Any] = {"spec": job.spec, "source": source_digest, "models": models, "textures": textures}
+    content["state"] = job.state(models, textures)
+    finished: dict[str, str] = {}
+    for source in sources:
         where = f"{job.path}: room {source.room_id}"
         scene_id = checked_id(f"{job.house_id}_{source.room_id}", what="scene id", where=where)
         room = assemble(scene_id, source, _store(job.models), finishes, tally, job.limits)
         if isinstance(room, str):
             tally.choice(room)
             continue
-        if read_room(job.place(scene_id), FRONT_WORDS) is None and not _film_room(job, room):
+        made_of = fingerprint(source, room, job.state(jids_of(source), ()))
+        place = job.place(scene_id, made_of)
+        if read_room(place, FRONT_WORDS) is None and not _film_room(job, place, room):
             tally.choice("room without a free place for a camera")
             continue
-        finished.append(scene_id)
-    content = {"spec": job.spec, "source": file_digest(job.path), "rooms": finished, **tally.to_json()}
-    write_atomic(job.marker, json.dumps(content, sort_keys=True, separators=(",", ":")) + "\n")
+        finished[scene_id] = made_of
+    write_atomic(job.marker, canonical_json(content | {"rooms": finished} | tally.to_json()) + "\n")
     return job
 
 
@@ -132,7 +148,7 @@ def _store(root: Path) -> ModelStore:
     return _STORES[root]
 
 
-def _film_room(job: HouseJob, room: FrontRoom) -> bool:
+def _film_room(job: HouseJob, place: Place, room: FrontRoom) -> bool:
     """Film and write one room; False when no camera fits into it."""
     from pipeline.front3d.render import FrontRenderer
     from pipeline.front3d.words import FRONT_WORDS
@@ -153,7 +169,7 @@ def _film_room(job: HouseJob, room: FrontRoom) -> bool:
         )
     except FrameError:
         return False
-    write_room(job.place(room.scene_id), made, facts_content(room, made, spatial=job.spatial), FRONT_WORDS)
+    write_room(place, made, facts_content(room, made, spatial=job.spatial), FRONT_WORDS)
     return True
 
 
@@ -193,6 +209,7 @@ def facts_content(room: FrontRoom, made: Film, *, spatial: bool) -> dict[str, An
 
 def film_houses(jobs: Sequence[HouseJob], threads: int) -> Iterator[HouseJob]:
     """Go through houses, in worker processes when that pays; yields each when it is done."""
+    _STORES.clear()  # models may have changed since this process read them
     if threads <= 1 or len(jobs) < SPAWN_FROM_HOUSES:
         for job in jobs:
             yield film_house(job)

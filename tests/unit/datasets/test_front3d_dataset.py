@@ -293,7 +293,7 @@ def test_resume_makes_only_what_is_missing_damaged_or_changed(tmp_path: Path, mo
     before = {r.scene_id: r.checksum for r in first}
     filmed: list[str] = []
     original = work._film_room
-    monkeypatch.setattr(work, "_film_room", lambda job, room: filmed.append(room.scene_id) or original(job, room))
+    monkeypatch.setattr(work, "_film_room", lambda job, place, room: filmed.append(room.scene_id) or original(job, place, room))
     source.dataset(tmp_path, houses_max=3).prepare(tmp_path / "out", threads=1)
     assert filmed == []
     lost, damaged = sorted(before)[0], sorted(before)[3]
@@ -310,6 +310,40 @@ def test_resume_makes_only_what_is_missing_damaged_or_changed(tmp_path: Path, mo
         r for r in before if r.startswith(path.stem) and "LivingRoom" in r
     }
     assert filmed == [lost, damaged], "the other room of the house is whole"
+
+
+def test_what_has_changed_is_made_again(tmp_path: Path) -> None:
+    """A house file in which a chair was moved, a model that was missing and came, a texture that was replaced."""
+    path = source.one_house(tmp_path, source.bedroom(), source.room("LivingRoom", "LivingRoom-2", middle=(6.0, 1.0)))
+    robe = tmp_path / "3D-FUTURE-model" / "robe-1" / "raw_model.obj"
+    robe.rename(robe.with_suffix(".away"))
+
+    def made() -> dict[str, tuple[str, dict[str, Any]]]:
+        found = source.prepare(tmp_path)
+        return {r.scene_id.split("_")[1]: (r.checksum, {o.category: o for o in r.objects}) for r in found}
+
+    first = made()
+    assert "wardrobe" not in first["MasterBedroom-1"][1]
+    robe.with_suffix(".away").rename(robe)
+    second = made()
+    assert "wardrobe" in second["MasterBedroom-1"][1]
+    assert second["LivingRoom-2"] == first["LivingRoom-2"]
+    content = json.loads(path.read_text())
+    chair = next(c for c in content["scene"]["room"][0]["children"] if c["ref"] == "MasterBedroom-1-6/model")
+    chair["pos"][0] -= 0.25
+    path.write_text(json.dumps(content))
+    third = made()
+    moved = third["MasterBedroom-1"][1]["chair"].box[0] - second["MasterBedroom-1"][1]["chair"].box[0]
+    assert moved == pytest.approx(-0.25, abs=1e-3)
+    assert third["LivingRoom-2"] == second["LivingRoom-2"]
+    source.write_model(tmp_path / "3D-FUTURE-model" / "sofa-1", source.MODELS["sofa-1"][3], (200, 30, 30))
+    fourth = made()
+    assert (third["LivingRoom-2"][1]["sofa"].attributes, fourth["LivingRoom-2"][1]["sofa"].attributes) == (
+        {"color": "gray"},
+        {"color": "red"},
+    )
+    assert fourth["MasterBedroom-1"] == third["MasterBedroom-1"]
+    assert made() == fourth
 
 
 def test_workers_write_the_same(tmp_path: Path, index: SceneIndex, monkeypatch: pytest.MonkeyPatch) -> None:

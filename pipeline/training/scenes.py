@@ -5,6 +5,7 @@ Entries are small (no images, no depth) and kept least-recently-used up to a sta
 
 from __future__ import annotations
 
+import math
 from collections import OrderedDict
 from collections.abc import Callable
 from dataclasses import dataclass, fields
@@ -62,7 +63,7 @@ def pooling_weights(coverage: NDArray[np.floating], min_fraction: float) -> tupl
     that share. On coarse grids small objects fill no cell that far: then all cells they touch count, by share. A box
     that no cell touches is unseen (weights 0); the grounding head has a learned embedding for those.
     """
-    flat = coverage.reshape(len(coverage), -1).astype(np.float64)
+    flat = coverage.reshape(len(coverage), math.prod(coverage.shape[1:])).astype(np.float64)  # also of no box at all
     enough = np.where(flat >= min_fraction, flat, 0.0)
     chosen = np.where(enough.any(1, keepdims=True), enough, flat)
     total = chosen.sum(1, keepdims=True)

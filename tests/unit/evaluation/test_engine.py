@@ -146,6 +146,25 @@ def test_boxes_that_are_not_candidates_can_be_captioned() -> None:
     np.testing.assert_allclose(grounding.probabilities, expected.probabilities, atol=1e-6)
 
 
+@pytest.mark.parametrize("world_positions", [True, False])
+def test_a_scene_without_any_candidate_is_answered_beside_others(world_positions: bool) -> None:
+    """All of its masks may be empty, or nothing may be annotated: nothing can be found there, the rest goes on."""
+    made = model(world_positions=world_positions)
+    bare = scene("room0", seed=0)
+    bare = replace(bare, record=replace(bare.record, proposals=np.zeros((0, 6))))
+    for rooms in ([bare], [bare, scene("room1", seed=1)]):
+        index = MemoryIndex(rooms)
+        asked = questions(index)
+        asked["scan2cap"] = [replace(s, input_box=None) if s.scene_id == "room0" else s for s in asked["scan2cap"]]
+        outputs = answers(made, index, asked)
+        assert len(outputs) == sum(map(len, asked.values()))
+        made_of = {name: output for (name, sample_id), (_, output) in outputs.items() if sample_id.startswith("room0")}
+        assert made_of["scanrefer"].probabilities.tolist() == [1.0]
+        assert made_of["correspondence"].value is not None
+        answer = benchmarks()["scanrefer"].parse(asked["scanrefer"][0], made_of["scanrefer"])
+        assert (answer.boxes, answer.parsed) == ((), True)
+
+
 def test_gated_captions_are_never_asked() -> None:
     made, index = model(), memory_index(1)
     gated = replace(questions(index)["scan2cap"][0], input_box=None)

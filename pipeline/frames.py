@@ -78,7 +78,8 @@ class FrameChoice:
 def sample_frames(
     available: int, options: FrameOptions, seen: Callable[[int], NDArray[np.int64]], *, where: str
 ) -> FrameChoice:
-    """THE choice of views of a scene with ``available`` usable frames: same inputs, same frames, on every machine.
+    """THE choice of views of a scene with ``available`` usable frames: same inputs, same frames, and the manifest records them
+    (on another processor a point at a voxel's edge may be rounded the other way).
 
     ``seen(i)`` gives the item ids that frame i sees (see ``seen_voxels``); it is called once per frame, in order, and only
     by max_coverage. Raises FrameError, naming ``where``, when there is no frame or no frame sees anything.

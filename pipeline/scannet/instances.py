@@ -34,14 +34,14 @@ class Instances:
     unknown: tuple[str, ...] = ()
 
 
-def read_alignment(path: Path) -> Floats:
-    """The 4x4 ``axisAlignment`` of ``<scene>.txt``; identity where the file has no such line (scans of the split test)."""
+def read_alignment(path: Path) -> Floats | None:
+    """The 4x4 ``axisAlignment`` of ``<scene>.txt``; None where the file has no such line (scans of the split test)."""
     text = read_text(path, "the scan's text file", mend="download it (files <scene>.txt of the release)")
     for line in text.splitlines():
         key, _, value = line.partition("=")
         if key.strip() == "axisAlignment":
             return _alignment(value, path)
-    return np.eye(4)
+    return None
 
 
 def _alignment(value: str, path: Path) -> Floats:

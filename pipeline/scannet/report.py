@@ -23,12 +23,17 @@ def write_report(path: Path, dataset: str, done: Sequence[tuple[SceneRecord, Cou
             "invalid_poses": counts.invalid_poses,
             "empty_masks": counts.empty_masks,
             "unknown_labels": list(counts.unknown_labels),
+            "aligned": counts.aligned,
         }
         for record, counts in done
     }
     skipped = {scan: error.what for scan, error in sorted(broken.items())}
     write_manifest(path, {"scans": scans, "skipped": skipped})
-    print(f"{dataset}: {'; '.join(_summary([counts for _, counts in done], skipped))}", file=sys.stderr)
+    summary = _summary([counts for _, counts in done], skipped)
+    turned = [record.scene_id for record, counts in done if not counts.aligned and record.split != "test"]
+    if turned:
+        summary.append(f"{len(turned)} scans of train and val without axisAlignment: not turned{_listed(turned)}")
+    print(f"{dataset}: {'; '.join(summary)}", file=sys.stderr)
 
 
 def _summary(counts: Sequence[Counts], skipped: Mapping[str, str]) -> list[str]:

@@ -67,12 +67,14 @@ class SceneJob:
 
 @dataclass(frozen=True, slots=True)
 class Counts:
-    """What was left out of a scene: frames without a valid pose (of ``frames`` candidates), empty masks, unknown names."""
+    """What was left out of a scene: frames without a valid pose (of ``frames`` candidates), empty masks, unknown names; and
+    whether its world is ``aligned`` with the walls (otherwise the release states no alignment)."""
 
     frames: int
     invalid_poses: int
     empty_masks: int
     unknown_labels: tuple[str, ...]
+    aligned: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,7 +91,8 @@ class Views:
 def make_scene(job: SceneJob, release: Release) -> None:
     """Write one scene's folder; the marker comes last. DataError/FrameError name the file that is at fault."""
     source = release.places.scans / job.scene_id
-    alignment = read_alignment(source / f"{job.scene_id}.txt")
+    stated = read_alignment(source / f"{job.scene_id}.txt")
+    alignment = np.eye(4) if stated is None else stated
     instances, proposals, empty = _objects(job, release, alignment)
     with _open_frames(job.scene_id, release) as frames:
         usable = [i for i, pose in enumerate(frames.poses) if is_rigid(pose)]
@@ -119,7 +122,7 @@ def make_scene(job: SceneJob, release: Release) -> None:
             proposals=proposals,
             checksum=_write_files(job.folder, _files(frames, views)),
         )
-        counts = Counts(len(frames.ids), len(frames.ids) - len(usable), empty, instances.unknown)
+        counts = Counts(len(frames.ids), len(frames.ids) - len(usable), empty, instances.unknown, stated is not None)
     _write_marker(job, record, counts)
 
 
@@ -244,7 +247,7 @@ def read_scene(job: SceneJob) -> tuple[SceneRecord, Counts] | None:
             return None
         record = record_from_json(content["record"], where=str(path))
         found = content["counts"]
-        counts = Counts(found["frames"], found["invalid_poses"], found["empty_masks"], tuple(found["unknown_labels"]))
+        counts = Counts(**(found | {"unknown_labels": tuple(found["unknown_labels"])}))
         names = ["intrinsic.txt", "depth_intrinsic.txt"] + [f"{f}.{e}" for f in record.frame_ids for e in ("jpg", "png", "txt")]
         hashes = {name: hashlib.sha256((job.folder / name).read_bytes()).hexdigest() for name in names}
     except (OSError, KeyError, TypeError, ValueError, DataError):

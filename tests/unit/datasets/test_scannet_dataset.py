@@ -41,6 +41,25 @@ def test_frames_keep_their_numbers_and_invalid_poses_are_counted(scannet_index: 
         assert (counts["frames"], counts["invalid_poses"]) == (6, 1)
 
 
+def test_scans_without_alignment_are_not_turned_and_said(
+    release: tuple[Path, dict[str, Any]], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A text file that lost the line must not pass unseen: its scene stands askew."""
+    root, options = release
+    path = root / "scans" / VAL / f"{VAL}.txt"
+    path.write_text("".join(path.read_text().splitlines(keepends=True)[1:]))
+    index = made.prepare(options, tmp_path / "out")
+    assert f"1 scans of train and val without axisAlignment: not turned ({VAL})" in capsys.readouterr().err
+    assert {scan: counts["aligned"] for scan, counts in made.report(index)["scans"].items()} == {
+        TRAIN: True,
+        OTHER: True,
+        VAL: False,
+        TEST: False,
+    }
+    stored = np.linalg.inv(made.alignment(VAL)) @ made.room(VAL)[0].poses
+    np.testing.assert_allclose(index.records[VAL].world_from_camera, stored, atol=2e-5)
+
+
 def test_pixels_are_those_of_the_stream(scannet_index: SceneIndex) -> None:
     scene = scannet_index.load(VAL)
     built, _ = made.room(VAL)

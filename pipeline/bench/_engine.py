@@ -21,10 +21,11 @@ from pipeline.features.store import FeatureWriter, StoreSpec
 from pipeline.grid import TokenGrid
 from pipeline.index import SceneIndex
 from pipeline.nets.vggt.config import VGGTConfig
-from pipeline.nets.vggt.features import PREDICTION_HEADS, FeatureNetwork, Prepared
+from pipeline.nets.vggt.features import PREDICTION_HEADS, FeatureNetwork
 from pipeline.nets.vggt.flops import forward_flops
 from pipeline.nets.vggt.images import image_rule
 from pipeline.nets.vggt.model import VGGT
+from pipeline.nets.views import PreparedViews
 from pipeline.options import Options
 from pipeline.scene import Scene
 from pipeline.teachers.base import Teacher, TeacherFeatures
@@ -38,6 +39,7 @@ class RandomVGGT(Teacher):
 
     order_dependent = True
     set_dependent = True
+    reads_depth = False
     licence = "Apache-2.0"
 
     def __init__(self, config: VGGTConfig, device: str, *, bfloat16: bool, predictions: bool):
@@ -55,10 +57,10 @@ class RandomVGGT(Teacher):
     def grid(self, height_px: int, width_px: int) -> TokenGrid:
         return image_rule(height_px, width_px, self.config).grid
 
-    def prepare(self, scene: Scene) -> Prepared:
+    def prepare(self, scene: Scene) -> PreparedViews:
         return self.network.prepare(scene)
 
-    def start(self, prepared: Prepared) -> Callable[[], TeacherFeatures]:
+    def start(self, prepared: PreparedViews) -> Callable[[], TeacherFeatures]:
         return self.network.start(prepared)
 
     def encode(self, scene: Scene) -> TeacherFeatures:

@@ -6,7 +6,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -26,6 +26,22 @@ class PreparedViews:
     grid: TokenGrid
 
 
+def prepared(pixels: Tensor, grid: TokenGrid, device: torch.device) -> PreparedViews:
+    """Views for ``device``: in page-locked memory for a GPU, so that the copy to it does not stop anything."""
+    return PreparedViews(pixels.pin_memory() if device.type == "cuda" else pixels, grid)
+
+
+def side_by_side(parts: Sequence[Tensor]) -> Tensor:
+    """Parts of tokens (..., D_i) on one channel axis.
+
+    With more than one each is scaled to mean square 1 per token, so that none dominates a cosine; a single part is given as
+    the network makes it.
+    """
+    if len(parts) == 1:
+        return parts[0]
+    return torch.cat([part / part.square().mean(-1, keepdim=True).sqrt().clamp_min(1e-6) for part in parts], dim=-1)
+
+
 class ViewInput:
     """One rule for all views: resized by ``rule`` and ``resampling``, then (x / 255 - mean) / std per channel."""
 
@@ -39,11 +55,11 @@ class ViewInput:
         """Views uint8 (V,H,W,3) of any size, resized. FrameError when they are too narrow for a single patch."""
         height, width = rgb.shape[1:3]
         pixels = torch.from_numpy(resize_views(rgb, self.rule.input_size(height, width), self.resampling))
-        return PreparedViews(pixels.pin_memory() if self.device.type == "cuda" else pixels, self.rule.grid(height, width))
+        return prepared(pixels, self.rule.grid(height, width), self.device)
 
-    def to_device(self, prepared: PreparedViews) -> Tensor:
+    def to_device(self, views: PreparedViews) -> Tensor:
         """float32 (V,3,h,w) on the device."""
-        pixels = prepared.pixels.to(self.device, non_blocking=True).permute(0, 3, 1, 2).float()
+        pixels = views.pixels.to(self.device, non_blocking=True).permute(0, 3, 1, 2).float()
         return (pixels * self._scale - self._offset).contiguous()
 
 

@@ -10,14 +10,13 @@ from collections.abc import Callable
 from pathlib import Path
 
 import torch
-from torch import Tensor
 
 from pipeline.errors import DataError
 from pipeline.nets.flare.config import FLAREConfig, TapName
 from pipeline.nets.flare.images import image_rule, pixels_to_input, to_pixels
 from pipeline.nets.flare.model import FLARE
 from pipeline.nets.flare.weights import load_checkpoint, untrained
-from pipeline.nets.views import PreparedViews, begin_copy
+from pipeline.nets.views import PreparedViews, begin_copy, prepared, side_by_side
 from pipeline.nets.weights import state_digest
 from pipeline.provenance import file_digest
 from pipeline.scene import Scene
@@ -25,11 +24,7 @@ from pipeline.teachers.base import TeacherFeatures
 
 
 class FeatureNetwork:
-    """A network on a device. Its taps stand side by side on channels.
-
-    With more than one tap each is scaled to mean square 1 per token, so that none dominates a cosine; a single tap is given
-    as the network makes it.
-    """
+    """A network on a device. Its taps are put together by ``side_by_side``."""
 
     def __init__(self, model: FLARE, *, device: str, bfloat16: bool):
         self.model = model.to(device).eval().requires_grad_(False)
@@ -40,7 +35,7 @@ class FeatureNetwork:
         return self.start(self.prepare(scene))()
 
     def prepare(self, scene: Scene) -> PreparedViews:
-        """Resize and cut all views; in page-locked memory for a GPU, so that the copy to it does not stop anything.
+        """Resize and cut all views.
 
         DataError for a scene of one view when a decoder's tap is wanted: there is no view to compare it with.
         """
@@ -52,23 +47,18 @@ class FeatureNetwork:
             )
         pixels = to_pixels(scene.rgb, self.model.config)
         grid = image_rule(*scene.record.image_size, self.model.config).grid
-        return PreparedViews(pixels.pin_memory() if self.device.type == "cuda" else pixels, grid)
+        return prepared(pixels, grid, self.device)
 
     @torch.inference_mode()
-    def start(self, prepared: PreparedViews) -> Callable[[], TeacherFeatures]:
+    def start(self, views: PreparedViews) -> Callable[[], TeacherFeatures]:
         """Queue the work of a scene; the returned function waits for its features."""
-        grid = prepared.grid
-        images = pixels_to_input(prepared.pixels.to(self.device, non_blocking=True))[None]
+        grid = views.grid
+        images = pixels_to_input(views.pixels.to(self.device, non_blocking=True))[None]
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self.bfloat16):
             found = self.model(images)
-        parts = [found[tap][0].float() for tap in self.model.taps]
-        tokens = parts[0] if len(parts) == 1 else torch.cat([_unit_square(part) for part in parts], dim=-1)
+        tokens = side_by_side([found[tap][0].float() for tap in self.model.taps])
         ready = begin_copy(tokens.unflatten(1, (grid.rows, grid.cols)))
         return lambda: TeacherFeatures(ready(), grid)
-
-
-def _unit_square(part: Tensor) -> Tensor:
-    return part / part.square().mean(-1, keepdim=True).sqrt().clamp_min(1e-6)
 
 
 def released_features(

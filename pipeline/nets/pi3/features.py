@@ -21,7 +21,7 @@ from pipeline.nets.pi3.images import to_pixels, token_grid
 from pipeline.nets.pi3.model import NETWORKS, NOT_BUILT, Network
 from pipeline.nets.pi3.trunk import Trunk
 from pipeline.nets.vggt.images import pixels_to_input
-from pipeline.nets.views import PreparedViews, begin_copy
+from pipeline.nets.views import PreparedViews, begin_copy, prepared, side_by_side
 from pipeline.nets.weights import check_shapes, initialise, read_shapes, read_weights, state_digest
 from pipeline.provenance import file_digest
 from pipeline.scene import Scene
@@ -34,10 +34,9 @@ TINY_SEED = 0
 
 
 class FeatureNetwork:
-    """A network on a device. ``layers`` are concatenated on channels, special tokens dropped.
+    """A network on a device. ``layers`` are put together by ``side_by_side``, special tokens dropped.
 
-    With more than one layer each is scaled to mean square 1 per token, so that none dominates a cosine; a single layer is
-    given as the network makes it. A whole ``Network`` adds its predictions, a bare ``Trunk`` cannot.
+    A whole ``Network`` adds its predictions, a bare ``Trunk`` cannot.
     """
 
     def __init__(self, network: Trunk, layers: Sequence[int], *, device: str, bfloat16: bool):
@@ -46,25 +45,25 @@ class FeatureNetwork:
         self.device, self.bfloat16 = torch.device(device), bfloat16
 
     def prepare(self, scene: Scene) -> PreparedViews:
-        """Resize all views; in page-locked memory for a GPU, so that the copy to it does not stop anything."""
-        pixels = torch.from_numpy(to_pixels(scene.rgb, self.network.config))
-        grid = token_grid(*scene.record.image_size, self.network.config)
-        return PreparedViews(pixels.pin_memory() if self.device.type == "cuda" else pixels, grid)
+        """Resize all views."""
+        config = self.network.config
+        pixels = torch.from_numpy(to_pixels(scene.rgb, config))
+        return prepared(pixels, token_grid(*scene.record.image_size, config), self.device)
 
     def encode(self, scene: Scene) -> TeacherFeatures:
         """Features of all views, in one pass: every view attends to all others."""
         return self.start(self.prepare(scene))()
 
     @torch.inference_mode()
-    def start(self, prepared: PreparedViews) -> Callable[[], TeacherFeatures]:
+    def start(self, views: PreparedViews) -> Callable[[], TeacherFeatures]:
         """Queue the work of a scene; the returned function waits for its features."""
-        images = pixels_to_input(prepared.pixels.to(self.device, non_blocking=True))[None]
+        images = pixels_to_input(views.pixels.to(self.device, non_blocking=True))[None]
         ready = {name: begin_copy(value) for name, value in self.outputs(images).items()}
 
         def features() -> TeacherFeatures:
             found = {name: array() for name, array in ready.items()}
             pose = _poses(found["translation"], found["matrix"]) if "matrix" in found else None
-            return TeacherFeatures(found["tokens"], prepared.grid, found.get("confidence"), found.get("depth"), pose)
+            return TeacherFeatures(found["tokens"], views.grid, found.get("confidence"), found.get("depth"), pose)
 
         return features
 
@@ -77,18 +76,12 @@ class FeatureNetwork:
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self.bfloat16):
             kept = network(images, sorted(wanted))
             said = network.predict(kept[last], cells) if isinstance(network, Network) else None
-        tokens = _side_by_side([kept[layer][0, :, config.registers :].float() for layer in self.layers])
+        tokens = side_by_side([kept[layer][0, :, config.registers :].float() for layer in self.layers])
         found = {"tokens": tokens.unflatten(1, cells)}
         if said is None:
             return found
         found |= {"depth": said.depth[0], "confidence": said.confidence[0]}
         return found | {"translation": said.camera.translation[0], "matrix": said.camera.matrix[0]}
-
-
-def _side_by_side(parts: list[Tensor]) -> Tensor:
-    if len(parts) == 1:
-        return parts[0]
-    return torch.cat([part / part.square().mean(-1, keepdim=True).sqrt().clamp_min(1e-6) for part in parts], dim=-1)
 
 
 def _poses(translation: NDArray[np.float32], matrix: NDArray[np.float32]) -> NDArray[np.float32]:

@@ -7,7 +7,6 @@ device and returns at once on a GPU), and the function that ``start`` returns (w
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -17,12 +16,11 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from pipeline.errors import ConfigError
-from pipeline.grid import TokenGrid
 from pipeline.nets.vggt.camera import decode_pose
 from pipeline.nets.vggt.config import VGGTConfig
 from pipeline.nets.vggt.images import image_rule, pixels_to_input, to_pixels
 from pipeline.nets.vggt.model import NOT_BUILT, VGGT, Head
-from pipeline.nets.views import begin_copy
+from pipeline.nets.views import PreparedViews, begin_copy, prepared, side_by_side
 from pipeline.nets.weights import check_entries, check_shapes, initialise, read_shapes, read_weights, state_digest
 from pipeline.provenance import file_digest
 from pipeline.scene import Scene
@@ -33,21 +31,12 @@ DENSE_VIEWS = 8
 PREDICTION_HEADS: tuple[Head, ...] = ("camera", "depth")
 
 
-@dataclass(frozen=True, slots=True)
-class Prepared:
-    """Input of one scene: ``pixels`` uint8 (V,H,W,3) at the network's size, and the grid in the original images."""
-
-    pixels: Tensor
-    grid: TokenGrid
-
-
 class FeatureNetwork:
-    """A network on a device. ``layers`` are concatenated on channels; ``encoder`` adds the patch encoder's own tokens.
+    """A network on a device. ``layers``, and with ``encoder`` the patch encoder's own tokens, are put ``side_by_side``.
 
-    With more than one part each is scaled to mean square 1 per token, so that none dominates a cosine; a single part is
-    given as the network makes it. A network with camera and depth head also predicts: depth is the mean of the head's depth
-    over a token's pixels; confidence the mean of 1 - 1/c (the head's c >= 1 is 1 + e^x, so this is the sigmoid of x); poses
-    are those of the camera head's last iteration, moved into the first view's frame. Heads run in float32, as they were made.
+    A network with camera and depth head also predicts: depth is the mean of the head's depth over a token's pixels; confidence
+    the mean of 1 - 1/c (the head's c >= 1 is 1 + e^x, so this is the sigmoid of x); poses are those of the camera head's last
+    iteration, moved into the first view's frame. Heads run in float32, as they were made.
     """
 
     def __init__(self, network: VGGT, layers: Sequence[int], *, encoder: bool, device: str, bfloat16: bool):
@@ -56,21 +45,20 @@ class FeatureNetwork:
         self.device, self.bfloat16 = torch.device(device), bfloat16
         self.predictions = set(PREDICTION_HEADS) <= network.heads
 
-    def prepare(self, scene: Scene) -> Prepared:
-        """Resize all views; in page-locked memory for a GPU, so that the copy to it does not stop anything."""
-        pixels = to_pixels(scene.rgb, self.network.config)
-        grid = image_rule(*scene.record.image_size, self.network.config).grid
-        return Prepared(pixels.pin_memory() if self.device.type == "cuda" else pixels, grid)
+    def prepare(self, scene: Scene) -> PreparedViews:
+        """Resize all views."""
+        config = self.network.config
+        return prepared(to_pixels(scene.rgb, config), image_rule(*scene.record.image_size, config).grid, self.device)
 
     def encode(self, scene: Scene) -> TeacherFeatures:
         """Features of all views, in order; the first view is VGGT's reference view."""
         return self.start(self.prepare(scene))()
 
     @torch.inference_mode()
-    def start(self, prepared: Prepared) -> Callable[[], TeacherFeatures]:
+    def start(self, views: PreparedViews) -> Callable[[], TeacherFeatures]:
         """Queue the work of a scene; the returned function waits for its features."""
-        grid, size = prepared.grid, (prepared.pixels.shape[1], prepared.pixels.shape[2])
-        images = pixels_to_input(prepared.pixels.to(self.device, non_blocking=True))[None]
+        grid, size = views.grid, (views.pixels.shape[1], views.pixels.shape[2])
+        images = pixels_to_input(views.pixels.to(self.device, non_blocking=True))[None]
         ready = _fetch(self.outputs(images))
 
         def features() -> TeacherFeatures:
@@ -92,8 +80,7 @@ class FeatureNetwork:
         parts = [kept[layer % config.depth][0, :, config.lead :].float() for layer in self.layers]
         if self.encoder:
             parts.append(patches.float())
-        tokens = parts[0] if len(parts) == 1 else torch.cat([_unit_square(part) for part in parts], dim=-1)
-        outputs = {"tokens": tokens.unflatten(1, (rows, cols))}
+        outputs = {"tokens": side_by_side(parts).unflatten(1, (rows, cols))}
         return outputs | self._predict(kept, (images.shape[-2], images.shape[-1])) if self.predictions else outputs
 
     def _predict(self, kept: dict[int, Tensor], size: tuple[int, int]) -> dict[str, Tensor]:
@@ -107,10 +94,6 @@ class FeatureNetwork:
             maps.append(F.adaptive_avg_pool2d(torch.stack([depth[0, ..., 0], 1 - 1 / confidence[0]], dim=1), grid))
         depth, confidence = torch.cat(maps).unbind(1)
         return {"depth": depth, "confidence": confidence, "pose_code": code}
-
-
-def _unit_square(part: Tensor) -> Tensor:
-    return part / part.square().mean(-1, keepdim=True).sqrt().clamp_min(1e-6)
 
 
 def _fetch(tensors: dict[str, Tensor]) -> Callable[[], dict[str, NDArray[np.float32]]]:

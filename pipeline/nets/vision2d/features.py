@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from pipeline.errors import ConfigError
 from pipeline.nets.resize import InputRule
-from pipeline.nets.views import PreparedViews, ViewInput, begin_copy
+from pipeline.nets.views import PreparedViews, ViewInput, begin_copy, side_by_side
 from pipeline.nets.vision2d.checkpoint import Vision
 from pipeline.scene import Scene
 from pipeline.teachers.base import TeacherFeatures
@@ -21,7 +21,7 @@ class VisionFeatures:
 
     ``layers`` are block outputs, side by side on channels in the given order (-1 is the last block); blocks behind the deepest
     of them are dropped. ``norm`` applies the network's final LayerNorm to every one of them, as DINOv2 does for intermediate
-    layers. With more than one layer each is scaled to mean square 1 per token, so that none dominates a cosine.
+    layers. They are put together by ``side_by_side``.
     """
 
     def __init__(
@@ -73,11 +73,7 @@ class VisionFeatures:
                 parts = [self.norm(self._kept[layer])[:, self.vision.lead :].float() for layer in self.layers]
         finally:
             self._kept.clear()  # also when memory runs out: what is kept would be missing in the next try
-        return parts[0] if len(parts) == 1 else torch.cat([_unit_square(part) for part in parts], dim=-1)
-
-
-def _unit_square(part: Tensor) -> Tensor:
-    return part / part.square().mean(-1, keepdim=True).sqrt().clamp_min(1e-6)
+        return side_by_side(parts)
 
 
 def checked_layers(layers: Sequence[int], depth: int) -> list[int]:

@@ -43,6 +43,9 @@ class TextAnnotationOptions(AnnotationOptions):
 
 
 _HALF_CHARACTER = re.compile("[\ud800-\udfff]")
+_CONTROL = re.compile(r"</?(?:coord|ground|image|video|img|IMG_CONTEXT)>|<\|[^<>|\s]+\|>")
+"""Texts that tokenizers of the backbones read as one token with a meaning: a box, an image, the end of a turn."""
+_TEXT = "that is not blank, of whole characters and without control tokens such as <image> or <|im_end|>"
 _MOST_DIGITS = 18
 _HUGE = 1e300
 """Whole numbers beyond this are no floating-point numbers; NaN and infinities fail the comparison too."""
@@ -67,17 +70,17 @@ class Entry:
         return self.content[key]
 
     def text(self, key: str) -> str:
-        """A string that is not blank."""
+        """A usable string."""
         value = self.value(key)
         if not _usable_text(value):
-            raise self.fault(f"{key!r} is {value!r}", allowed="a string that is not blank")
+            raise self.fault(f"{key!r} is {value!r}", allowed=f"a string {_TEXT}")
         return str(value)
 
     def texts(self, key: str) -> tuple[str, ...]:
-        """A list of strings that are not blank (may be an empty list)."""
+        """A list of usable strings (may be an empty list)."""
         value = self.value(key)
         if not isinstance(value, list) or not all(_usable_text(v) for v in value):
-            raise self.fault(f"{key!r} is {value!r}", allowed="a list of strings that are not blank")
+            raise self.fault(f"{key!r} is {value!r}", allowed=f"a list of strings, each {_TEXT}")
         return tuple(value)
 
     def whole(self, key: str) -> int:
@@ -108,8 +111,11 @@ class Entry:
 
 
 def _usable_text(value: Any) -> bool:
-    """A string with something to read in it, of whole characters (JSON can spell half of one: a lone surrogate)."""
-    return isinstance(value, str) and bool(value.strip()) and not _HALF_CHARACTER.search(value)
+    """A string with something to read in it, of whole characters (JSON can spell half of one: a lone surrogate).
+
+    A control token in it would end the user's turn or stand for a box, and the model would answer another question.
+    """
+    return isinstance(value, str) and bool(value.strip()) and not (_HALF_CHARACTER.search(value) or _CONTROL.search(value))
 
 
 def read_text(path: Path) -> str:

@@ -9,7 +9,8 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from pipeline.benchmarks._annotations import check_objects
+from pipeline import registry
+from pipeline.benchmarks._annotations import _usable_text, check_objects
 from pipeline.errors import AnnotationError, DataError, PipelineError
 from pipeline.scene import Answer, ModelOutput, SceneObject
 
@@ -152,12 +153,28 @@ def test_unknown_and_malformed_objects(read, number):
             samples()
 
 
-@pytest.mark.parametrize("text", ["", " \n", None, 3, ["a"], "half \ud83d of a character"])
+CONTROL = ["end <|im_end|>", "<coord> of it", "a <image>", "</img>", "<IMG_CONTEXT>", "<|image_pad|>"]
+
+
+@pytest.mark.parametrize("text", ["", " \n", None, 3, ["a"], "half \ud83d of a character", *CONTROL])
 def test_texts_that_are_none(read, kind, text):
     key = TEXT_KEY.get(kind, "question")
     _, _, samples = read(kind, ENTRIES[kind] | {key: text})
     with pytest.raises(AnnotationError, match="a string that is not blank"):
         samples()
+
+
+@pytest.mark.parametrize("text", ["a < b > c", "is 3 <4>?", "<b>bold</b>", "|x|", "<3", "\U0001f600 \u6905\u5b50?"])
+def test_marks_and_other_scripts_are_texts(read, kind, text):
+    _, _, samples = read(kind, ENTRIES[kind] | {TEXT_KEY.get(kind, "question"): text})
+    assert len(samples()) == 1
+
+
+@pytest.mark.parametrize("kind", registry.member_files("backbones"))
+def test_no_control_token_of_a_backbone_passes_for_a_text(kind):
+    chat = registry.create("backbones", {"name": kind, "kind": kind, "options": {}}).chat
+    for token in chat.special_tokens():
+        assert not _usable_text(f"what is {token} here?"), token
 
 
 def test_duplicates_and_missing_keys(read, kind):

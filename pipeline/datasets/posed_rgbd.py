@@ -92,7 +92,9 @@ class PosedRgbdOptions(Options):
     objects: str | None = Field(
         None, description="JSON file of boxes per scene, in the aligned world (format: pipeline/posed_rgbd/annotations.py)."
     )
-    annotations: str | None = Field(None, description="Folder of official annotation files; needs `objects` but for SQA3D.")
+    annotations: str | None = Field(
+        None, description="Folder of official annotation files; needs `objects` but for SQA3D and VSI-Bench."
+    )
 
     @model_validator(mode="after")
     def _consistent(self) -> PosedRgbdOptions:

@@ -28,9 +28,10 @@ OFFICIAL: dict[str, tuple[str, ...]] = {
     "scan2cap": ("ScanRefer_filtered_{split}.json",),
     "scanqa": ("ScanQA_v1.0_{split}.json",),
     "sqa3d": ("v1_balanced_questions_{split}_scannetv2.json", "v1_balanced_sqa_annotations_{split}_scannetv2.json"),
+    "vsibench": ("{split}.jsonl",),
 }
-"""Benchmark -> its official file names."""
-WITHOUT_OBJECTS = ("sqa3d",)
+"""Benchmark -> its official file names. Of VSI-Bench there is a test set only: test.jsonl."""
+WITHOUT_OBJECTS = ("sqa3d", "vsibench")
 """Benchmarks whose annotations name no object ids."""
 
 
@@ -124,7 +125,8 @@ def copy_annotations(source: Path, folder: Path, splits: Iterable[str], *, with_
 
 def _read(path: Path) -> Any:
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
+        text = path.read_text(encoding="utf-8")
+        return [json.loads(line) for line in text.split("\n") if line.strip()] if path.suffix == ".jsonl" else json.loads(text)
     except FileNotFoundError:
         raise AnnotationError(f"{path} is missing") from None
     except OSError as error:

@@ -59,6 +59,23 @@ def test_objects_and_annotations(tmp_path: Path) -> None:
     assert [s.target_ids for s in member.samples(index, "test")] == [(4,)]
 
 
+def test_vsibench_needs_no_boxes(tmp_path: Path) -> None:
+    """Its official file asks about scenes of ScanNet++ and ARKitScenes too, which come here as posed RGB-D."""
+    files.write_redwood(tmp_path / "in", SCENE)
+    row = {"id": 7, "dataset": "arkitscenes", "question_type": "room_size_estimation", "question": "How large is this room?"}
+    row |= {"ground_truth": "20.1", "options": None}
+    rows = [row | {"scene_name": "in"}, row | {"id": 8, "scene_name": "41069025"}]
+    (tmp_path / "texts").mkdir()
+    (tmp_path / "texts" / "test.jsonl").write_text("".join(json.dumps(r) + "\n" for r in rows))
+    index = prepare(tmp_path / "in", tmp_path / "out", annotations=str(tmp_path / "texts"))
+    member = {"name": "vsibench", "kind": "vsibench", "options": {"skip_missing_scenes": True}}
+    (sample,) = registry.create("benchmarks", member).samples(index, "test")
+    assert (sample.scene_id, sample.references) == ("in", ("20.1",))
+    (tmp_path / "texts" / "test.jsonl").write_text(json.dumps(rows[0]) + "\n{")
+    with pytest.raises(AnnotationError, match=r"test\.jsonl is not valid JSON"):
+        prepare(tmp_path / "in", tmp_path / "out", annotations=str(tmp_path / "texts"))
+
+
 def test_annotations_that_cannot_be_used(tmp_path: Path) -> None:
     options = with_annotations(tmp_path)
     with pytest.raises(AnnotationError, match="there is no box file"):

@@ -180,11 +180,16 @@ def test_set_dependence_is_as_declared(kind: str, loaded: dict[str, Teacher], sc
                 np.testing.assert_allclose(part, whole[:2], rtol=1e-4, atol=1e-6)
 
 
-@pytest.mark.parametrize("kind", ENCODING)
-def test_depth_is_looked_at_as_declared(kind: str, loaded: dict[str, Teacher], scene: Scene) -> None:
-    teacher, none = loaded[kind], np.broadcast_to(np.float32(0), scene.depth_m.shape)
-    plain, without = teacher.encode(scene), teacher.encode(Scene(scene.record, scene.rgb, none))
-    assert np.array_equal(plain.tokens, without.tokens) != teacher.reads_depth
+@pytest.mark.parametrize("kind", [kind for kind in ENCODING if not example(kind).reads_depth])
+def test_a_teacher_that_does_not_ask_for_depth_never_looks_at_it(kind: str, loaded: dict[str, Teacher], scene: Scene) -> None:
+    none = np.broadcast_to(np.float32(0), scene.depth_m.shape)
+    plain, without = loaded[kind].encode(scene), loaded[kind].encode(Scene(scene.record, scene.rgb, none))
+    np.testing.assert_array_equal(plain.tokens, without.tokens)
+
+
+def test_only_the_oracle_of_the_built_in_teachers_asks_for_depth() -> None:
+    own = Path(registry.__file__).parent / "teachers"
+    assert [kind for kind in ENCODING if (own / f"{kind}.py").is_file() and example(kind).reads_depth] == ["geometry"]
 
 
 @pytest.mark.parametrize("kind", ENCODING)

@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 from pydantic import Field, model_validator
 
 from pipeline.conventions import checked_id
-from pipeline.datasets.base import Dataset, SourceFile
+from pipeline.datasets.base import Dataset, Needs, SourceFile
 from pipeline.datasets.rooms import RoomsOptions
 from pipeline.errors import DataError
 from pipeline.options import Options
@@ -109,6 +109,7 @@ class Front3d(Dataset):
         "may not be passed on"
     )
     renders = True
+    needs = Needs(threads=8, mem_mb=8000, runtime_min=720)
     options: Front3dOptions
 
     def source_files(self) -> tuple[SourceFile, ...]:

@@ -208,10 +208,10 @@ def _annotations(
     for benchmarks, wanted in ((selection.evaluated, split), (selection.trained, "train")):
         for benchmark in benchmarks.values():
             if not isinstance(benchmark, RepresentationBenchmark):
-                there = _has_annotations(selection, index, benchmark, wanted)
-                found.setdefault(benchmark.name, {})[wanted] = there
-                if not there:
-                    needs.append(_no_annotations(name, benchmark, wanted, index))
+                absent = _absent_annotations(selection, index, benchmark, wanted)
+                found.setdefault(benchmark.name, {})[wanted] = absent is None
+                if absent is not None:
+                    needs.append(_no_annotations(name, benchmark, wanted, index, absent))
     for benchmark in selection.evaluated.values():
         if found.get(benchmark.name, {}).get(split, True):
             _count(counts.evaluated, benchmark, name, needs, partial(benchmark.samples, index, split))
@@ -233,18 +233,20 @@ def _count(
             needs.append(need)
 
 
-def _has_annotations(selection: Selection, index: SceneIndex, benchmark: Benchmark, split: str) -> bool:
+def _absent_annotations(selection: Selection, index: SceneIndex, benchmark: Benchmark, split: str) -> list[Path] | None:
+    """Files that the manifest names and that are gone (none: it names no file at all); None when all are there."""
     try:
         files = index.annotation_files(selection.kind("benchmarks", benchmark.name), split)
     except PipelineError:
-        return False
-    return bool(files) and all(path.is_file() for path in files)
+        return []
+    absent = [path for path in files if not path.is_file()]
+    return absent if absent or not files else None
 
 
-def _no_annotations(name: str, benchmark: Benchmark, split: str, index: SceneIndex) -> Need:
+def _no_annotations(name: str, benchmark: Benchmark, split: str, index: SceneIndex, absent: list[Path]) -> Need:
     return Need(
         "datasets",
         f"{name} has no annotations of {benchmark.name} for split {split}",
-        str(index.path),
+        _joined(absent) if absent else str(index.path),
         f"prepare it with them (snakemake --cores all -f {index.path}) or leave {benchmark.name} out",
     )

@@ -96,7 +96,7 @@ def _weights(rows: tuple[WeightRow, ...]) -> Entries:
     if missing:
         known = bytes_text(sum(row.bytes or 0 for row in missing))
         names = ", ".join(dict.fromkeys(row.owner.split(".")[-1] for row in missing))
-        entries += _entry("MISSING", f"{names}: {known} in {len(missing)} downloads, listed at the end")
+        entries += _entry("MISSING", f"{names}: {known} to download, listed at the end")
     return entries
 
 

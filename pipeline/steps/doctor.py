@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import math
 import shutil
 import sys
 from pathlib import Path
@@ -35,7 +36,7 @@ def run(args: argparse.Namespace) -> None:
     from pipeline.doctor.text import WIDEST, WIDTH, render
     from pipeline.errors import ConfigError, EnvironmentFaultError
 
-    if not args.tflops > 0:
+    if not 0 < args.tflops < math.inf:
         raise ConfigError(f"--tflops is {args.tflops:g}", allowed="a number above 0")
     report = examine(read_config(args.configfiles), args.configfiles, args.tflops)
     if args.json:

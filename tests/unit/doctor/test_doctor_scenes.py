@@ -95,7 +95,8 @@ def test_missing_annotations_are_needs(prepared: Prepared) -> None:
     path = folder / "manifest.json"
     manifest = json.loads(path.read_text())
     del manifest["annotations"]["scanqa"]["test"]
-    (folder / manifest["annotations"]["sqa3d"]["train"][0]).unlink()
+    gone = manifest["annotations"]["sqa3d"]["train"][0]
+    (folder / gone).unlink()
     path.write_text(json.dumps(manifest))
     found = examined(built_in())
     assert found.row.annotations["scanqa"] == {"test": False, "train": True}
@@ -105,6 +106,7 @@ def test_missing_annotations_are_needs(prepared: Prepared) -> None:
         "tiny_rooms has no annotations of scanqa for split test",
         "tiny_rooms has no annotations of sqa3d for split train",
     }
+    assert {Path(need.where).name for need in found.needs} == {"manifest.json", Path(gone).name}
 
 
 def test_a_benchmark_that_nothing_reads_needs_no_annotations(prepared: Prepared) -> None:

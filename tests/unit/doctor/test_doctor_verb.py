@@ -130,8 +130,9 @@ def test_a_faulty_configuration_is_one_message(capsys: pytest.CaptureFixture[str
     Path("study.yaml").write_text("datsets: {}", encoding="utf-8")
     assert main(["doctor", "study.yaml"]) == 2
     assert "did you mean 'datasets'" in capsys.readouterr().err
-    assert main(["doctor", str(ROOT / "config.yaml"), "--tflops", "0"]) == 2
-    assert "a number above 0" in capsys.readouterr().err
+    for tflops in ("0", "nan", "inf", "-1"):
+        assert main(["doctor", str(ROOT / "config.yaml"), "--tflops", tflops]) == 2
+        assert "a number above 0" in capsys.readouterr().err
 
 
 def test_nothing_heavy_is_imported_when_no_weights_are_checked(tmp_path: Path) -> None:

@@ -173,11 +173,11 @@ def _mismatch(rows: Sequence[dict[str, Any]], samples: Sequence[Sample], facts: 
         found = sorted({str(row[key]) for row in rows} - {expected})
         if found:
             return f"{key} is {', '.join(found[:_SHOWN])}, not {expected}"
-    ids, wanted = [row["sample_id"] for row in rows], [s.sample_id for s in samples]
+    ids, wanted = [str(row["sample_id"]) for row in rows], [s.sample_id for s in samples]
     twice = [i for i, times in Counter(ids).items() if times > 1]
     if twice:
-        return f"{len(twice)} ids come more than once ({', '.join(map(str, twice[:_SHOWN]))})"
-    missing, extra = sorted(set(wanted) - set(ids)), sorted(map(str, set(ids) - set(wanted)))
+        return f"{len(twice)} ids come more than once ({', '.join(twice[:_SHOWN])})"
+    missing, extra = sorted(set(wanted) - set(ids)), sorted(set(ids) - set(wanted))
     if missing or extra:
         named = ", ".join((missing or extra)[:_SHOWN])
         return f"{len(missing)} of {len(wanted)} samples are missing, {len(extra)} are unknown ({named})"

@@ -130,6 +130,7 @@ def test_same_predictions_give_the_same_bytes(job):
         (lambda rows: rows[0].update(value=float("inf")), "a value or count that is not a finite number"),
         (lambda rows: rows[0].update(sample_id=None), "1 of 3 samples are missing, 1 are unknown"),
         (lambda rows: [row.update(boxes="far away") for row in rows], "not six finite numbers"),
+        (lambda rows: [row.update(sample_id=[[1]]) for row in rows], "1 ids come more than once"),
         (lambda rows: [row.update(answer=3) for row in rows], "an answer that is no text"),
         (lambda rows: [row.pop("parsed") for row in rows], "no column parsed"),
     ],

@@ -8,6 +8,7 @@ without the camera and register tokens. With ``predictions`` the network's own d
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
@@ -45,6 +46,11 @@ class VGGTOptions(Options):
 
     size: Literal["rooms", "1b"] = Field("1b", description="rooms: small, trained here; 1b: the released checkpoint.")
     checkpoint: str | None = Field(None, description="File of the released weights (model.pt or model.safetensors), size 1b.")
+    images: Literal["crop", "pad"] = Field(
+        "crop",
+        description="crop: width 518, portraits lose rows (as 3DRS); pad: longer side 518, white up to a square, nothing lost "
+        "(37 x 37 tokens). Both are modes of VGGT's own loader; pad is for size 1b.",
+    )
     layers: tuple[int, ...] = Field((-1,), min_length=1, description="Aggregator layers, concatenated; -1 is the last.")
     tap: Literal["aggregated", "aggregated+encoder"] = Field(
         "aggregated", description="Aggregator layers alone, or with the patch encoder's tokens beside them (appearance)."
@@ -65,6 +71,8 @@ class VGGTOptions(Options):
             raise ValueError("size rooms is trained here: give pretrain: {dataset: ...} and no checkpoint")
         if self.size == "1b" and (self.checkpoint is None or self.pretrain is not None):
             raise ValueError("size 1b is a released checkpoint: give checkpoint: PATH and no pretrain")
+        if self.size == "rooms" and self.images == "pad":
+            raise ValueError("size rooms is trained on images that are not padded: images: crop")
         return self
 
     @model_validator(mode="after")
@@ -102,7 +110,7 @@ class VGGTTeacher(NetworkTeacher):
 
     @property
     def _config(self) -> VGGTConfig:
-        return _config_of(self.options.size)
+        return replace(_config_of(self.options.size), images=self.options.images)
 
     @property
     def _mend(self) -> str:

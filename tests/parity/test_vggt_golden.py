@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -125,11 +126,11 @@ def picture(width: int, height: int, seed: int) -> np.ndarray:
 
 def test_preprocessing() -> None:
     cases = json.loads((GOLDEN / "public" / "preprocess.json").read_text())["cases"]
-    plain = [c for c in cases if c["mode"] == "crop" and len(c["images"]) == 1 and not c["images"][0]["alpha"]]
-    assert plain
+    plain = [c for c in cases if len(c["images"]) == 1 and not c["images"][0]["alpha"]]
+    assert {case["mode"] for case in plain} == {"crop", "pad"}
     for case in plain:
-        image = case["images"][0]
-        found = to_input(picture(image["width"], image["height"], image["seed"])[None], RELEASED_1B)
+        image, config = case["images"][0], replace(RELEASED_1B, images=case["mode"])
+        found = to_input(picture(image["width"], image["height"], image["seed"])[None], config)
         assert list(found.shape) == case["expected_shape"], case["name"]
         assert abs(float(found.double().mean()) - case["expected_mean"]) < 1e-3, case["name"]
         for n, c, y, x, value in case["sampled_pixels_n_c_y_x_uint8"]:

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 HeadActivation = Literal["exp", "inv_log"]
+ImageMode = Literal["crop", "pad"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -14,6 +15,7 @@ class VGGTConfig:
 
     ``layer_scale`` is only the initial value; a checkpoint overrides it. ``dpt_layers`` are the aggregator layers that the
     dense heads read. ``output_stride`` > 1 makes the dense heads predict every n-th pixel (rooms: less work on a CPU).
+    ``images`` is how frames are fitted into the input (images.py).
     """
 
     image_px: int = 518
@@ -34,6 +36,7 @@ class VGGTConfig:
     dpt_layers: tuple[int, int, int, int] = (4, 11, 17, 23)
     dpt_inner: int = 32
     output_stride: int = 1
+    images: ImageMode = "crop"
 
     @property
     def dim(self) -> int:

@@ -13,7 +13,7 @@ from box_rooms import make_scene
 from pipeline.errors import FrameError
 from pipeline.grid import TokenGrid
 from pipeline.nets.vggt.camera import decode_pose, encode_pose, matrix_to_quaternion, quaternion_to_matrix
-from pipeline.nets.vggt.config import RELEASED_1B, ROOMS
+from pipeline.nets.vggt.config import RELEASED_1B, ROOMS, ImageMode
 from pipeline.nets.vggt.images import image_rule, to_input
 from pipeline.nets.vggt.layers import RotaryTable, rotate
 from pipeline.nets.vggt.losses import camera_loss, map_loss
@@ -90,9 +90,31 @@ def test_grid_of_released_size(size: tuple[int, int], grid: TokenGrid) -> None:
     assert to_input(np.zeros((1, *size, 3), dtype=np.uint8), RELEASED_1B).shape[-2:] == (found.kept, 518)
 
 
-def test_flat_images_are_refused() -> None:
-    with pytest.raises(FrameError, match="too flat"):
-        image_rule(5, 1000, RELEASED_1B)
+@pytest.mark.parametrize(
+    ("size", "window"),
+    [
+        ((968, 1296), (0.0, -63 / 392, 1.0, 455 / 392)),
+        ((1296, 968), (-63 / 392, 0.0, 455 / 392, 1.0)),
+        ((400, 1000), (0.0, -154 / 210, 1.0, 364 / 210)),
+        ((500, 500), (0.0, 0.0, 1.0, 1.0)),
+    ],
+)
+def test_padded_images_are_whole_and_centred_in_white(size: tuple[int, int], window: tuple[float, ...]) -> None:
+    config = dataclasses.replace(RELEASED_1B, images="pad")
+    rule = image_rule(*size, config)
+    assert rule.grid == TokenGrid(37, 37, window)
+    found = to_input(np.full((1, *size, 3), 51, dtype=np.uint8), config)[0]
+    assert found.shape == (3, 518, 518)
+    inside = found[:, -rule.top : rule.height - rule.top, -rule.left : rule.width - rule.left]
+    assert inside.shape == (3, rule.height, rule.width)
+    assert (inside == 0.2).all()
+    assert int((found == 1).sum()) == 3 * (518**2 - rule.height * rule.width)
+
+
+@pytest.mark.parametrize(("mode", "size"), [("crop", (5, 1000)), ("pad", (5, 1000)), ("pad", (1000, 5))])
+def test_thin_images_are_refused(mode: ImageMode, size: tuple[int, int]) -> None:
+    with pytest.raises(FrameError, match="too thin"):
+        image_rule(*size, dataclasses.replace(RELEASED_1B, images=mode))
 
 
 def test_pose_code_round_trip() -> None:

@@ -110,11 +110,29 @@ def test_licences_and_files_are_stated(released: Path) -> None:
         ({"checkpoint": None}, "give checkpoint"),
         ({"predictions": "some"}, "predictions"),
         ({"predict": True}, "did you mean 'predictions'"),
+        ({"images": "squash"}, "images"),
+        ({"size": "rooms", "checkpoint": None, "pretrain": {"dataset": "d"}, "images": "pad"}, "images: crop"),
     ],
 )
 def test_impossible_options_are_refused(released: Path, options: dict[str, Any], message: str) -> None:
     with pytest.raises(ConfigError, match=message):
         teacher(**{"checkpoint": released / "model.pt"} | options)
+
+
+def test_padded_portraits_are_seen_where_the_grid_says(released: Path) -> None:
+    """A change in the lowest quarter of a portrait, which a crop would lose, is seen there and nowhere in the padding."""
+    member, size = loaded(released / "model.pt", images="pad"), (128, 80)
+    tall = make_scene("tall", views=2, size=size)
+    grid = member.grid(*size)
+    assert (grid.rows, grid.cols, grid.window) == (8, 8, (-0.3, 0.0, 1.3, 1.0))
+    rgb = tall.rgb.copy()
+    rgb[0, -24:] = 255 - rgb[0, -24:]
+    found, other = member.encode(tall), member.encode(Scene(tall.record, rgb, tall.depth_m))
+    assert found.grid == grid
+    change = np.linalg.norm(other.tokens - found.tokens, axis=-1)[0]
+    row, col = np.unravel_index(change.argmax(), change.shape)
+    assert row >= 6
+    assert 0 <= grid.window[0] + (col + 0.5) / grid.cols * (grid.window[2] - grid.window[0]) <= 1
 
 
 @torch.no_grad()

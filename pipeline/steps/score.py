@@ -53,7 +53,8 @@ def run(args: argparse.Namespace) -> None:
         samples = {b.name: b.samples(index, args.spec["split"]) for b in benchmarks}
         for name, found in samples.items():
             _check_answers(made, args.predictions, name, found)
-        texts = [r for b in benchmarks if b.generation_tokens for s in samples[b.name] for r in s.references]
+        told = [s for b in benchmarks if b.generation_tokens for s in samples[b.name]]
+        texts = [text for s in told for text in (*s.references, *s.metadata.get("tokens", ()))]
         with meteor_session(texts):
             for benchmark, out in zip(benchmarks, args.out, strict=True):
                 score_benchmark(benchmark, samples[benchmark.name], index, args.predictions.parent, out, args.spec)

@@ -45,8 +45,15 @@ def starts(log: Path) -> int:
     return len(log.read_text().splitlines())
 
 
-def test_two_text_benchmarks_with_subsets_and_resamples_start_java_once(fake_java, make_index, record, tmp_path):
-    described = {"scene_id": "room0", "object_name": "chair", "description": "a red chair"}
+@pytest.mark.parametrize("filtered", [False, True])
+@pytest.mark.parametrize("official", [False, True])
+def test_two_text_benchmarks_with_subsets_and_resamples_start_java_once(
+    fake_java, make_index, record, tmp_path, monkeypatch, filtered, official
+):
+    """Also where the paraphrase table was filtered for the words of the references, of which each benchmark has its own."""
+    if filtered:
+        monkeypatch.setattr(java, "filtered_table", lambda *_: tmp_path / "part of the table")
+    described = {"scene_id": "room0", "object_name": "chair", "description": "a red chair", "token": ["it", "'s", "crimson"]}
     asked = {"scene_id": "room0", "question": "What?", "answers": ["red", "dark red"], "object_ids": []}
     index = make_index(
         [record("room0", ["chair"] * 3)],
@@ -56,7 +63,7 @@ def test_two_text_benchmarks_with_subsets_and_resamples_start_java_once(fake_jav
         },
     )
     members = {
-        "captions": {"name": "captions", "kind": "scan2cap", "options": {}},
+        "captions": {"name": "captions", "kind": "scan2cap", "options": {"official": official}},
         "answers": {"name": "answers", "kind": "scanqa", "options": {}},
     }
     folder = tmp_path / "predictions"

@@ -103,6 +103,8 @@ def read_manifest(path: Path, *, made_by: str) -> dict[str, Any]:
         content = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise DataError(f"{path} does not exist", mend=made_by) from None
+    except OSError as error:
+        raise DataError(f"{path} cannot be read ({error.strerror})", mend=made_by) from None
     except (json.JSONDecodeError, UnicodeDecodeError) as error:
         raise DataError(f"{path} is not valid JSON ({error})", mend=f"delete it and run: {made_by}") from None
     if not isinstance(content, dict):

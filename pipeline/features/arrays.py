@@ -41,6 +41,9 @@ _POPULATE_READ = 22  # MADV_POPULATE_READ, Linux 5.14; Python has no name for it
 _UNSUPPORTED = (22,)  # EINVAL: older kernels, other systems
 _CHECKSUM = struct.Struct("<I")
 
+GROUP_FILE = "zarr.json"
+"""Describes a group, beside its scenes: no scene can have that name."""
+
 
 @lru_cache(maxsize=256)
 def _description(shape: tuple[int, ...], dtype: str, compression: Compression) -> bytes:
@@ -143,6 +146,8 @@ class MappedArray:
                 how = f"zarr.json describes {found.get('data_type')}{found.get('shape')}, not {dtype}{shape}, {compression}"
                 raise self.damaged(how)
             with (folder / _data_name(shape)).open("rb") as stream:
+                status = os.fstat(stream.fileno())
+                self.file = (status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns)
                 self._map = mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_COPY)
         except (OSError, ValueError, KeyError, IndexError, TypeError, AttributeError) as error:
             raise self.damaged(f"{type(error).__name__}: {error}") from None
@@ -225,6 +230,22 @@ def _layout(description: dict[str, Any]) -> list[Any]:
     ]
 
 
+def _is_group(description: Path) -> bool:
+    """Whether it is a group's zarr.json: one that a crash or a full disk cut short is not."""
+    try:
+        return bool(json.loads(description.read_bytes())["node_type"] == "group")
+    except (FileNotFoundError, ValueError, KeyError, TypeError):
+        return False
+
+
+def _remove(path: Path) -> None:
+    """Remove a folder, a file or a link (never what it points to); nothing when there is none."""
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path)
+    else:
+        path.unlink(missing_ok=True)
+
+
 class SceneArrays:
     """The arrays of one shard's ``features.zarr``."""
 
@@ -236,7 +257,7 @@ class SceneArrays:
     ) -> ArrayWriter:
         """A new array of a scene, to be filled view by view; its groups are made where they are missing."""
         for folder in (self.path, self.path / name):
-            if not (folder / "zarr.json").is_file():
+            if not _is_group(folder / "zarr.json"):
                 folder.mkdir(parents=True, exist_ok=True)
                 (folder / "zarr.json").write_bytes(_group())
                 fsync(folder / "zarr.json")
@@ -262,8 +283,8 @@ class SceneArrays:
             fsync(folder)
 
     def scenes(self) -> set[str]:
-        """Ids of all scenes that have any array."""
-        return {folder.name for group in self._groups() for folder in group.iterdir() if folder.is_dir()}
+        """Names of everything that stands where scenes do."""
+        return {found.name for group in self._groups() for found in group.iterdir() if found.name != GROUP_FILE}
 
     def _groups(self) -> list[Path]:
         return [folder for folder in self.path.iterdir() if folder.is_dir()] if self.path.is_dir() else []
@@ -274,5 +295,14 @@ class SceneArrays:
         return sum(f.stat().st_size for f in files)
 
     def remove(self, scene_id: str) -> None:
+        """Remove whatever stands where a scene does."""
         for group in self._groups():
-            shutil.rmtree(group / scene_id, ignore_errors=True)
+            _remove(group / scene_id)
+
+    def remove_all(self) -> None:
+        """Remove the store; of one that lies elsewhere, behind a link, what is in it."""
+        if self.path.is_symlink() and self.path.is_dir():
+            for found in self.path.iterdir():
+                _remove(found)
+        else:
+            _remove(self.path)

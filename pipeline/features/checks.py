@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import shlex
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -16,6 +17,8 @@ from pipeline.features.spec import StoreSpec, rebuild
 from pipeline.teachers.base import TeacherFeatures
 
 _FULL = {errno.ENOSPC: "no space is left on the disk", errno.EDQUOT: "the disk quota is used up", errno.EFBIG: "file too large"}
+_REFUSED = (errno.EACCES, errno.EPERM, errno.EROFS, errno.EBUSY, errno.ENOTEMPTY, errno.ENOTDIR, errno.EISDIR)
+_FAILING = (errno.EIO, errno.ESTALE)
 
 
 def view_checksum(stored: NDArray[np.uint8]) -> str:
@@ -32,24 +35,30 @@ def damaged(store: Path, scene_id: str, how: str) -> StoreError:
     return StoreError(
         f"stored features of scene {scene_id!r} are damaged ({how})",
         where=str(store),
-        mend=f"rm -r {store}/*/{scene_id} && {rebuild(store.parent / 'manifest.json')}"
+        mend=f"rm -rf {shlex.quote(str(store))}/*/{scene_id} && {rebuild(store.parent / 'manifest.json')}"
         "   (extracts this scene again, keeps the others)",
     )
 
 
 @contextmanager
-def disk_faults(folder: Path, kept: int) -> Iterator[None]:
-    """Turn a full disk or quota under ``folder`` into an EnvironmentFaultError; ``kept`` scenes are finished."""
+def disk_faults(folder: Path, kept: int | None = None) -> Iterator[None]:
+    """Turn a disk under ``folder`` that is full, fails or may not be written into an EnvironmentFaultError.
+
+    ``kept`` scenes are finished; None: no scene was being written.
+    """
+    scenes = "finished scenes are kept" + ("" if kept is None else ", the scene being written was taken back")
+    scenes = scenes if kept is None else f"{kept} {scenes}"
     try:
         yield
     except OSError as error:
-        if error.errno not in _FULL:
+        if error.errno in _FULL:
+            what, mend = _FULL[error.errno], f"free space (see df -h {folder})"
+        elif error.errno in (*_REFUSED, *_FAILING):
+            what, mend = f"the store cannot be written: {error}", "mend the folder or its permissions, or choose another disk"
+        else:
             raise
-        raise EnvironmentFaultError(
-            f"{_FULL[error.errno]}; {kept} finished scenes are kept, the scene being written was taken back",
-            where=str(folder),
-            mend=f"free space (see df -h {folder}) and run the same command again: it goes on with the first missing scene",
-        ) from error
+        again = "run the same command again: it goes on with the first missing scene"
+        raise EnvironmentFaultError(f"{what}; {scenes}", where=str(folder), mend=f"{mend} and {again}") from error
 
 
 def same_frames(scene_id: str, stored: tuple[str, ...], asked: tuple[str, ...], manifest: Path) -> None:

@@ -10,7 +10,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from pipeline.errors import StoreError
+from pipeline.conventions import checked_id
+from pipeline.errors import PipelineError, StoreError
 from pipeline.features.spec import rebuild
 from pipeline.provenance import digest, write_atomic
 
@@ -53,7 +54,12 @@ class SceneEntry:
         try:
             views = {name: tuple(values) for name, values in content["views"].items()}
             entry = cls(tuple(content["frame_ids"]), views, content["bytes"], content.get("error"))
-            complete = bool(views) and all(len(values) == len(entry.frame_ids) for values in views.values())
+            texts = [content["frame_ids"], *content["views"].values()]
+            if not all(isinstance(values, list) and all(isinstance(text, str) for text in values) for values in texts):
+                raise TypeError("frame ids and checksums are lists of texts")
+            if not isinstance(entry.bytes, int) or (entry.error is not None and not 0 <= entry.error <= 1):
+                raise TypeError("bytes is a whole number, error one from 0 to 1")
+            complete = bool(views) and all(len(values) == len(entry.frame_ids) > 0 for values in views.values())
             complete = complete and entry.checksum == content["checksum"]
         except (AttributeError, TypeError, KeyError) as error:
             raise StoreError(f"a scene entry is malformed ({error!r})", where=where, mend=rebuild(where)) from None
@@ -71,8 +77,8 @@ class Journal:
     def read(self, spec_digest: str) -> dict[str, SceneEntry] | None:
         """Finished scenes of a store of this spec; None when there is no journal or it is of another spec."""
         try:
-            lines = self.path.read_text(encoding="utf-8").splitlines()
-        except (FileNotFoundError, UnicodeDecodeError):
+            lines = self.path.read_text(encoding="utf-8", errors="replace").splitlines()  # a bad byte costs its line only
+        except FileNotFoundError:
             return None
         found: dict[str, SceneEntry] = {}
         for number, line in enumerate(lines):
@@ -82,8 +88,9 @@ class Journal:
                     if content["spec"] != spec_digest:
                         return None
                 else:
-                    found[content["scene"]] = SceneEntry.from_json(content["entry"], where=str(self.path))
-            except (json.JSONDecodeError, KeyError, TypeError, StoreError):
+                    scene_id = checked_id(content["scene"], what="scene id", where=str(self.path))
+                    found[scene_id] = SceneEntry.from_json(content["entry"], where=str(self.path))
+            except (json.JSONDecodeError, KeyError, TypeError, PipelineError):
                 if number == 0:
                     return None
                 continue

@@ -9,6 +9,7 @@ import fcntl
 import json
 import os
 import platform
+from contextlib import suppress
 from pathlib import Path
 from typing import IO
 
@@ -39,19 +40,28 @@ class WriterLock:
                 f"the file system of {self.path} cannot lock files ({error.strerror})",
                 mend="put results/ on a file system with POSIX locks (local disk, NFSv4, Lustre mounted with flock)",
             ) from None
-        stream.seek(0)
-        stream.truncate()
-        json.dump({"pid": os.getpid(), "host": platform.node()}, stream)
-        stream.flush()
         self._stream = stream
+        try:
+            stream.seek(0)
+            stream.truncate()
+            json.dump({"pid": os.getpid(), "host": platform.node()}, stream)
+            stream.flush()
+        except OSError:
+            self.release()
+            raise
 
     def release(self) -> None:
         """Give the lock back; harmless when it is not held. The file stays: removing it would race with the next writer."""
-        if self._stream is not None:
-            self._stream.seek(0)
-            self._stream.truncate()
-            self._stream.close()
-            self._stream = None
+        stream, self._stream = self._stream, None
+        if stream is None:
+            return
+        try:
+            os.truncate(stream.fileno(), 0)
+            # Not by closing alone: a process that was forked meanwhile has the file open, too, and would keep the lock.
+            fcntl.flock(stream, fcntl.LOCK_UN)
+        finally:
+            with suppress(OSError):  # text that a full disk did not take
+                stream.close()
 
     def _holder(self) -> str:
         try:

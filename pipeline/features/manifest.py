@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from pipeline.conventions import checked_id
 from pipeline.errors import DataError, StoreError
 from pipeline.features.journal import SceneEntry
 from pipeline.features.spec import StoreSpec, rebuild
@@ -24,6 +25,11 @@ class ShardManifest:
     scenes: dict[str, SceneEntry]
     shard: tuple[int, int]
 
+    @property
+    def digest(self) -> str:
+        """Of the spec and of all features."""
+        return digest([self.spec.digest(), sorted((s, e.checksum) for s, e in self.scenes.items())])
+
     def write(self, path: Path) -> dict[str, Any]:
         """Write it and return its content."""
         content = {
@@ -37,7 +43,7 @@ class ShardManifest:
                 "tokens": sum(len(e.frame_ids) for e in self.scenes.values()) * self.spec.rows * self.spec.cols,
                 "bytes": sum(e.bytes for e in self.scenes.values()),
             },
-            "digest": digest([self.spec.digest(), sorted((s, e.checksum) for s, e in self.scenes.items())]),
+            "digest": self.digest,
         }
         write_manifest(path, content)
         return content
@@ -59,9 +65,17 @@ class ViewManifest:
     scenes: dict[str, ViewEntry]
     sources: tuple[tuple[str, str], ...]
 
+    @property
+    def digest(self) -> str:
+        """Of the spec, of which scene stands in for which, and of the features behind it."""
+        return digest([self.spec.digest(), self._scenes(), [value for _, value in self.sources]])
+
+    def _scenes(self) -> dict[str, Any]:
+        return {s: {"source": e.source, "frame_ids": list(e.frame_ids)} for s, e in sorted(self.scenes.items())}
+
     def write(self, path: Path) -> dict[str, Any]:
         """Write it and return its content."""
-        scenes = {s: {"source": e.source, "frame_ids": list(e.frame_ids)} for s, e in sorted(self.scenes.items())}
+        scenes = self._scenes()
         content = {
             "spec": self.spec.to_json(),
             "spec_digest": self.spec.digest(),
@@ -69,7 +83,7 @@ class ViewManifest:
             "view_of": [{"manifest": name, "digest": value} for name, value in self.sources],
             "scenes": scenes,
             "counts": {"scenes": len(scenes), "views": sum(len(e.frame_ids) for e in self.scenes.values()), "bytes": 0},
-            "digest": digest([self.spec.digest(), scenes, [value for _, value in self.sources]]),
+            "digest": self.digest,
         }
         write_manifest(path, content)
         return content
@@ -79,6 +93,8 @@ class ViewManifest:
         found = []
         for name, value in self.sources:
             source = Path(os.path.normpath(path.parent / name))
+            linked = Path(os.path.normpath(path.resolve().parent / name))  # names are relative to where the view really lies
+            source = source if source.is_file() or not linked.is_file() else linked
             if _content(source).get("digest") != value:
                 raise StoreError(f"the features behind the view have changed: {source}", where=str(path), mend=rebuild(path))
             found.append(source)
@@ -98,14 +114,28 @@ def _content(path: Path) -> dict[str, Any]:
 
 
 def read_store_manifest(path: Path) -> ShardManifest | ViewManifest:
-    """Read either kind. StoreError when it is missing, malformed or of another schema."""
+    """Read either kind. StoreError when it is missing, malformed, changed since it was written, or of another schema."""
     content, where = _content(path), str(path)
     try:
-        spec = StoreSpec.from_json(content["spec"], where=where)
-        if "view_of" in content:
-            views = {s: ViewEntry(e["source"], tuple(e["frame_ids"])) for s, e in content["scenes"].items()}
-            return ViewManifest(spec, views, tuple((v["manifest"], v["digest"]) for v in content["view_of"]))
-        scenes = {s: SceneEntry.from_json(e, where=where) for s, e in content["scenes"].items()}
-        return ShardManifest(spec, scenes, (int(content["shard"]["index"]), int(content["shard"]["count"])))
+        found = _parsed(content, StoreSpec.from_json(content["spec"], where=where), where)
+        kept = (content["spec_digest"], content["digest"]) == (found.spec.digest(), found.digest)
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise StoreError(f"the manifest is malformed ({error!r})", where=where, mend=rebuild(path)) from None
+    if not kept:
+        raise StoreError("the manifest contradicts its own digests", where=where, mend=rebuild(path))
+    return found
+
+
+def _parsed(content: Any, spec: StoreSpec, where: str) -> ShardManifest | ViewManifest:
+    for scene_id in content["scenes"]:
+        checked_id(scene_id, what="scene id", where=where)
+    if "view_of" not in content:
+        scenes = {s: SceneEntry.from_json(e, where=where) for s, e in content["scenes"].items()}
+        return ShardManifest(spec, scenes, (int(content["shard"]["index"]), int(content["shard"]["count"])))
+    views: dict[str, ViewEntry] = {}
+    for scene_id, entry in content["scenes"].items():
+        frames = entry["frame_ids"]
+        if not isinstance(frames, list) or not frames or not all(isinstance(frame, str) for frame in frames):
+            raise TypeError(f"frame ids of {scene_id}")
+        views[scene_id] = ViewEntry(checked_id(entry["source"], what="scene id", where=where), tuple(frames))
+    return ViewManifest(spec, views, tuple((str(v["manifest"]), v["digest"]) for v in content["view_of"]))

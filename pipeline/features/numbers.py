@@ -104,14 +104,22 @@ def stored_type(dtype: str) -> str:
     return {"bfloat16": "uint16", "float32": "float32", "int8": "int8"}[dtype]
 
 
+def _lengths(tokens: NDArray[np.float32]) -> NDArray[np.float64]:
+    """Lengths (N,) of tokens (N,D), also where float32 has no room for their squares."""
+    squares = np.einsum("nd,nd->n", tokens, tokens).astype(np.float64)
+    odd = ~(squares < np.inf) | (squares < 1e-30)
+    if odd.any():
+        squares[odd] = np.square(tokens[odd], dtype=np.float64).sum(1)
+    return np.sqrt(squares)
+
+
 def cosine_error(before: NDArray[np.float32], after: NDArray[np.float32]) -> NDArray[np.float64]:
     """1 - cosine (N,) between tokens (...,D) before and after; 0 where both are zero, 1 where one is.
 
     From |b - a|^2 = (|b| - |a|)^2 + 2 |a| |b| (1 - cos), which keeps its digits for small angles.
     """
     a, b = before.reshape(-1, before.shape[-1]), after.reshape(-1, after.shape[-1])
-    moved = b - a
-    length_a, length_b, distance = (np.sqrt(np.einsum("nd,nd->n", x, x).astype(np.float64)) for x in (a, b, moved))
+    length_a, length_b, distance = (_lengths(x) for x in (a, b, b - a))
     product = 2 * length_a * length_b
     error = np.maximum(distance**2 - (length_b - length_a) ** 2, 0.0)
     return np.where(product > 0, error / np.where(product > 0, product, 1.0), np.where(length_a == length_b, 0.0, 1.0))

@@ -24,7 +24,7 @@ Compression = Literal["none", "lossless"]
 COMPRESSIONS: tuple[str, ...] = get_args(Compression)
 
 _LEVEL = 5
-_HEADER_BYTES = 16  # Blosc's: its second group of four bytes is the number of bytes before packing
+_HEADER_BYTES = 16  # Blosc's: its second and fourth group of four bytes are the bytes before and after packing
 
 
 @lru_cache(maxsize=8)
@@ -72,7 +72,7 @@ def _pack_with_blosc(values: NDArray[Any]) -> NDArray[np.uint8]:
 
 
 def _unpack_with_blosc(packed: NDArray[np.uint8], out: NDArray[Any]) -> None:
-    if len(packed) < _HEADER_BYTES or struct.unpack_from("<I", packed.data, 4)[0] != out.nbytes:
+    if len(packed) < _HEADER_BYTES or struct.unpack_from("<I4xI", packed.data, 4) != (out.nbytes, len(packed)):
         raise ValueError(f"{len(packed)} packed bytes are not of {out.nbytes} bytes")
     try:
         _codec(out.itemsize).decode(packed, raw_bytes(out))

@@ -38,6 +38,9 @@ if TYPE_CHECKING:
     import torch
 
 
+FileState = tuple[int, int, int, int]
+"""Device, inode, bytes and time of the last change of a file."""
+
 _BLOCK_BYTES = 1 << 20
 """float32 numbers that are converted at once: they stay in the processor's cache."""
 
@@ -76,7 +79,8 @@ class FeatureReader:
         self._manifest = contents[0][0]
         self._shards: dict[str, tuple[SceneEntry, SceneArrays]] = {}
         self._views: dict[str, ViewEntry] | None = None
-        self._verified: dict[tuple[str, str], bytearray] = {}  # (scene, array) -> 1 per view that is verified
+        # (scene, array) -> which file, 1 per view of it that is verified; a file that was replaced is verified anew
+        self._verified: dict[tuple[str, str], tuple[FileState, bytearray]] = {}
         self._threads = usual_threads() if threads is None else threads
         self._scratch = Scratch()
         self._cache = SceneCache(cache_bytes)
@@ -93,7 +97,8 @@ class FeatureReader:
     def _add_shard(self, path: Path, content: ShardManifest | ViewManifest) -> None:
         if isinstance(content, ViewManifest):
             raise StoreError("a derived teacher cannot be derived from a derived teacher", where=str(path))
-        arrays = SceneArrays(path.parent / "features.zarr")
+        beside = path.resolve() if path.is_symlink() else path  # of a linked manifest, the arrays are not beside the link
+        arrays = SceneArrays(beside.parent / "features.zarr")
         for scene_id, entry in content.scenes.items():
             if scene_id in self._shards:
                 raise StoreError(f"scene {scene_id!r} is in two shards", where=str(path), mend=rebuild(path))
@@ -226,12 +231,12 @@ class FeatureReader:
     def _decode(self, source: str, views: range) -> TeacherFeatures:
         """Views of a stored scene as float32 in new memory; view v is the scene's v modulo its number of views."""
         entry, _ = self._shards[source]
-        tokens = np.empty((len(views), self.grid.rows, self.grid.cols, self.dim), dtype=np.float32)
         scales = self._take(source, SCALES, views)[:, self._columns] if self.spec.dtype == "int8" else None
         arrays, start = [], 0
         for part, width in self._parts:
             arrays.append((self._open(source, token_array(self.spec, part)), slice(start, start + width)))
             start += width
+        tokens = np.empty((len(views), self.grid.rows, self.grid.cols, self.dim), dtype=np.float32)
 
         def decode(number: int) -> None:
             for array, columns in arrays:
@@ -271,5 +276,8 @@ class FeatureReader:
             raise damaged(arrays.path, source, f"its entry has no checksums of {name}")
         count, kind = len(entry.frame_ids), known[name]
         array = arrays.open(name, source, (count, *kind.shape), kind.dtype, kind.compression)
-        seen = self._verified.setdefault((source, name), bytearray(count))
+        known_file, seen = self._verified.get((source, name), (None, bytearray()))
+        if known_file != array.file:
+            seen = bytearray(count)
+            self._verified[source, name] = (array.file, seen)
         return VerifiedArray(array, entry.views[name], entry.frame_ids, seen)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any, Literal, get_args
@@ -53,8 +54,13 @@ class StoreSpec:
     compression: Compression = "none"
 
     def __post_init__(self) -> None:
-        """StoreError for parts that do not add up or have no usable names, and for an unknown dtype or compression."""
+        """StoreError for sizes, names and texts that are none, parts that do not add up, an unknown dtype or compression."""
         where = f"feature store of teacher {self.teacher!r}"
+        texts = (self.dataset, self.teacher, self.kind, self.options, self.weights, self.tap, self.frames, self.code)
+        if not all(isinstance(text, str) for text in texts) or not isinstance(self.member, dict):
+            raise StoreError("names, digests and tap of a spec are texts, its member is a mapping", where=where)
+        for grid in (self.grid, *([self.native] if self.native else [])):
+            _check_grid(grid, where)
         if self.dtype not in DTYPES:
             raise StoreError(f"stored number format {self.dtype!r} is not known", where=where, allowed=", ".join(DTYPES))
         if self.compression not in COMPRESSIONS:
@@ -64,7 +70,7 @@ class StoreSpec:
         names, widths = [name for name, _ in self.parts], [width for _, width in self.parts]
         for name in names:
             checked_id(name, what="part", where=where)
-        if len(set(names)) != len(names) or sum(widths) != self.dim or min(widths) < 1:
+        if len(set(names)) != len(names) or not all(map(_is_size, widths)) or sum(widths) != self.dim or not _is_size(self.dim):
             raise StoreError(
                 f"parts {dict(self.parts)} do not make up the width {self.dim}",
                 where=where,
@@ -108,15 +114,28 @@ class StoreSpec:
                 mend=rebuild(where),
             )
         try:
-            parts = tuple((str(name), int(width)) for name, width in content["parts"])
+            parts = tuple((str(name), width) for name, width in content["parts"])
             changed = {"window": tuple(content["window"]), "parts": parts, "native": _grid(content["native"])}
             return cls(**(dict(content) | changed))
-        except (TypeError, KeyError, ValueError) as error:
+        except (TypeError, KeyError, ValueError, AttributeError) as error:
             raise StoreError(f"the store's spec is malformed ({error!r})", where=where, mend=rebuild(where)) from None
 
     def digest(self) -> str:
         """Digest of all fields."""
         return digest(self.to_json())
+
+
+def _is_size(value: object) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and value >= 1
+
+
+def _check_grid(grid: TokenGrid, where: str) -> None:
+    """StoreError for a grid without cells or without a window."""
+    edges = grid.window
+    good = _is_size(grid.rows) and _is_size(grid.cols) and len(edges) == 4
+    good = good and all(isinstance(edge, int | float) and math.isfinite(edge) for edge in edges)
+    if not good or edges[0] >= edges[2] or edges[1] >= edges[3]:
+        raise StoreError(f"{grid} is not a grid", where=where, allowed="1 row and column or more; window x0 < x1, y0 < y1")
 
 
 def _grid(content: Mapping[str, Any] | None) -> TokenGrid | None:

@@ -4,9 +4,9 @@ Views that take computing (packed ones, int8) are made ahead by a few threads wh
 
 from __future__ import annotations
 
-import shutil
+import sys
 from collections.abc import Iterable, Sequence
-from contextlib import ExitStack, closing
+from contextlib import ExitStack, closing, suppress
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from pipeline.conventions import checked_id
 from pipeline.errors import StoreError
 from pipeline.features import numbers
-from pipeline.features.arrays import SceneArrays
+from pipeline.features.arrays import GROUP_FILE, SceneArrays
 from pipeline.features.checks import check_features, disk_faults, not_finite, too_coarse, view_checksum
 from pipeline.features.journal import Journal, SceneEntry
 from pipeline.features.layout import EXTRAS, SCALES, array_types, token_array
@@ -47,10 +47,10 @@ class FeatureWriter:
         self._journal = Journal(folder / "journal.jsonl")
         self._lock = WriterLock(folder / "writer.lock")
         self._done: dict[str, SceneEntry] = {}
-        with disk_faults(folder, 0):
+        with disk_faults(folder):
             self._lock.acquire()
         try:
-            with disk_faults(folder, 0):
+            with disk_faults(folder):
                 self._done = self._recover()
         except BaseException:
             self.close()
@@ -62,10 +62,10 @@ class FeatureWriter:
         if found is None:
             found = self._from_manifest(wanted)
         if found is None:
+            self._say_anew()
             self.manifest.unlink(missing_ok=True)
             self._journal.remove()
-            if self._arrays.path.exists():
-                shutil.rmtree(self._arrays.path)
+            self._arrays.remove_all()
             found = {}
         good = {scene: entry for scene, entry in found.items() if self._arrays.bytes_on_disk(scene) == entry.bytes}
         if len(good) != len(found):
@@ -74,6 +74,20 @@ class FeatureWriter:
             self._arrays.remove(cut_short)
         self._journal.start(wanted, good)
         return good
+
+    def _say_anew(self) -> None:
+        """Tell on stderr that stored scenes are given up, and why."""
+        scenes = len(self._arrays.scenes())
+        if not scenes:
+            return
+        why = "it has no manifest: it was not finished"
+        if self.manifest.exists():
+            try:
+                found, wanted = read_store_manifest(self.manifest).spec.to_json(), self.spec.to_json()
+                why = "changed: " + ", ".join(name for name in wanted if found[name] != wanted[name])
+            except StoreError as error:
+                why = error.what
+        print(f"{self.folder}: its {scenes} scenes are of another spec ({why}) and are made anew", file=sys.stderr, flush=True)
 
     def _from_manifest(self, wanted: str) -> dict[str, SceneEntry] | None:
         """Finished scenes of a complete shard of this spec that came without its journal (copied, say)."""
@@ -105,6 +119,8 @@ class FeatureWriter:
         shapes and for numbers that are not finite.
         """
         checked_id(scene_id, what="scene id", where=str(self.folder))
+        if scene_id == GROUP_FILE:
+            raise StoreError(f"a scene cannot be called {GROUP_FILE}: Zarr has a file of that name", where=str(self.folder))
         if self.is_done(scene_id, frame_ids):
             return
         check_features(self.spec, scene_id, frame_ids, features)
@@ -119,7 +135,8 @@ class FeatureWriter:
                 entry = self._store(scene_id, tuple(frame_ids), features)
                 self._journal.append(scene_id, entry)
             except BaseException:
-                self._arrays.remove(scene_id)
+                with suppress(OSError):
+                    self._arrays.remove(scene_id)
                 raise
         self._done[scene_id] = entry
 
@@ -187,9 +204,9 @@ class FeatureWriter:
         missing = [scene for scene in wanted if scene not in self._done]
         if missing:
             raise StoreError(f"{len(missing)} scenes are not stored, first {missing[0]!r}", where=str(self.folder))
-        for extra in set(self._done) - set(wanted):
-            self._arrays.remove(extra)
-            del self._done[extra]
-        with disk_faults(self.folder, len(self._done)):
+        with disk_faults(self.folder):
+            for extra in set(self._done) - set(wanted):
+                self._arrays.remove(extra)
+                del self._done[extra]
             self._journal.start(self.spec.digest(), self._done)
             return ShardManifest(self.spec, {scene: self._done[scene] for scene in wanted}, shard).write(self.manifest)

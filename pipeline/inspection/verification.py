@@ -108,7 +108,8 @@ class ShardVerifier:
         return teacher
 
     def same_as_zarr(self, scene_id: str) -> None:
-        """StoreError unless zarr-python reads the same numbers as the store's own reader."""
+        """StoreError unless the scene's bytes are right and zarr-python reads the same numbers as the store's own reader."""
+        self.reader.verify(scene_id)
         entry = self.entries[scene_id]
         for name, kind in array_types(self.spec, entry.views).items():
             count = len(entry.frame_ids)
@@ -131,12 +132,14 @@ class ShardVerifier:
 
 
 def _extras_difference(again: TeacherFeatures, stored: TeacherFeatures) -> float:
-    """Largest difference of confidence, depth and pose as a share of the largest value; infinite when one is missing."""
+    """Largest difference of confidence, depth and pose as a share of the largest value; infinite for missing and NaN."""
     largest = 0.0
     for name in EXTRAS:
         a, b = getattr(again, name), getattr(stored, name)
         if (a is None) != (b is None):
             return float("inf")
         if a is not None:
+            if a.shape != b.shape or not np.isfinite(a).all():
+                return float("inf")
             largest = max(largest, float(np.abs(a - b).max() / max(float(np.abs(a).max()), 1e-30)))
     return largest

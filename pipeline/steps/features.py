@@ -87,11 +87,12 @@ def _verify(args: argparse.Namespace) -> None:
             bad += _read_all(shard)
         if count:
             bad += _encode_again(args, shard, count)
+    bad = list(dict.fromkeys(bad))
     if bad:
         raise StoreError(
-            f"{len(bad)} faults in stored features, first {bad[0]}",
+            f"{len(bad)} scenes of stored features are not what they should be, first {bad[0]}",
             allowed="right checksums; the difference of the stored format (another device or precision: see --tolerance)",
-            mend="remove the scenes (rm -r FOLDER/features.zarr/*/SCENE) and extract again: snakemake --cores all -f MANIFEST",
+            mend="remove the scenes (rm -rf FOLDER/features.zarr/*/SCENE) and extract again: snakemake --cores all -f MANIFEST",
         )
 
 
@@ -110,16 +111,22 @@ def _read_all(shard: ShardVerifier) -> list[str]:
 
 
 def _encode_again(args: argparse.Namespace, shard: ShardVerifier, count: int) -> list[str]:
-    """Scenes whose features differ."""
+    """Scenes that are damaged or whose features differ."""
     from pipeline.device import device
+    from pipeline.errors import StoreError
     from pipeline.index import SceneIndex
 
     index, bad = SceneIndex(_scenes(args.scenes, shard.manifest)), []
     with device(args.gpus) as where:
         teacher = shard.teacher(index, args.weights, where)
         for scene_id in shard.chosen(count, args.seed):
-            shard.same_as_zarr(scene_id)
-            found = shard.compare(scene_id, index, teacher, args.tolerance)
+            try:
+                shard.same_as_zarr(scene_id)
+                found = shard.compare(scene_id, index, teacher, args.tolerance)
+            except StoreError as error:
+                print(f"{shard.manifest}: {error.what}")
+                bad.append(f"{scene_id} in {shard.manifest}")
+                continue
             print(
                 f"{shard.manifest}: {scene_id}: 1 - cosine at most {found.largest:.2e}, mean {found.mean:.2e} "
                 f"(allowed {found.limit:.1e}), confidence, depth and pose differ by {found.extras:.1e}: "

@@ -54,9 +54,13 @@ def test_a_full_disk_keeps_finished_scenes(tmp_path: Path, spec, features_of, fr
 
 
 def test_other_disk_errors_are_not_called_a_full_disk(tmp_path: Path, spec, features_of, frames, monkeypatch) -> None:
-    fake_full_disk(monkeypatch, 1, errno.EIO)
-    with FeatureWriter(tmp_path, spec) as writer, pytest.raises(OSError, match="Input/output"):
-        writer.write("a", frames, features_of("a"))
+    """A disk that fails is the machine's fault, too, under its own name; anything else would be a bug."""
+    for code, expected, message in ((errno.EIO, EnvironmentFaultError, "cannot be written"), (errno.EDOM, OSError, "domain")):
+        with monkeypatch.context() as patch, FeatureWriter(tmp_path, spec) as writer:
+            fake_full_disk(patch, 1, code)
+            with pytest.raises(expected, match=message) as caught:
+                writer.write("a", frames, features_of("a"))
+            assert "space" not in str(caught.value)
     assert not list(tmp_path.glob("features.zarr/*/a"))
 
 
@@ -185,4 +189,4 @@ def test_faults_end_with_exit_code_2(complete_shard: Path, capsys: pytest.Captur
     said = capsys.readouterr()
     assert "scene 'b' are damaged" in said.out
     assert "2 of 3 scenes" in said.out
-    assert "1 faults in stored features, first b in" in said.err
+    assert "1 scenes of stored features are not what they should be, first b in" in said.err

@@ -150,7 +150,7 @@ def test_missing_and_malformed_manifests(tmp_path: Path, complete_shard: Path) -
     with pytest.raises(StoreError, match="no feature manifests"):
         FeatureReader([])
     content = json.loads(complete_shard.read_text())
-    content["scenes"]["a"]["views"][0] = "0" * 16
+    content["scenes"]["a"]["views"]["tokens"][0] = "0" * 8
     complete_shard.write_text(json.dumps(content))
     with pytest.raises(StoreError, match="contradicts its own checksum"):
         FeatureReader([complete_shard])

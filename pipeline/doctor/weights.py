@@ -85,7 +85,8 @@ def _parameters(file: WeightFile) -> int | None:
     counts = [_header_count(path) for path in headers if path.suffix == ".safetensors" and path.is_file()]
     if counts:
         return sum(counts)
-    return size_on_disk(file.path) // FLOAT32_BYTES if file.path.exists() else _published(file)
+    pickled = sorted(file.path.glob("*.bin")) or [file.path]  # beside them may stand the same weights for other frameworks
+    return sum(size_on_disk(path) for path in pickled) // FLOAT32_BYTES if file.path.exists() else _published(file)
 
 
 def _header_count(path: Path) -> int:

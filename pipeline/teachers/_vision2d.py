@@ -1,7 +1,8 @@
 """What the 2D control teachers share: one vision transformer of transformers, every view by itself.
 
 A 2D teacher shows how much of a 3D teacher's gain comes from any good image features. Checkpoints are local folders in the
-transformers layout (config.json, model.safetensors, optionally preprocessor_config.json); nothing is ever downloaded.
+transformers layout (config.json, model.safetensors or pytorch_model.bin, optionally preprocessor_config.json); nothing is ever
+downloaded.
 """
 
 from __future__ import annotations
@@ -30,7 +31,7 @@ class Vision2DOptions(Options):
     size: Literal["checkpoint", "tiny_untrained"] = Field(
         "checkpoint", description="checkpoint: the folder below; tiny_untrained: random weights, for trying out and tests only."
     )
-    checkpoint: str | None = Field(None, description="Folder with config.json and model.safetensors, size checkpoint.")
+    checkpoint: str | None = Field(None, description="Folder with config.json and weights, size checkpoint.")
     layers: tuple[int, ...] = Field((-1,), min_length=1, description="Block outputs, side by side; -1 is the last block.")
     norm: bool = Field(
         True, description="Apply the network's final LayerNorm to every layer (as the last hidden state has it)."
@@ -75,7 +76,7 @@ class Vision2DTeacher(NetworkTeacher):
     @property
     def _mend(self) -> str:
         return (
-            f"download {self.official} (config.json, preprocessor_config.json and all *.safetensors) "
+            f"download {self.official} (config.json, preprocessor_config.json and model*.safetensors, else pytorch_model*.bin) "
             f"and name the folder in config.yaml: teachers.{self.name}.checkpoint"
         )
 
@@ -125,7 +126,7 @@ class Vision2DTeacher(NetworkTeacher):
     def weight_files(self) -> tuple[WeightFile, ...]:
         if self.options.size == "tiny_untrained":
             return ()
-        what = f"folder of {self.official} or another checkpoint of its architecture: config.json and *.safetensors"
+        what = f"folder of {self.official} or another checkpoint of its architecture: config.json and weights"
         return (WeightFile(self._folder, what, f"{self.official} on the Hugging Face hub"),)
 
     def check_weights(self) -> None:

@@ -1,4 +1,4 @@
-"""Vision networks from a local folder in the transformers layout (config.json, safetensors): no download, no remote code.
+"""Vision networks from a local folder in the transformers layout (config.json, weights): no download, no remote code.
 
 Names and shapes are checked with the library's own renaming of old checkpoints, on the real tensors when loading and on
 stand-ins without memory when only the headers are read.
@@ -126,15 +126,19 @@ def _channels(values: Any) -> Channels:
 
 
 def weight_paths(folder: Path, *, mend: str) -> list[Path]:
-    """The safetensors files of a checkpoint. CheckpointError when there is none or a shard is missing."""
-    index = folder / "model.safetensors.index.json"
+    """The weight files of a checkpoint: safetensors, else the pickled tensors of older ones (some official folders have no
+    others). CheckpointError when there are none or a shard is missing."""
+    names = ("model.safetensors", "pytorch_model.bin")
+    there = [name for name in names if (folder / name).is_file() or (folder / f"{name}.index.json").is_file()]
+    name = there[0] if there else names[0]
+    index = folder / f"{name}.index.json"
     if index.is_file():
         shards = _read_json(index, mend).get("weight_map")
         if not isinstance(shards, dict) or not shards:
             raise CheckpointError(f"{index} has no weight_map", mend=mend)
         paths = [folder / name for name in sorted(set(shards.values()))]
     else:
-        paths = [folder / "model.safetensors"]
+        paths = [folder / name]
     missing = [path.name for path in paths if not path.is_file()]
     if missing:
         raise CheckpointError(
@@ -144,7 +148,7 @@ def weight_paths(folder: Path, *, mend: str) -> list[Path]:
 
 
 def stand_ins(paths: Sequence[Path], *, mend: str) -> dict[str, Tensor]:
-    """Entries of safetensors files by their headers alone: zeros that share one number, of the stored shapes."""
+    """Entries of weight files by their headers alone: zeros that share one number, of the stored shapes."""
     shapes = {name: shape for path in paths for name, shape in read_shapes(path, mend=mend).items()}
     return {name: torch.zeros(()).expand(shape) for name, shape in shapes.items()}
 

@@ -269,6 +269,29 @@ def test_shards_make_the_same_network(tmp_path: Path, folders: dict[str, Path], 
         teacher("dinov2", tmp_path / "sharded").check_weights()
 
 
+@pytest.mark.parametrize("sharded", [False, True])
+@pytest.mark.parametrize("architecture", KINDS)
+def test_pickled_weights_make_the_same_network(
+    architecture: str, sharded: bool, folders: dict[str, Path], scene: Scene, tmp_path: Path
+) -> None:
+    """Older official folders hold pytorch_model.bin and nothing else."""
+    folder = shutil.copytree(folders[architecture], tmp_path / "old")
+    state = load_file(folder / "model.safetensors")
+    (folder / "model.safetensors").unlink()
+    names = sorted(state)
+    parts = {"pytorch_model-1.bin": names[::2], "pytorch_model-2.bin": names[1::2]} if sharded else {"pytorch_model.bin": names}
+    for file, held in parts.items():
+        torch.save({name: state[name] for name in held}, folder / file)
+    if sharded:
+        content = {"weight_map": {name: file for file, held in parts.items() for name in held}}
+        (folder / "pytorch_model.bin.index.json").write_text(json.dumps(content))
+    teacher(architecture, folder).check_weights()
+    np.testing.assert_array_equal(tokens(architecture, folder, scene), tokens(architecture, folders[architecture], scene))
+    (folder / list(parts)[-1]).unlink()
+    with pytest.raises(CheckpointError, match=r"weight files are missing, first (pytorch_model-2|model)\."):
+        teacher(architecture, folder).check_weights()
+
+
 @pytest.mark.parametrize("architecture", KINDS)
 def test_headers_alone_are_checked(architecture: str, folders: dict[str, Path], monkeypatch: pytest.MonkeyPatch) -> None:
     def refuse(*_: Any, **__: Any) -> None:

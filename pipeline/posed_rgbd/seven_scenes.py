@@ -46,7 +46,7 @@ class SevenScenes(Convention):
 
     def split(self, folder: Path) -> str | None:
         """By the lists beside the sequence folders (lines ``sequence1``: the folder seq-01); None where there are none."""
-        folder = folder.resolve()
+        folder = folder.absolute()
         lists = {split: folder.parent / name for split, name in _LISTS.items()}
         number = _SEQUENCE.fullmatch(folder.name)
         if number is None or not any(path.is_file() for path in lists.values()):

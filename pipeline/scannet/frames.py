@@ -71,9 +71,9 @@ class StreamFrames(ScanFrames):
 
     def _open(self, path: Path, step: int, listed: Sequence[str] | None) -> None:
         header = self._file.header
-        self.intrinsics = _camera(header.color_intrinsics, f"{path}, colour")
-        self.depth_intrinsics = _camera(header.depth_intrinsics, f"{path}, depth")
         self.image_size, self.depth_size = header.color_size, header.depth_size
+        self.intrinsics = _camera(header.color_intrinsics, self.image_size, f"{path}, colour")
+        self.depth_intrinsics = _camera(header.depth_intrinsics, self.depth_size, f"{path}, depth")
         self._frames = self._file.frames(step if listed is None else 1)
         if listed is not None:
             self._frames = self._named(listed)
@@ -118,11 +118,12 @@ class FolderFrames(ScanFrames):
         if not self.ids:
             raise FrameError("the exported folder has no *.jpg frames", where=self.where, mend="export the scan again")
         self.poses = np.array([_matrix(folder / f"{i}.txt", "the pose") for i in self.ids])
-        self.intrinsics = _camera(_matrix(folder / "intrinsic.txt", "the colour intrinsics"), f"{folder}, colour")
-        self.depth_intrinsics = _camera(_matrix(folder / "depth_intrinsic.txt", "the depth intrinsics"), f"{folder}, depth")
+        colour, depth = folder / "intrinsic.txt", folder / "depth_intrinsic.txt"
         self.image_size = image_size(self.color(0), f"{folder / self.ids[0]}.jpg")
         height, width = self._depth(0).shape
         self.depth_size = height, width
+        self.intrinsics = _camera(_matrix(colour, "the colour intrinsics"), self.image_size, str(colour))
+        self.depth_intrinsics = _camera(_matrix(depth, "the depth intrinsics"), self.depth_size, str(depth))
 
     def color(self, number: int) -> bytes:
         return read_bytes(self._folder / f"{self.ids[number]}.jpg", "a colour frame", mend="export the scan again")
@@ -175,11 +176,19 @@ def _matrix(path: Path, what: str) -> NDArray[np.float64]:
         raise FrameError(f"{what} is not 4 rows of 4 numbers", where=str(path), mend="export the scan again") from None
 
 
-def _camera(matrix: NDArray[np.float64], where: str) -> NDArray[np.float64]:
-    """The 3x3 part of intrinsics."""
+def _camera(matrix: NDArray[np.float64], size: tuple[int, int], where: str) -> NDArray[np.float64]:
+    """The 3x3 part of intrinsics of images of ``size`` (height, width)."""
     camera = matrix[:3, :3]
     if not np.isfinite(camera).all() or camera[0, 0] <= 0 or camera[1, 1] <= 0:
         raise FrameError("intrinsics without positive focal lengths", where=where, mend=AGAIN)
+    if not (0 <= camera[0, 2] <= size[1] and 0 <= camera[1, 2] <= size[0]):
+        x, y = camera[:2, 2]
+        raise FrameError(
+            f"intrinsics with the principal point {x:.1f}, {y:.1f} in images of {size[1]}x{size[0]} pixels",
+            where=where,
+            allowed="a principal point inside the image",
+            mend="they are of other images (colour and depth mixed up?) or damaged",
+        )
     return camera
 
 

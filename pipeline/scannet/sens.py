@@ -29,6 +29,8 @@ JPEG = 2
 RAW_USHORT, ZLIB_USHORT = 0, 1
 LONGEST_NAME = 4096
 LARGEST_SIDE = 16_384
+LARGEST_SHIFT = 1e6
+"""Depth units per metre of a stream are 1 to this (ScanNet: 1000); other numbers are damage and would empty the depth."""
 _TAIL = struct.Struct("<64f2i4IfQ")
 _FRAME = struct.Struct("<16f4Q")
 
@@ -186,7 +188,7 @@ class SensFile:
             faults.append(f"depth compression {header.depth_compression} (read are {RAW_USHORT}, raw, and {ZLIB_USHORT}, zlib)")
         if not all(0 < side <= LARGEST_SIDE for side in (*header.color_size, *header.depth_size)):
             faults.append(f"image sizes {header.color_size} and {header.depth_size}")
-        if not (np.isfinite(header.depth_units_per_m) and header.depth_units_per_m > 0):
+        if not 1 <= header.depth_units_per_m <= LARGEST_SHIFT:
             faults.append(f"depth shift {header.depth_units_per_m}")
         if not header.frames or header.frames * _FRAME.size > self._bytes:
             faults.append(f"{header.frames} frames in {self._bytes} bytes")

@@ -120,6 +120,16 @@ def test_frames_far_away_and_those_of_windows_have_no_valid_pose(release: tuple[
     assert made.report(index)["scans"][TRAIN]["invalid_poses"] == 3
 
 
+def test_intrinsics_of_the_other_images_are_refused(release: tuple[Path, dict[str, Any]], tmp_path: Path) -> None:
+    root, options = release
+    folder = made.export(root, TRAIN)
+    colour = np.loadtxt(folder / "intrinsic.txt")
+    colour[0, 2] *= 1.6
+    np.savetxt(folder / "depth_intrinsic.txt", colour)
+    with pytest.raises(FrameError, match=r"(?s)principal point .* in images of 96x72 pixels.*depth_intrinsic.txt"):
+        made.prepare(options | {"only": [TRAIN]}, tmp_path / "a")
+
+
 def test_voxels_too_small_for_the_scene_name_it(release: tuple[Path, dict[str, Any]], tmp_path: Path) -> None:
     frames = {"strategy": "max_coverage", "count": 2, "voxel_m": 1e-7}
     with pytest.raises(FrameError, match=rf"(?s)scan {TRAIN}: .*voxels of 1e-07 m.*frames.voxel_m"):

@@ -92,6 +92,7 @@ def test_every_truncation_is_found(tmp_path: Path) -> None:
         ({"compressions": (2, 2)}, "depth compression 2"),
         ({"shift": 0.0}, "depth shift"),
         ({"shift": float("nan")}, "depth shift"),
+        ({"shift": 1e30}, "depth shift"),
         ({"depth_size": (0, 3)}, "image sizes"),
     ],
 )

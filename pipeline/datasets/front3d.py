@@ -113,12 +113,17 @@ class Front3d(Dataset):
     options: Front3dOptions
 
     def source_files(self) -> tuple[SourceFile, ...]:
-        houses, models = Path(self.options.houses), Path(self.options.models)
+        o = self.options
+        houses, models = Path(o.houses), Path(o.models)
         return (
-            SourceFile(houses, "3D-FRONT: house files <house>.json (3D-FRONT.zip)", SITE),
-            SourceFile(models, "3D-FUTURE: models <jid>/raw_model.obj, texture.png (3D-FUTURE-model.zip)", SITE),
+            SourceFile(_holding(houses, "*.json"), "3D-FRONT: house files <house>.json (3D-FRONT.zip)", SITE),
+            SourceFile(
+                _holding(models, "*/raw_model.obj"),
+                "3D-FUTURE: models <jid>/raw_model.obj, texture.png (3D-FUTURE-model.zip)",
+                SITE,
+            ),
             SourceFile(models / "model_info.json", "3D-FUTURE: categories of the models", SITE),
-            *((SourceFile(Path(self.options.textures), WALLS, SITE),) if self.options.textures else ()),
+            *((SourceFile(_holding(Path(o.textures), "*/texture.png"), WALLS, SITE),) if o.textures else ()),
         )
 
     def prepare(self, folder: Path, *, threads: int) -> None:
@@ -217,6 +222,11 @@ class Front3d(Dataset):
         }
         records = [record for record, _ in rooms]
         write_index(folder, records, dataset=self.name, root="posed_images", annotations=named, spec=spec)
+
+
+def _holding(folder: Path, pattern: str) -> Path:
+    """The folder; where it is there and holds nothing of the kind (unpacked one level too deep), what is missing in it."""
+    return folder / pattern if folder.is_dir() and next(folder.glob(pattern), None) is None else folder
 
 
 def _entries(content: Any) -> Any:

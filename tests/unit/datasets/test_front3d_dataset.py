@@ -372,3 +372,8 @@ def test_sources_and_licence_are_stated(tmp_path: Path) -> None:
     assert all(s.source.startswith("https://") for s in member.source_files())
     assert "non-commercial" in member.licence
     assert member.planned() is None
+    source.write_front3d(tmp_path)
+    assert all(s.path.exists() for s in member.source_files())
+    deep = source.dataset(tmp_path, houses=str(tmp_path), models=str(tmp_path), textures=str(tmp_path))
+    missing = [s.path.relative_to(tmp_path).as_posix() for s in deep.source_files() if not s.path.exists()]
+    assert missing == ["*.json", "*/raw_model.obj", "model_info.json", "*/texture.png"], "unpacked one level too deep"

@@ -16,7 +16,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
-from pipeline.features.memory import Encoder, Prepared, scenes_fit
+from pipeline.features.memory import FEWER_SCENES, Encoder, Prepared, enough_memory
 from pipeline.features.store import FeatureWriter
 from pipeline.index import SceneIndex
 from pipeline.progress import Progress
@@ -90,7 +90,7 @@ class _Run:
             self.progress.step()
 
     def _store(self, record: SceneRecord, features: Callable[[], TeacherFeatures]) -> None:
-        with scenes_fit(f"scene {record.scene_id!r} was being fetched and written"):
+        with enough_memory(f"scene {record.scene_id!r} was being fetched and written", FEWER_SCENES):
             self.writer.write(record.scene_id, record.frame_ids, features())
 
 

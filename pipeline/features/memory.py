@@ -45,9 +45,13 @@ def out_of_memory(error: BaseException) -> bool:
     return isinstance(error, RuntimeError) and any(sign in str(error) for sign in _SHORT)
 
 
+FEWER_SCENES = "fewer scenes at once (extract --readers 1 --in-flight 1); or more memory. Finished scenes are kept."
+FREER_DEVICE = "compute where more memory is free (nvidia-smi shows who uses a GPU)"
+
+
 @contextmanager
-def scenes_fit(doing: str) -> Iterator[None]:
-    """EnvironmentFaultError when the host's memory does not hold the scenes in flight. ``doing``: what a scene was being."""
+def enough_memory(doing: str, mend: str) -> Iterator[None]:
+    """EnvironmentFaultError when memory runs out for another reason than a scene's number of views. ``doing``: in words."""
     try:
         yield
     except Exception as error:
@@ -56,7 +60,7 @@ def scenes_fit(doing: str) -> Iterator[None]:
         raise EnvironmentFaultError(
             f"memory ran out while {doing}",
             where=_first_line(error),
-            mend="fewer scenes at once (extract --readers 1 --in-flight 1); or more memory. Finished scenes are kept.",
+            mend=mend,
         ) from None
 
 
@@ -74,7 +78,7 @@ class Encoder:
 
     def read(self, record: SceneRecord) -> Prepared:
         """Decode a scene and prepare its passes."""
-        with scenes_fit(f"scene {record.scene_id!r} was being read"):
+        with enough_memory(f"scene {record.scene_id!r} was being read", FEWER_SCENES):
             scene = self.index.load(record.scene_id, depth=self.teacher.reads_depth)
             views = len(record.frame_ids)
             step = min(self.views_per_pass or views, views)

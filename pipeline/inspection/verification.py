@@ -13,7 +13,7 @@ from pipeline.errors import CheckpointError, StoreError
 from pipeline.features.arrays import SceneArrays
 from pipeline.features.layout import EXTRAS, array_types
 from pipeline.features.manifest import ShardManifest, read_store_manifest
-from pipeline.features.memory import Encoder
+from pipeline.features.memory import FREER_DEVICE, Encoder, enough_memory
 from pipeline.features.numbers import cosine_error
 from pipeline.features.resample import resample_features
 from pipeline.features.spec import rebuild
@@ -98,7 +98,8 @@ class ShardVerifier:
             raise CheckpointError(f"teacher {teacher.name!r} is trained here and needs its weights", mend=mend)
         if weights is not None:
             read_manifest(weights, made_by=f"snakemake --cores all {weights}")
-        found = teacher.load(weights.parent if weights else None, device)
+        with enough_memory(f"the weights of teacher {teacher.name!r} were being loaded ({device})", FREER_DEVICE):
+            found = teacher.load(weights.parent if weights else None, device)
         if found != spec.weights:
             raise StoreError(
                 f"the weights of teacher {teacher.name!r} are {found or '(none)'}, the features were made with {spec.weights}",

@@ -16,8 +16,10 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from pipeline.errors import CheckpointError
+from pipeline.features.memory import out_of_memory
 
 INITIAL_STD = 0.02
+WEIGHT_SUFFIXES = (".safetensors", ".pt", ".pth", ".bin")
 
 
 def initialise(model: nn.Module, seed: int) -> None:
@@ -72,6 +74,11 @@ def _keep(temporary: Path, path: Path) -> None:
 
 def read_weights(path: Path, *, mend: str) -> dict[str, Tensor]:
     """State dict of a .safetensors file or a tensors-only .pt/.pth file. CheckpointError when it cannot be read."""
+    if path.is_dir():
+        inside = sorted(entry.name for entry in path.iterdir() if entry.suffix in WEIGHT_SUFFIXES)
+        raise CheckpointError(
+            f"weights {path} are a folder", allowed=f"a file in it: {', '.join(inside) or '(none)'}", mend=mend
+        )
     if not path.is_file():
         raise CheckpointError(f"weights {path} do not exist", mend=mend)
     try:
@@ -80,6 +87,8 @@ def read_weights(path: Path, *, mend: str) -> dict[str, Tensor]:
         # Only the archives that torch has written since 1.6 can be mapped; older files are read as a whole.
         state = torch.load(path, map_location="cpu", mmap=zipfile.is_zipfile(path), weights_only=True)
     except Exception as error:  # torch and safetensors raise a dozen types for damaged files; all mean the same here
+        if out_of_memory(error):
+            raise
         raise _unreadable(path, error, mend) from None
     if not isinstance(state, dict):
         raise CheckpointError(f"weights {path} hold {type(state).__name__}, not named tensors", mend=mend)

@@ -55,6 +55,7 @@ def _extract(args: argparse.Namespace, index: SceneIndex, teacher: Teacher) -> i
     from pipeline.errors import CheckpointError
     from pipeline.features.engine import extract_shard
     from pipeline.features.extraction import records_of_shard, store_spec
+    from pipeline.features.memory import FREER_DEVICE, enough_memory
     from pipeline.features.store import FeatureWriter
     from pipeline.provenance import read_manifest
 
@@ -69,7 +70,8 @@ def _extract(args: argparse.Namespace, index: SceneIndex, teacher: Teacher) -> i
     shard, shards = args.spec["shard"], args.spec["shards"]
     records = records_of_shard(index, args.spec["splits"], shard, shards)
     with device(args.gpus) as where:
-        weights = teacher.load(args.weights.parent if args.weights else None, where)
+        with enough_memory(f"the weights of teacher {teacher.name!r} were being loaded ({where})", FREER_DEVICE):
+            weights = teacher.load(args.weights.parent if args.weights else None, where)
         with FeatureWriter(args.out.parent, store_spec(args.spec, index, teacher, weights)) as writer:
             encoded = extract_shard(index, records, teacher, writer, flight)
             writer.finish([r.scene_id for r in records], shard=(shard, shards))

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from box_rooms import make_scene, write_dataset
 
 from pipeline.__main__ import main
@@ -124,6 +125,20 @@ def test_wrong_weights_stop_before_the_first_scene(dataset: SceneIndex, tmp_path
         assert "teachers.vggt_1b.checkpoint" in said
         assert "Traceback" not in said
     assert not out.parent.exists()
+
+
+def test_weights_that_do_not_fit_the_device_are_told(dataset: SceneIndex, tmp_path: Path, capsys, monkeypatch) -> None:
+    """Pretended shortage, as on a GPU that another job fills."""
+
+    def full(*_: Any) -> str:
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 16.00 MiB\nmore of it")
+
+    monkeypatch.setattr("pipeline.teachers.geometry.GeometryTeacher.load", full)
+    assert extract(dataset, tmp_path / "features" / "manifest.json", GEOMETRY) == 2
+    said = capsys.readouterr().err
+    assert "memory ran out while the weights of teacher 'geometry' were being loaded (cpu)" in said
+    assert "CUDA out of memory. Tried to allocate 16.00 MiB\n" in said
+    assert "nvidia-smi" in said
 
 
 def test_a_store_of_another_spec_is_made_anew(dataset: SceneIndex, tmp_path: Path) -> None:

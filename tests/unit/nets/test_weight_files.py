@@ -79,6 +79,24 @@ def test_files_of_another_kind(name: str, write: Callable[[Path], object], messa
         assert any("get it again" in line for line in rest)
 
 
+def test_want_of_memory_is_not_taken_for_a_damaged_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_: object, **__: object) -> None:
+        raise MemoryError("Unable to allocate 9 GiB")
+
+    torch.save(STATE, tmp_path / "a.pt")
+    monkeypatch.setattr("pipeline.nets.weights.torch.load", full)
+    with pytest.raises(MemoryError, match="9 GiB"):
+        read_weights(tmp_path / "a.pt", mend="")
+
+
+def test_a_folder_is_not_a_file(tmp_path: Path) -> None:
+    for name in ("model.pt", "model.safetensors", "readme.md"):
+        (tmp_path / name).touch()
+    for read in (read_weights, read_shapes):
+        with pytest.raises(CheckpointError, match=r"are a folder\n.*a file in it: model\.pt, model\.safetensors\n"):
+            read(tmp_path, mend="name the file")
+
+
 @pytest.mark.parametrize("name", ["new.pt", "old.pth", "named.safetensors"])
 def test_all_formats_give_the_same(name: str, tmp_path: Path) -> None:
     """Also the format that torch wrote before 1.6, in which some released weights still are."""

@@ -137,12 +137,14 @@ class SceneIndex:
 
     def annotation_files(self, benchmark: str, split: str) -> list[Path]:
         """The official files of a benchmark and split."""
-        by_split = self.content["annotations"].get(benchmark, {})
+        known = self.content["annotations"]
+        by_split = known.get(benchmark, {})
         if split not in by_split:
             raise DataError(
                 f"dataset {self.dataset!r} has no annotations of {benchmark!r} for split {split!r}",
                 where=str(self.path),
-                allowed=", ".join(sorted(self.content["annotations"])) or "(none)",
+                allowed=", ".join(f"{name} ({', '.join(splits)})" for name, splits in sorted(known.items())) or "(none)",
+                mend=f"prepare it with them, take another split, or leave {benchmark} out",
             )
         return [self.folder / name for name in by_split[split]]
 

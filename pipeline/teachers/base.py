@@ -81,7 +81,8 @@ class Teacher(ABC):
     """True when a view's features depend on which other views are encoded with it: all views of a scene go through one
     pass, and fewer views per pass would be other features (VGGT, FLARE, Pi3). False: views can be encoded one by one."""
     reads_depth: bool = True
-    """False: ``encode`` never looks at ``depth_m``, so extraction does not decode it (every depth is 0, invalid)."""
+    """False: ``encode`` never looks at ``depth_m``, so extraction does not decode it (every depth is 0, invalid). Of a Kinect's
+    640 x 480 frames the depth takes 6.4 ms to decode, the picture 3.4 ms."""
     licence: ClassVar[str] = "not stated"
     """In one line, what may be done with the features; ``licences`` gives code and weights apart."""
 

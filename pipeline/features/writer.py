@@ -184,7 +184,7 @@ class FeatureWriter:
                 raise not_finite(where)
             values, found[SCALES] = numbers.quantise(tokens)
             moved = float(numbers.cosine_error(tokens, numbers.decode(values, "int8", found[SCALES])).max())
-            if moved > numbers.INT8_LIMIT:
+            if not moved <= numbers.INT8_LIMIT:  # NaN: the largest numbers of float32 become infinite
                 raise too_coarse(where, moved, numbers.INT8_LIMIT)
         else:
             bits = self._scratch.array(tokens.shape, "uint16") if spec.dtype == "bfloat16" else None

@@ -133,8 +133,11 @@ def test_bytes_of_another_form_are_refused() -> None:
 def test_blosc_behind_the_header_is_checked_too() -> None:
     zeros = np.zeros(4096, dtype=np.uint16)
     packed = pack(zeros)
+    for offset in (4, 12):  # bytes before and after packing, as Blosc's header states them
+        with pytest.raises(ValueError, match="packed bytes are not of"):
+            unpack(changed(packed, HEADER_BYTES + offset, struct.pack("<I", 1)), np.empty_like(zeros))
     with pytest.raises(ValueError, match="packed bytes are not of"):
-        unpack(changed(packed, HEADER_BYTES + 4, struct.pack("<I", 1)), np.empty_like(zeros))
+        unpack(packed[:-8], np.empty_like(zeros))  # Blosc would read behind the end
 
 
 def test_the_other_packing_is_called_with_what_is_left() -> None:

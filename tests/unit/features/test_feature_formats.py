@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import warnings
 from pathlib import Path
 
 import numpy as np
@@ -125,3 +126,30 @@ def test_int8_refuses_what_it_would_spoil(tmp_path: Path, fault: str) -> None:
         writer.write("a", ("f0", "f1"), TeacherFeatures(tokens, GRID))
     assert "frame 'f1'" in str(caught.value)
     assert not list(tmp_path.glob("features.zarr/*/a"))
+
+
+@pytest.mark.parametrize("scale", [1e-25, 1e25])
+def test_errors_of_tokens_whose_squares_float32_cannot_hold(tmp_path: Path, scale: float) -> None:
+    """Lengths that overflow or vanish would pass as no error at all."""
+    view = bell()[0]
+    back = numbers.decode(*_swap(numbers.quantise(view)))
+    expected = numbers.cosine_error(view, back)
+    np.testing.assert_allclose(numbers.cosine_error(view * np.float32(scale), back * np.float32(scale)), expected, rtol=1e-3)
+    with FeatureWriter(tmp_path, int8_spec()) as writer:
+        writer.write("a", ("f0", "f1"), TeacherFeatures(bell() * np.float32(scale), GRID))
+        writer.finish()
+    assert 1e-6 < FeatureReader([tmp_path / "manifest.json"]).cosine_error("a") < 2e-4
+
+
+def test_int8_refuses_numbers_that_become_infinite(tmp_path: Path) -> None:
+    tokens = np.full((1, 12, 16, 256), np.finfo(np.float32).max)
+    with FeatureWriter(tmp_path, int8_spec()) as writer, pytest.raises(StoreError, match="int8 turns a token"):
+        writer.write("a", ("f0",), TeacherFeatures(tokens, GRID))
+
+
+def test_arrays_that_may_not_be_written_are_stored_without_a_warning(tmp_path: Path) -> None:
+    tokens = bell()
+    tokens.flags.writeable = False
+    with warnings.catch_warnings(), FeatureWriter(tmp_path, dataclasses.replace(int8_spec(), dtype="bfloat16")) as writer:
+        warnings.simplefilter("error")
+        writer.write("a", ("f0", "f1"), TeacherFeatures(tokens, GRID))

@@ -81,14 +81,16 @@ class _Sums:
             self.far += _cosines(units, self.previous)
         self.previous = units
 
-    def statistics(self, part: str) -> PartStatistics:
-        mean = self.values / max(self.count, 1)
-        deviation = np.sqrt(np.maximum(self.squares / max(self.count, 1) - mean**2, 0.0))
+    def statistics(self, part: str, width: int) -> PartStatistics:
+        if not self.count:  # a shard may have no scene
+            return PartStatistics(part, width, *[float("nan")] * 4)
+        mean = self.values / self.count
+        deviation = np.sqrt(np.maximum(self.squares / self.count - mean**2, 0.0))
         limit = DEAD * float(np.sqrt(np.mean(deviation**2)))
         return PartStatistics(
             part=part,
-            width=np.size(deviation),
-            mean_norm=self.norms / max(self.count, 1),
+            width=width,
+            mean_norm=self.norms / self.count,
             dead_channels=float(np.mean(deviation <= limit)),
             neighbour_cosine=_mean(self.near),
             distant_cosine=_mean(self.far),
@@ -157,7 +159,7 @@ def store_statistics(manifests: Sequence[Path], *, views: int = 32) -> StoreStat
         bytes_per_scene=0.0 if derived or not scenes else float(np.mean([reader.stored_bytes(s) for s in scenes])),
         error=max((reader.cosine_error(scene) for scene in scenes), default=0.0),
         sampled_views=sampled,
-        parts=tuple(total.statistics(part) for part, total in sums.items()) if sampled else (),
+        parts=tuple(total.statistics(part, reader.parts[part]) for part, total in sums.items()),
     )
 
 
@@ -183,8 +185,8 @@ def text_table(stores: Sequence[StoreStatistics]) -> list[str]:
     body = []
     for store in stores:
         for part in store.parts:
-            figures = [f"{part.mean_norm:.3g}", f"{part.dead_channels:.1%}"]
-            figures += ["–" if v != v else f"{v:.3f}" for v in (part.neighbour_cosine, part.distant_cosine)]
+            values = (part.mean_norm, part.dead_channels, part.neighbour_cosine, part.distant_cosine)
+            figures = ["–" if v != v else format(v, how) for v, how in zip(values, (".3g", ".1%", ".3f", ".3f"), strict=True)]
             sizes = [str(store.shards), str(store.scenes), str(store.views), store.grid, str(part.width), store.dtype]
             beside = " ".join(store.extras) or "–"
             megabytes = f"{store.bytes_per_scene / 1e6:.3g}"

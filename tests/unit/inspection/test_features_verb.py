@@ -87,6 +87,20 @@ def test_statistics_are_those_of_the_tokens(tmp_path: Path, capsys: pytest.Captu
     assert "100.0%" in capsys.readouterr().out
 
 
+def test_a_shard_without_scenes_has_its_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """More shards than scenes: some are empty."""
+    with FeatureWriter(tmp_path, StoreSpec("d", "empty_one", "t", 8, 2, 3)) as writer:
+        writer.finish()
+    manifest = str(tmp_path / "manifest.json")
+    assert main(["features", "inspect", manifest, "--json", str(tmp_path / "f.json")]) == 0
+    (line,) = [line for line in capsys.readouterr().out.splitlines() if "| empty_one " in line]
+    assert [cell.strip() for cell in line.split("|")[3:8]] == ["tokens", "1", "0", "0", "2 x 3"]
+    (part,) = json.loads((tmp_path / "f.json").read_text())[0]["parts"]
+    assert (part["width"], part["mean_norm"]) == (8, None)
+    assert main(["features", "verify", manifest, "--all"]) == 0
+    assert "0 of 0 scenes" in capsys.readouterr().out
+
+
 @pytest.mark.parametrize("name", ["geometry", "random", "small"])
 def test_verify_encodes_again(dataset: SceneIndex, stores: dict[str, Path], name: str, capsys) -> None:
     assert main(["features", "verify", str(stores[name]), "--scenes", str(dataset.path), "-k", "2", "--all"]) == 0
@@ -135,6 +149,32 @@ def test_verify_finds_features_that_are_not_the_teachers(dataset: SceneIndex, tm
     said = capsys.readouterr()
     assert said.out.count("DIFFERENT") == 1
     assert "first box2 in" in said.err
+
+
+def test_verify_names_every_damaged_scene_and_goes_on(dataset: SceneIndex, tmp_path: Path, capsys) -> None:
+    """Damage is found before anything is unpacked, and the scenes behind it are compared all the same."""
+    out = extract(dataset, tmp_path / "manifest.json", GEOMETRY, compression="lossless")
+    for scene_id in ("box0", "box2"):
+        (path,) = (tmp_path / "features.zarr/tokens" / scene_id).glob("c.*")
+        data = bytearray(path.read_bytes())
+        data[40] ^= 1
+        path.write_bytes(data)
+    assert main(["features", "verify", str(out), "--scenes", str(dataset.path), "-k", "4"]) == 2
+    said = capsys.readouterr()
+    assert said.out.count("are damaged (checksum of tokens of view 0") == 2
+    assert said.out.count(": same") == 2
+    assert "2 scenes of stored features are not what they should be, first box0 in" in said.err
+
+
+def test_verify_finds_predictions_that_are_not_finite() -> None:
+    """max(0, NaN) is 0 in Python."""
+    from pipeline.inspection.verification import _extras_difference
+
+    tokens, maps = np.ones((1, 2, 3, 4), dtype=np.float32), np.ones((1, 2, 3), dtype=np.float32)
+    stored, broken = TeacherFeatures(tokens, TokenGrid(2, 3), maps), maps.copy()
+    broken[0, 1, 1] = np.nan
+    assert _extras_difference(stored, stored) == 0
+    assert _extras_difference(TeacherFeatures(tokens, TokenGrid(2, 3), broken), stored) == float("inf")
 
 
 def test_verify_refuses_another_dataset(tmp_path: Path, stores: dict[str, Path], capsys) -> None:

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar, Literal
 
@@ -203,7 +204,7 @@ class ScanNet(Dataset):
         scans, annotations = self._selection()
         spec = self.spec_digest or digest(self.options.model_dump(mode="json"))
         root = folder / "posed_images"
-        jobs = self._jobs(scans, root, spec)
+        jobs = self._jobs(scans, root, spec, threads)
         found = finished_scenes(jobs, threads)
         todo = [job for job in jobs if found[job.scene_id] is None]
         if not self.options.skip_broken:
@@ -274,14 +275,18 @@ class ScanNet(Dataset):
             shared=(o.path(o.labels), *(o.path(p) for p in o.frame_lists)),
         )
 
-    def _jobs(self, scans: Mapping[str, tuple[str, ...]], root: Path, spec: str) -> list[SceneJob]:
+    def _jobs(self, scans: Mapping[str, tuple[str, ...]], root: Path, spec: str, threads: int) -> list[SceneJob]:
         """All scans to have, in the order of the splits, with their source files as they are now."""
         from pipeline.scannet.scenes import SceneJob
         from pipeline.scannet.sources import stamps
 
         places = self._places()
         listed = [(scan, split) for split in SPLITS for scan in scans.get(split, ())]
-        return [SceneJob(scan, split, root / scan, spec, *stamps(places, scan, split)) for scan, split in listed]
+        with ThreadPoolExecutor(threads) as workers:  # exported folders hold hundreds of files, perhaps on a far disk
+            found = workers.map(lambda one: stamps(places, *one), listed)
+            return [
+                SceneJob(scan, split, root / scan, spec, *known) for (scan, split), known in zip(listed, found, strict=True)
+            ]
 
 
 def _remove_others(root: Path, keep: set[str]) -> None:

@@ -156,6 +156,19 @@ def test_encoding_is_deterministic(kind: str, loaded: dict[str, Teacher], scene:
 
 
 @pytest.mark.parametrize("kind", ENCODING)
+def test_scenes_in_flight_do_not_disturb_each_other(kind: str, loaded: dict[str, Teacher], scene: Scene) -> None:
+    """As the extraction engine does it: a scene is prepared and begun, then others, and only then its features are taken."""
+    teacher = loaded[kind]
+    waiting = [teacher.start(teacher.prepare(each)) for each in (scene, make_scene("another", views=2, size=SIZE), scene)]
+    found, other, again = (ready() for ready in waiting)
+    expected = teacher.encode(scene)
+    assert len(other.tokens) == 2
+    for name in ("tokens", "confidence", "depth", "pose"):
+        for features in (found, again):
+            np.testing.assert_array_equal(getattr(features, name), getattr(expected, name))
+
+
+@pytest.mark.parametrize("kind", ENCODING)
 def test_order_dependence_is_as_declared(kind: str, loaded: dict[str, Teacher], scene: Scene) -> None:
     teacher, order = loaded[kind], [2, 0, 3, 1]
     plain, other = teacher.encode(scene).tokens[order], teacher.encode(chosen(scene, order)).tokens

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from collections.abc import Callable
 
 import pyarrow.parquet as pq
 import pytest
@@ -38,18 +39,19 @@ def test_real_data_asks_for_more_than_rooms(untouched: Project) -> None:
 
 
 @pytest.mark.slow
-def test_one_cell_from_streams_to_its_table(fresh: Project) -> None:
-    made.write_release(fresh.folder / "data/scannet")
-    files = study(fresh)
-    doctor = fresh.run("python", "-m", "pipeline", "doctor", *files)
+def test_one_cell_from_streams_to_its_table(finished_copy: Callable[[], Project]) -> None:
+    project = finished_copy()  # its backbone has learned to see already
+    made.write_release(project.folder / "data/scannet")
+    files = study(project)
+    doctor = project.run("python", "-m", "pipeline", "doctor", *files)
     assert "everything the study needs is there" in doctor.stdout
-    fresh.snakemake(TABLE, "--cores", "2", "--configfile", *files)
+    project.snakemake(TABLE, "--cores", "2", "--configfile", *files)
 
-    rows = pq.read_table(fresh.folder / TABLE).to_pylist()
+    rows = pq.read_table(project.folder / TABLE).to_pylist()
     headline = {(r["teacher"], r["benchmark"]) for r in rows if r["headline"] and r["kind"] == "measured" and r["n"] > 0}
     assert headline == {(teacher, benchmark) for teacher in ("none", "geometry") for benchmark in BENCHMARKS}
 
-    results = fresh.folder / "results"
+    results = project.folder / "results"
     index = SceneIndex(results / "scenes/scannet/manifest.json")
     features = FeatureReader([results / "features/scannet/geometry/shard0/manifest.json"])
     for record in index.split("train"):

@@ -7,8 +7,8 @@
 with the views' numbers as they are or packed (packing.py). That is what zarr-python writes (and reads: tests and ``features
 verify`` do) and is fixed by the Zarr v3 specification, "sharding_indexed" codec. zarr-python makes the description; the bytes
 are written and memory-mapped here, because going through its pipeline takes several copies of a scene. Nothing is read before
-the description, size and index are right, and pages are faulted in by madvise, which reports a failing disk as an error where
-touching them would kill the process.
+the description, size and index are right, and pages are brought in by a call that reports a failing disk as an error where
+touching them would kill the process (pages.py).
 """
 
 from __future__ import annotations
@@ -33,12 +33,11 @@ from pipeline.errors import StoreError
 from pipeline.features.checks import damaged
 from pipeline.features.journal import fsync
 from pipeline.features.packing import Compression, unpack, zarr_codec
+from pipeline.features.pages import bring_in
 
 if TYPE_CHECKING:
     from zarr.core.buffer import Buffer
 
-_POPULATE_READ = 22  # MADV_POPULATE_READ, Linux 5.14; Python has no name for it.
-_UNSUPPORTED = (22,)  # EINVAL: older kernels, other systems
 _CHECKSUM = struct.Struct("<I")
 
 GROUP_FILE = "zarr.json"
@@ -204,13 +203,12 @@ class MappedArray:
 
     def _bytes(self, start: int, stop: int) -> NDArray[np.uint8]:
         """Mapped bytes, in memory: a file that was cut or a disk that fails is a StoreError here, not a signal later."""
-        first = start // mmap.PAGESIZE * mmap.PAGESIZE
+        found = np.frombuffer(self._map, dtype=np.uint8, count=stop - start, offset=start)
         try:
-            self._map.madvise(_POPULATE_READ, first, stop - first)
+            bring_in(found)
         except OSError as error:
-            if error.errno not in _UNSUPPORTED:
-                raise self.damaged(f"{type(error).__name__}: {error}") from None
-        return np.frombuffer(self._map, dtype=np.uint8, count=stop - start, offset=start)
+            raise self.damaged(f"{type(error).__name__}: {error}") from None
+        return found
 
 
 def _layout(description: dict[str, Any]) -> list[Any]:

@@ -13,8 +13,9 @@ A shard is a folder ``results/features/{dataset}/{teacher}/shardN/`` with
 Tokens are packed without loss (packing.py: exponents.py or Blosc) or, with ``compression: none``, stored as they are. A scene's
 bytes are on disk (fsync) before its line is in the journal, and every view is verified against its CRC-32C on first read: a
 crash costs the scene it hit, nothing else. Shards are independent of each other; any number of readers may read a shard.
-writer.py, reader.py, arrays.py (files and their description; zarr_codec.py: how Zarr reads packed ones), verified.py (checked
-views), parallel.py (a few threads), numbers.py (formats and what they cost), resample.py (a student's grid).
+writer.py, reader.py, arrays.py (files and their description; zarr_codec.py: how Zarr reads packed ones), pages.py (of mapped
+files), verified.py (checked views), parallel.py (a few threads), numbers.py (formats and what they cost), resample.py (a
+student's grid).
 """
 
 from __future__ import annotations

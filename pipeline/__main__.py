@@ -69,6 +69,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(f"EnvironmentFaultError: no space left on the device ({error.filename or 'writing results'})", file=sys.stderr)
         print("  mend:    free space and run the same command again; finished scenes and jobs are kept", file=sys.stderr)
         return 2
+    except KeyboardInterrupt:
+        print(f"{args.verb}: interrupted; what was finished is kept, and the same command goes on from there", file=sys.stderr)
+        return 130
     return 0
 
 

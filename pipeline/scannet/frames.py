@@ -116,7 +116,13 @@ class FolderFrames(ScanFrames):
                 raise _not_there(missing, f"{len(present)} frames are in the folder", self.where)
         self.ids = tuple(checked_id(i, what="frame id", where=self.where) for i in (present if listed is None else listed))
         if not self.ids:
-            raise FrameError("the exported folder has no *.jpg frames", where=self.where, mend="export the scan again")
+            nested = (folder / "color").is_dir()
+            mend = (
+                "kind posed_rgbd reads folders color/, depth/, pose/; here set source: sens"
+                if nested
+                else "export the scan again"
+            )
+            raise FrameError("the exported folder has no *.jpg frames", where=self.where, mend=mend)
         self.poses = np.array([_matrix(folder / f"{i}.txt", "the pose") for i in self.ids])
         colour, depth = folder / "intrinsic.txt", folder / "depth_intrinsic.txt"
         self.image_size = image_size(self.color(0), f"{folder / self.ids[0]}.jpg")

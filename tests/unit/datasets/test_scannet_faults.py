@@ -120,6 +120,13 @@ def test_frames_far_away_and_those_of_windows_have_no_valid_pose(release: tuple[
     assert made.report(index)["scans"][TRAIN]["invalid_poses"] == 3
 
 
+def test_exports_in_folders_name_the_way_out(release: tuple[Path, dict[str, Any]], tmp_path: Path) -> None:
+    root, options = release
+    (root / "posed_images" / TRAIN / "color").mkdir(parents=True)
+    with pytest.raises(FrameError, match=r"(?s)no \*.jpg frames.*posed_rgbd.*source: sens"):
+        made.prepare(options | {"only": [TRAIN]}, tmp_path / "a")
+
+
 def test_intrinsics_of_the_other_images_are_refused(release: tuple[Path, dict[str, Any]], tmp_path: Path) -> None:
     root, options = release
     folder = made.export(root, TRAIN)

@@ -57,7 +57,7 @@ def test_depth_units_are_exact() -> None:
     assert (np.abs(odd - stored / 6.5535) <= 0.5).all()
     seven = DepthCode(1000, (65535,), max_m=4.0).table
     assert (seven[65535], seven[4000], seven[4001]) == (0, 4000, 0)
-    assert DepthCode(1000, max_m=4.1).table[4100] == 4100, "4.1 x 1000 is 4099.999... in floating point"
+    assert DepthCode(1000, max_m=4.02).table[4020] == 4020, "4.02 x 1000 is 4019.999... in floating point"
     assert DepthCode(100).table[6553] == 65530
     assert DepthCode(100).table[6554] == 0, "more than 65.535 m does not fit"
     turned = DepthCode(1000, code="rotated").table

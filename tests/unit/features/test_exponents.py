@@ -46,7 +46,7 @@ def read_by_the_book(packed: bytes) -> list[int]:
     return numbers
 
 
-@pytest.mark.parametrize("count", [1, 2, 3, 4, 5, 63, 64, 4097, 4 * (1 << 17) + 3])
+@pytest.mark.parametrize("count", [1, 2, 3, 4, 5, 63, 64, 4097, 4 * (1 << 18) + 4 * 100 + 3])
 def test_normal_numbers_come_back(count: int) -> None:
     bits = normal_bits(count)
     np.testing.assert_array_equal(back(pack(bits), count), bits)
@@ -68,6 +68,17 @@ def test_the_bytes_are_those_of_the_written_format() -> None:
     packed = pack(bits)
     assert packed[0] == WINDOW
     assert read_by_the_book(packed.tobytes()) == bits.tolist()
+
+
+@pytest.mark.parametrize("offset", [1, 2, 3])
+def test_packed_bytes_may_lie_anywhere(offset: int) -> None:
+    """In a file that somebody else's software wrote, a view may begin at an odd byte."""
+    bits = normal_bits(4003)
+    bits[[7, 3000]] = 0
+    packed = pack(bits)
+    moved = np.zeros(len(packed) + offset, dtype=np.uint8)
+    moved[offset:] = packed
+    np.testing.assert_array_equal(back(moved[offset:], 4003), bits)
 
 
 def test_numbers_of_one_scale_take_three_quarters() -> None:

@@ -1,0 +1,73 @@
+"""The pages for users are true: every verb and flag that they show exists, every link leads somewhere, lines stay short."""
+
+from __future__ import annotations
+
+import argparse
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from pipeline.__main__ import parser
+
+ROOT = Path(__file__).parents[2]
+PAGES = {path.name: path.read_text(encoding="utf-8") for path in (ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md")))}
+COLUMNS = 125
+
+
+def _commands() -> Iterator[tuple[str, str]]:
+    """(page, command line) of every ``python -m pipeline`` in code blocks and in the text."""
+    for name, text in PAGES.items():
+        joined = text.replace("\\\n", " ")
+        for found in re.findall(r"python -m pipeline ([^`#\n]+)", joined):
+            yield name, found.strip()
+
+
+def _flags(command: argparse.ArgumentParser) -> set[str]:
+    """Options of a command and of all its subcommands."""
+    found = {option for action in command._actions for option in action.option_strings}
+    for action in command._actions:
+        if isinstance(action, argparse._SubParsersAction):
+            found |= {flag for sub in action.choices.values() for flag in _flags(sub)}
+    return found
+
+
+def _subcommand(top: argparse.ArgumentParser, word: str) -> argparse.ArgumentParser | None:
+    choices = [a.choices for a in top._actions if isinstance(a, argparse._SubParsersAction)]
+    return choices[0].get(word) if choices else None
+
+
+@pytest.mark.parametrize(("page", "command"), sorted(set(_commands())))
+def test_a_command_of_a_page_exists(page: str, command: str) -> None:
+    current, words = parser(), command.split()
+    while words and (deeper := _subcommand(current, words[0])) is not None:
+        current, words = deeper, words[1:]
+    assert current.prog != parser().prog, f"{page} names the verb {words[:1]}"
+    assert {w.split("=")[0] for w in words if w.startswith("--")} <= _flags(current), f"{page}: {command}"
+
+
+def test_flags_that_pages_mention_exist() -> None:
+    """`--json` in a sentence: a flag of some verb, of Snakemake or of make, and not a memory of one."""
+    of_others = {
+        *("--configfile", "--cores", "--forcerun", "--profile", "--rerun-incomplete", "--resources"),
+        *("--set-resources", "--set-threads", "--unlock"),
+    }
+    known = _flags(parser()) | of_others
+    named = {(name, flag) for name, text in PAGES.items() for flag in re.findall(r"`(--[a-z-]+)", text)}
+    assert {(name, flag) for name, flag in named if flag not in known} == set()
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_links_and_files_of_a_page_exist(page: str) -> None:
+    folder = ROOT if page == "README.md" else ROOT / "docs"
+    linked = {folder / link for link in re.findall(r"\]\(([\w./-]+)\)", PAGES[page])}
+    named = {ROOT / path for path in re.findall(r"`((?:pipeline|tests|workflow|slurm|envs)/[\w./-]+)`", PAGES[page])}
+    assert {str(path) for path in linked | named if not path.exists() and not path.stem.startswith("my_")} == set()
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_lines_of_a_page_can_be_read(page: str) -> None:
+    """Tables apart: their rows cannot be broken."""
+    lines = [line for line in PAGES[page].splitlines() if not line.startswith("|")]
+    assert [line for line in lines if len(line) > COLUMNS] == []

@@ -18,10 +18,12 @@ from typing import IO
 
 from pipeline.errors import EnvironmentFaultError
 
+ON_THE_CPU = "compute on the CPU: --gpus 0 (Snakemake: leave gpu out of --set-resources)"
+
 
 @contextmanager
-def device(gpus: int) -> Iterator[str]:
-    """ "cpu", or "cuda:i" for as long as the context lasts. EnvironmentFaultError when no GPU can be used."""
+def device(gpus: int, *, without: str = ON_THE_CPU) -> Iterator[str]:
+    """ "cpu", or "cuda:i" for as long as the context lasts. EnvironmentFaultError, with what to do ``without`` a GPU."""
     if gpus < 1:
         yield "cpu"
         return
@@ -32,7 +34,7 @@ def device(gpus: int) -> Iterator[str]:
             f"{gpus} GPU{'s' * (gpus > 1)} asked for and none can be used",
             where="CUDA_VISIBLE_DEVICES is not set" if shown is None else f"CUDA_VISIBLE_DEVICES={shown!r}",
             allowed="a CUDA device, its driver, and a torch built for CUDA",
-            mend="compute on the CPU: --gpus 0 (Snakemake: leave gpu out of --set-resources)",
+            mend=without,
         )
     index, lock = claim(names, Path(tempfile.gettempdir()))
     _use(index)

@@ -66,6 +66,9 @@ def run(args: argparse.Namespace) -> None:
     found: dict[str, Any] = {"machine": machine(), "versions": versions(), "shape": asdict(shape)}
     found["store_threads"] = usual_threads()
     try:
+        if args.cuda:  # first: without a GPU, or without its memory, it ends here and not after minutes
+            _say("VGGT-1B on the GPU")
+            found["gpu"] = _on_gpu(args, folder)
         table = _stores.measure(folder / "stores", shape, args.scenes, args.repeats, _say)
         shutil.rmtree(folder / "stores")
         _say(f"peak memory with {args.memory_scenes[0]} and {args.memory_scenes[1]} scenes")
@@ -79,9 +82,6 @@ def run(args: argparse.Namespace) -> None:
         table += _engine.overlap(folder, ROOMS, scenes, extract_views, args.threads)
         found["rows"] = [row.to_json() for row in table]
         found["tflop"] = {part: n / 1e12 for part, n in forward_flops(RELEASED_1B, 32, 28, 37, predictions=True).items()}
-        if args.cuda:
-            _say("VGGT-1B on the GPU")
-            found["gpu"] = _on_gpu(args, folder)
     finally:
         shutil.rmtree(folder, ignore_errors=True)
     print(report(found, table))
@@ -92,9 +92,11 @@ def run(args: argparse.Namespace) -> None:
 def _on_gpu(args: argparse.Namespace, folder: Path) -> dict[str, Any]:
     from pipeline.bench._engine import full_size
     from pipeline.device import device
+    from pipeline.features.memory import FREER_DEVICE, enough_memory
     from pipeline.nets.vggt.config import RELEASED_1B
 
-    with device(max(1, args.gpus)) as where:
+    without = "leave --cuda out, or run it on a machine with a GPU"
+    with device(max(1, args.gpus), without=without) as where, enough_memory("VGGT-1B was measured", FREER_DEVICE):
         return full_size(folder, RELEASED_1B, where, scenes=args.cuda_scenes, views=32, threads=args.threads)
 
 

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -15,24 +18,45 @@ from pipeline.bench._data import SPECIAL, Shape, features_of, reference_tokens
 from pipeline.bench._forward import Straightforward, tiny_config
 from pipeline.bench._measure import Row, drop_cache, median_s, peak_mb, reset_peak
 from pipeline.nets.vggt.aggregator import Aggregator
-from pipeline.nets.vggt.config import RELEASED_1B, ROOMS
+from pipeline.nets.vggt.config import RELEASED_1B, ROOMS, VGGTConfig
 from pipeline.nets.vggt.flops import forward_flops
 from pipeline.nets.weights import initialise
 
 TINY = ["--shape", "3x4x5x64", "--student", "2", "--scenes", "2", "--repeats", "2", "--memory-scenes", "2x4"]
 TINY += ["--net", "64x1x2", "--extract", "2x2"]
+FULL: dict = {}
+"""How ``bench features --cuda`` called the part for a GPU."""
+
+
+@contextmanager
+def cpu_for_a_gpu(gpus: int, **_: str) -> Iterator[str]:
+    """Stands in for ``pipeline.device.device`` on machines without a GPU."""
+    FULL["gpus"] = gpus
+    yield "cpu"
+
+
+def small_for_full_size(folder: Path, config: VGGTConfig, device: str, **how: Any) -> dict[str, Any]:
+    """The part for a GPU as it is, with a small network, small images and few views; what it was asked for is noted."""
+    FULL.update(how, config=config, device=device)
+    return FULL_SIZE(folder, ROOMS, device, **how | {"views": 2}, colour=(48, 64), matrix=64)
+
+
+FULL_SIZE = _engine.full_size
 
 
 @pytest.fixture(scope="module")
 def measured(tmp_path_factory: pytest.TempPathFactory) -> tuple[dict, str]:
-    """Figures and printed table of one tiny run."""
+    """Figures and printed table of one tiny run, its part for a GPU on the CPU."""
     folder = tmp_path_factory.mktemp("bench")
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(_engine, "COLOUR", (48, 64))
         patch.setattr(_engine, "DEPTH", (32, 48))
+        patch.setattr("pipeline.device.device", cpu_for_a_gpu)
+        patch.setattr(_engine, "full_size", small_for_full_size)
         printed: list[str] = []
         patch.setattr("builtins.print", lambda *words, **_: printed.append(" ".join(map(str, words))))
-        assert main(["bench", "features", "--folder", str(folder / "work"), "--out", str(folder / "out.json"), *TINY]) == 0
+        given = ["--folder", str(folder / "work"), "--out", str(folder / "out.json"), "--cuda", "--cuda-scenes", "3", *TINY]
+        assert main(["bench", "features", *given]) == 0
     assert list((folder / "work").iterdir()) == [], "temporary files were left behind"
     return json.loads((folder / "out.json").read_text()), "\n".join(printed)
 
@@ -134,6 +158,34 @@ def test_full_size_runs_end_to_end_on_the_cpu_with_a_small_network(tmp_path: Pat
     assert found["share_of_peak"] == pytest.approx(found["tflop_per_s"] / found["matrix_tflop_per_s"])
     assert found["end_to_end_scenes_per_s"] == pytest.approx(2 / found["end_to_end_s"])
     assert list(tmp_path.iterdir()) == []
+
+
+def test_the_part_for_a_gpu_is_asked_for_the_released_size_and_printed(measured: tuple[dict, str]) -> None:
+    gpu, printed = measured[0]["gpu"], measured[1]
+    assert (FULL["config"], FULL["views"], FULL["scenes"], FULL["gpus"]) == (RELEASED_1B, 32, 3, 1)
+    assert gpu["end_to_end_scenes"] == 3
+    for name in ("device", "forward_s", "share_of_peak", "peak_mb", "end_to_end_scenes_per_s"):
+        assert f"\n{name}: " in printed
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="this machine has a GPU")
+def test_a_gpu_that_is_not_there_is_told_before_anything_is_measured(tmp_path: Path, capsys, monkeypatch) -> None:
+    monkeypatch.setattr("pipeline.bench._stores.measure", lambda *_: pytest.fail("minutes are spent first"))
+    assert main(["bench", "features", "--cuda", "--folder", str(tmp_path), *TINY]) == 2
+    message = capsys.readouterr().err
+    assert "1 GPU asked for and none can be used" in message
+    assert "leave --cuda out" in message
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_gpu_without_room_is_told(tmp_path: Path, capsys, monkeypatch) -> None:
+    def full(*_: Any, **__: Any) -> None:
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20 GiB")
+
+    monkeypatch.setattr("pipeline.device.device", cpu_for_a_gpu)
+    monkeypatch.setattr(_engine, "full_size", full)
+    assert main(["bench", "features", "--cuda", "--folder", str(tmp_path), *TINY]) == 2
+    assert "memory ran out while VGGT-1B was measured" in capsys.readouterr().err
 
 
 def test_data_has_the_shape_and_scale_of_a_teachers() -> None:

@@ -7,6 +7,8 @@ import time
 from types import TracebackType
 
 LINE_EVERY_S = 5.0
+BAR = "{desc}: {percentage:3.0f}%|{bar}| {n_fmt}/{total_fmt} [{elapsed}, {rate_noinv_fmt}, about {remaining} left{postfix}]"
+"""On a terminal. Always units per second: tqdm's own format turns to seconds per unit where they are slow."""
 
 
 class Progress:
@@ -20,7 +22,7 @@ class Progress:
         if sys.stderr.isatty():
             from tqdm import tqdm
 
-            self._bar = tqdm(total=total, desc=label, unit=f" {unit}", dynamic_ncols=True)
+            self._bar = tqdm(total=total, desc=label, unit=f" {unit}", dynamic_ncols=True, bar_format=BAR)
 
     def step(self, count: int = 1, note: str = "") -> None:
         """``count`` more units are done; ``note`` is a short state such as "loss 0.31"."""

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -66,12 +67,13 @@ class FeatureReader:
 
     ``part``: read only this layer of several (``parts``). Nothing is kept in memory but which views are verified, unless
     ``cache_bytes`` allows least-recently-used scenes. ``threads`` verify, unpack and convert the views of a scene (default:
-    cores, at most 4); they live as long as a call. Threads may share a reader.
+    cores, at most 4); they live as long as a call. Threads may share a reader; processes may be forked or given it.
     """
 
     def __init__(self, manifests: Sequence[Path], *, part: str | None = None, cache_bytes: int = 0, threads: int | None = None):
         if not manifests:
             raise StoreError("no feature manifests were given", mend="pass --features MANIFEST for every shard")
+        self._made_by = partial(FeatureReader, manifests, part=part, cache_bytes=cache_bytes, threads=threads)
         contents = [(Path(path), read_store_manifest(Path(path))) for path in manifests]
         self.spec: StoreSpec = contents[0][1].spec
         self._columns = self.spec.columns(part)
@@ -103,6 +105,10 @@ class FeatureReader:
             if scene_id in self._shards:
                 raise StoreError(f"scene {scene_id!r} is in two shards", where=str(path), mend=rebuild(path))
             self._shards[scene_id] = (entry, arrays)
+
+    def __reduce__(self) -> tuple[partial[FeatureReader], tuple[()]]:
+        """A worker process that is not forked (of a data loader, say) opens the manifests itself."""
+        return self._made_by, ()
 
     @property
     def dim(self) -> int:

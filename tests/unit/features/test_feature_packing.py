@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import multiprocessing
 import threading
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from pathlib import Path
 
@@ -270,3 +272,30 @@ def test_scratch_is_kept_per_thread_and_shape() -> None:
     thread.start()
     thread.join()
     assert others[0] is not first
+
+
+def _sums(reader: FeatureReader, order: list[int]) -> list[float]:
+    tokens = reader.read("a", FRAMES).tokens
+    return [float(tokens[view].sum()) for view in order]
+
+
+@pytest.mark.parametrize("start", ["fork", "spawn"])
+def test_a_reader_in_worker_processes(tmp_path: Path, start: str) -> None:
+    """After threads of this process have read, too: a forked worker inherits none of them, a spawned one gets the reader."""
+    manifest = write(tmp_path, large_spec(parts=(("x", 1000), ("y", 24))), FRAMES, TeacherFeatures(scaled_numbers(), LARGE))
+    reader = FeatureReader([manifest], part="y", threads=3)
+    expected = _sums(reader, [0, 5])
+    assert FeatureReader([manifest], threads=3).read("a", FRAMES).tokens.nbytes > SMALL_BYTES
+    with multiprocessing.get_context(start).Pool(1) as pool:
+        assert pool.apply_async(_sums, (reader, [0, 5])).get(timeout=60) == expected
+
+
+def test_threads_share_a_reader(tmp_path: Path) -> None:
+    manifest = write(tmp_path, large_spec(), FRAMES, TeacherFeatures(scaled_numbers(), LARGE))
+    reader = FeatureReader([manifest], threads=2, cache_bytes=10**8)
+    expected = FeatureReader([manifest], threads=1).read("a", FRAMES).tokens
+    with ThreadPoolExecutor(4) as pool:
+        ways = (lambda: reader.read("a", FRAMES).tokens, lambda: reader.read_view("a", 3).tokens)
+        found = [pool.submit(ways[number % 2]) for number in range(8)]
+        for number, future in enumerate(found):
+            np.testing.assert_array_equal(future.result(), expected[3:4] if number % 2 else expected)

@@ -85,6 +85,10 @@ class Dataset(ABC):
         """What ``prepare`` will make; None when only the source files say it."""
         return None
 
+    def annotates(self, kind: str, split: str) -> bool:
+        """Whether ``prepare`` will write annotations of a benchmark kind for a split, as far as the options say."""
+        return True
+
     @abstractmethod
     def prepare(self, folder: Path, *, threads: int) -> None:
         """Write scenes and annotations under ``folder`` and, last, its manifest.json. Resumable at scene level.

@@ -126,6 +126,10 @@ class Front3d(Dataset):
             *((SourceFile(_holding(Path(o.textures), "*/texture.png"), WALLS, SITE),) if o.textures else ()),
         )
 
+    def annotates(self, kind: str, split: str) -> bool:
+        """All kinds; VSI-Bench on request."""
+        return kind != "vsibench" or self.options.vsibench_per_room > 0
+
     def prepare(self, folder: Path, *, threads: int) -> None:
         """Film the missing rooms house by house, then all annotations, then the manifest. Whole rooms are kept."""
         from pipeline.front3d.faults import Tally

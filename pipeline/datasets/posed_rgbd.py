@@ -149,6 +149,13 @@ class PosedRgbd(Dataset):
         count = {split: sum(s == split for _, s in scans) for split in SPLITS}
         return ScenePlan(count, min(self.options.frames.count, len(listing.frames)), size)
 
+    def annotates(self, kind: str, split: str) -> bool:
+        """The official files that lie in `annotations`."""
+        from pipeline.posed_rgbd.annotations import OFFICIAL
+
+        folder, names = self.options.annotations, OFFICIAL.get(kind, ())
+        return bool(folder and names) and all((Path(folder or "") / name.format(split=split)).is_file() for name in names)
+
     def prepare(self, folder: Path, *, threads: int) -> None:
         """Convert the scenes that are not there, then write annotations and the manifest."""
         from pipeline.index import write_index

@@ -76,6 +76,10 @@ class Rooms(Dataset):
         o = self.options
         return ScenePlan({split: getattr(o, split) for split in SPLITS}, o.views, (o.height_px, o.width_px))
 
+    def annotates(self, kind: str, split: str) -> bool:
+        """All kinds; VSI-Bench on request."""
+        return kind != "vsibench" or self.options.vsibench_per_room > 0
+
     def prepare(self, folder: Path, *, threads: int) -> None:
         """Make the missing rooms, then all annotations, then the manifest. Finished rooms with right checksums are kept."""
         from pipeline.index import write_index

@@ -186,6 +186,10 @@ class ScanNet(Dataset):
             counts = {split: PUBLISHED[o.scenes][split] for split in o.lists()}
         return ScenePlan(counts, o.frames.count, o.image_size or COLOR_SIZE, self._published_samples())
 
+    def annotates(self, kind: str, split: str) -> bool:
+        """The official files that `benchmarks` and the lists of scans ask for."""
+        return split in self._names().get(kind, {})
+
     def _published_samples(self) -> dict[str, dict[str, int]]:
         """Published counts for the splits that are taken; nothing where only some scans are."""
         o = self.options

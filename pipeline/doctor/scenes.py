@@ -77,6 +77,7 @@ def examine_dataset(selection: Selection, name: str) -> Examined:
     annotations, counts = _annotations(selection, name, index, needs)
     if index is None and name in selection.study:
         counts = _published(selection, name, extent)
+        needs += _will_lack(selection, name, extent)
     return Examined(_row(selection, name, state, extent, annotations, counts, sources), tuple(needs), extent, index)
 
 
@@ -194,6 +195,31 @@ def _published(selection: Selection, name: str, extent: Extent | None) -> Counts
             if number is not None:
                 found[benchmark.name] = number
     return counts
+
+
+def _will_lack(selection: Selection, name: str, extent: Extent | None) -> list[Need]:
+    """Scenes and annotations that the study reads and that preparing the dataset will not make, found before it is made."""
+    split = selection.config.evaluation.split
+    where = f"datasets.{name}"
+    lacking: dict[str, dict[str, None]] = {}
+    empty: list[str] = []
+    for benchmarks, wanted in ((selection.evaluated, split), (selection.trained, "train")):
+        if extent is not None and not extent.scenes.get(wanted):
+            empty.append(wanted)
+            continue
+        for benchmark in benchmarks.values():
+            kind = selection.kind("benchmarks", benchmark.name)
+            if not isinstance(benchmark, RepresentationBenchmark) and not selection.datasets[name].annotates(kind, wanted):
+                lacking.setdefault(benchmark.name, {})[wanted] = None
+    needs = []
+    if empty:
+        mend = "evaluation.split names the split that is scored; the dataset's options say which scenes are in which split"
+        needs.append(Need("datasets", f"{name} will have no scene of split {', '.join(dict.fromkeys(empty))}", where, mend))
+    if lacking:
+        what = ", ".join(f"{benchmark} ({', '.join(splits)})" for benchmark, splits in lacking.items())
+        mend = "name the files in the dataset's options, or leave the benchmarks out of the study and of `train_on`"
+        needs.append(Need("datasets", f"{name} will have no annotations of {what}", where, mend))
+    return needs
 
 
 def _annotations(

@@ -217,3 +217,35 @@ def test_what_the_verb_prepares_is_prepared() -> None:
     found = examined(content)
     assert (found.row.state, found.needs) == ("prepared", ())
     assert found.row.views == {"train": 2, "test": 2}
+
+
+def test_what_preparing_will_not_make_is_told_before() -> None:
+    """A folder without boxes and annotations, splits without a scene, and questions that are written on request only."""
+    for folder in ("scans/one/color", "scans/one/depth"):
+        Path(folder).mkdir(parents=True)
+    content = built_in(datasets={"desk": {"kind": "posed_rgbd", "root": "scans"}, "tiny_rooms": {"kind": "rooms"}})
+    content |= {"study": {"datasets": ["desk"], "benchmarks": ["scanqa", "correspondence"]}}
+    content["recipes"] = {"qa": {"train_on": ["scanqa"]}}
+    assert [need.what for need in examined(content, "desk").needs] == ["desk will have no annotations of scanqa (test, train)"]
+    content = built_in(datasets={"tiny_rooms": {"kind": "rooms", "train": 0, "val": 2, "test": 0}})
+    assert [need.what for need in examined(content).needs] == ["tiny_rooms will have no scene of split test, train"]
+
+
+@pytest.mark.parametrize("kind", ["rooms", "front3d"])
+def test_questions_on_request_are_asked_for(kind: str) -> None:
+    content = built_in(datasets={"made": {"kind": kind}, "tiny_rooms": {"kind": "rooms"}}, study={"datasets": ["made"]})
+    content["benchmarks"] = content["benchmarks"] | {"vsibench": {}}
+    content["study"]["benchmarks"] = ["vsibench"]
+    whats = [need.what for need in examined(content, "made").needs if "files" not in need.what]
+    assert whats == ["made will have no annotations of vsibench (test)"]
+    content["datasets"]["made"]["vsibench_per_room"] = 10
+    assert [need.what for need in examined(content, "made").needs if "files" not in need.what] == []
+
+
+def test_scannet_will_annotate_what_its_options_name() -> None:
+    content = built_in(datasets={"scannet": {"benchmarks": ["scanqa", "vsibench"]}, "tiny_rooms": {"kind": "rooms"}})
+    dataset = select(write_config(content | {"study": {"datasets": ["scannet"]}})).datasets["scannet"]
+    found = {(k, s) for k in ("scanqa", "vsibench", "sqa3d") for s in ("train", "val", "test") if dataset.annotates(k, s)}
+    assert found == {("scanqa", "train"), ("scanqa", "val"), ("vsibench", "val")}
+    content |= {"study": {"datasets": ["scannet"]}}
+    assert "scannet will have no scene of split test" in {need.what for need in examined(content, "scannet").needs}

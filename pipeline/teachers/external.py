@@ -65,7 +65,7 @@ class ExternalOptions(Options):
     tap: str | None = Field(
         None,
         description="What is read: a module path (its last output in the call), or a function package.module:name(model, "
-        "images) that returns it. Default: what the call returns.",
+        "images) that returns it, or tokens, depth, confidence and pose by name. Default: what the call returns.",
     )
     output: tuple[int | str, ...] = Field((), description="Indices and keys that lead to the tensor, e.g. [0, -1].")
     output_layout: Literal["tokens", "channels_last", "channels_first"] = Field(

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from pipeline.errors import ConfigError
 from pipeline.nets.external.model import called, tapped_module
+from pipeline.nets.external.predictions import as_stored, checked, with_predictions
 from pipeline.nets.external.spec import ExternalSpec, resolve, users_code
 from pipeline.nets.views import PreparedViews, ViewInput, begin_copy
 from pipeline.scene import Scene
@@ -45,20 +46,26 @@ class ExternalFeatures:
         size = (prepared.grid.rows, prepared.grid.cols)
         pixels = self.input.to_device(prepared)
         parts = pixels.split(self.views_per_pass) if self.spec.views == "separately" else (pixels,)
-        tokens = torch.cat([self._tokens(part, size) for part in parts])
-        ready = begin_copy(tokens)
-        return lambda: TeacherFeatures(ready(), prepared.grid)
+        passes = [self._encoded(part, size) for part in parts]
+        ready = {name: begin_copy(torch.cat([one[name] for one in passes])) for name in passes[0]}
 
-    def _tokens(self, pixels: Tensor, size: tuple[int, int]) -> Tensor:
-        """Pixels (v,3,h,w) -> tokens float32 (v,G,K,D)."""
+        def features() -> TeacherFeatures:
+            found = {name: array() for name, array in ready.items()}
+            return TeacherFeatures(found.pop("tokens"), prepared.grid, **checked(found, self.spec))
+
+        return features
+
+    def _encoded(self, pixels: Tensor, size: tuple[int, int]) -> dict[str, Tensor]:
+        """Pixels (v,3,h,w) -> ``tokens`` float32 (v,G,K,D) and what the model predicts beside them, on the same grid."""
         images = pixels[None] if self.spec.views == "together" else pixels
         try:
             with torch.autocast(pixels.device.type, torch.bfloat16, enabled=self.bfloat16):
                 answer = self._answer(images)
         finally:
             self._seen.clear()  # also when memory runs out: what is kept would be missing in the next try
-        picked = pick(answer, self.spec)
-        return as_grid(picked, self.spec, len(pixels), size).float()
+        answer, predicted = with_predictions(answer, self.spec)
+        tokens = as_grid(pick(answer, self.spec), self.spec, len(pixels), size).float()
+        return {"tokens": tokens} | as_stored(predicted, self.spec, len(pixels), size)
 
     def _answer(self, images: Tensor) -> Any:
         """What the tap gives for images (1,V,3,h,w) or (v,3,h,w)."""

@@ -65,6 +65,17 @@ def one_after_the_other(model, images):
     return model(images)["levels"][0].flatten(1, 2)
 
 
+def predicting(model, images):
+    maps = images.mean(-3)
+    pose = torch.eye(4).repeat(images.shape[-4], 1, 1)
+    pose[:, 0, 3] = 2.0 + torch.arange(images.shape[-4])
+    tokens = model(images)["levels"][0][..., 2:, :]
+    return {"tokens": tokens, "depth": 1 + maps, "confidence": maps, "pose": pose, **EXTRA}
+
+
+EXTRA = {}
+
+
 def hungry(model, images):
     model(images)
     raise torch.OutOfMemoryError("no room")
@@ -160,6 +171,47 @@ def test_tokens_are_the_models_and_row_major(weights_file: str) -> None:
 )
 def test_every_way_of_reading_gives_the_same(weights_file: str, changes: dict[str, Any], level: int) -> None:
     np.testing.assert_allclose(encoded(weights=weights_file, **changes), expected(state(), level), atol=1e-5)
+
+
+PREDICTING = {"tap": f"{PACKAGE}:predicting", "output": [], "lead_tokens": 0, "views": "together"}
+
+
+def test_predictions_are_stored_beside_the_tokens(weights_file: str) -> None:
+    teacher = external(weights=weights_file, **PREDICTING)
+    teacher.load(None, "cpu")
+    found = teacher.encode(make_scene(views=3, size=(48, 64)))
+    np.testing.assert_allclose(found.tokens, expected(state()), atol=1e-5)
+    pictures = make_scene(views=3, size=(48, 64)).rgb.astype(np.float32) / 255
+    means = pictures.reshape(3, 6, 8, 8, 8, 3).mean((2, 4, 5))
+    assert found.confidence is not None
+    assert found.depth is not None
+    assert found.pose is not None
+    np.testing.assert_allclose(found.confidence, means, atol=1e-5)
+    np.testing.assert_allclose(found.depth, 1 + means, atol=1e-5)
+    np.testing.assert_array_equal(found.pose[0], np.eye(4))
+    np.testing.assert_allclose(found.pose[:, 0, 3], [0, 1, 2])
+
+
+@pytest.mark.parametrize(
+    ("extra", "changes", "message"),
+    [
+        ("{'depht': 1}", {}, "entry 'depht'"),
+        ("{'depth': -maps - 1}", {}, "depth has numbers out of range"),
+        ("{'depth': maps[..., 0]}", {}, "height, width"),
+        ("{'depth': [1, 2]}", {}, "depth is list"),
+        ("{'confidence': maps * 100 + 2}", {}, "0 to 1"),
+        ("{'pose': pose[:2]}", {}, "3, 4, 4"),
+        ("{'pose': pose * 2}", {}, "world_from_camera"),
+        ("{'pose': pose.diagonal(dim1=1, dim2=2)}", {}, "pose is a tensor"),
+        ("{}", {"views": "separately"}, "encoded separately"),
+    ],
+)
+def test_predictions_that_are_none_are_refused(tmp_path: Path, extra: str, changes: dict[str, Any], message: str) -> None:
+    changed = SOURCE.replace("**EXTRA", f"**{extra}")
+    assert changed != SOURCE
+    (tmp_path / "site" / f"{PACKAGE}.py").write_text(changed)
+    with pytest.raises(ConfigError, match=re.escape(message)):
+        encoded(**PREDICTING | changes)
 
 
 def test_dependence_is_as_said_and_assumed_for_views_together() -> None:

@@ -217,7 +217,10 @@ def _will_lack(selection: Selection, name: str, extent: Extent | None) -> list[N
         needs.append(Need("datasets", f"{name} will have no scene of split {', '.join(dict.fromkeys(empty))}", where, mend))
     if lacking:
         what = ", ".join(f"{benchmark} ({', '.join(splits)})" for benchmark, splits in lacking.items())
-        mend = "name the files in the dataset's options, or leave the benchmarks out of the study and of `train_on`"
+        mend = (
+            "ask for them in the dataset's options (rooms, front3d: vsibench_per_room; scannet: benchmarks; posed_rgbd: "
+            "annotations, objects), or leave them out of study.benchmarks and of the recipes' train_on"
+        )
         needs.append(Need("datasets", f"{name} will have no annotations of {what}", where, mend))
     return needs
 

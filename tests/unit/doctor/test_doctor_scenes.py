@@ -238,6 +238,7 @@ def test_questions_on_request_are_asked_for(kind: str) -> None:
     content["study"]["benchmarks"] = ["vsibench"]
     whats = [need.what for need in examined(content, "made").needs if "files" not in need.what]
     assert whats == ["made will have no annotations of vsibench (test)"]
+    assert "vsibench_per_room" in examined(content, "made").needs[-1].mend
     content["datasets"]["made"]["vsibench_per_room"] = 10
     assert [need.what for need in examined(content, "made").needs if "files" not in need.what] == []
 

@@ -40,6 +40,8 @@ LANGUAGE = (
     "vsibench_per_room", "view_questions",
 )  # fmt: skip
 """Options that the annotation generator of the built-in rooms reads."""
+MODELS_SIZE = "about 19 GB"
+"""As users report it (README of AutoNetSim, IEEE ICNP 2026); no size of the other archives was found."""
 WALLS = "3D-FRONT: textures of walls and floors <jid>/texture.png (3D-FRONT-texture.zip)"
 REPORT = "report.json"
 """File beside the scenes with the counts of what was left out."""
@@ -119,7 +121,7 @@ class Front3d(Dataset):
             SourceFile(_holding(houses, "*.json"), "3D-FRONT: house files <house>.json (3D-FRONT.zip)", SITE),
             SourceFile(
                 _holding(models, "*/raw_model.obj"),
-                "3D-FUTURE: models <jid>/raw_model.obj, texture.png (3D-FUTURE-model.zip)",
+                f"3D-FUTURE: models <jid>/raw_model.obj, texture.png (3D-FUTURE-model.zip, {MODELS_SIZE})",
                 SITE,
             ),
             SourceFile(models / "model_info.json", "3D-FUTURE: categories of the models", SITE),

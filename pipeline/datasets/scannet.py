@@ -48,8 +48,8 @@ _TRAINING: Mapping[str, int] = {
 _VALIDATION: Mapping[str, int] = {"scanrefer": 9_508, "multi3drefer": 11_120, "scan2cap": 2_068, "scanqa": 4_675}
 _SQA3D: Mapping[str, int] = {"test": 3_519, "val": 3_261}
 """Questions about validation scans: the papers of the benchmarks, and 3DRS for the described objects of Scan2Cap."""
-_SIZE = "all 1,513: about 1.2 TB"
-"""As users of Spatial-MLLM report it (github.com/THU-SI/Spatial-MLLM, issue 25)."""
+_SIZES = ("meshes and labels of all 1,513: about 20 GB", "with .sens streams, all 1,513: about 1.2 TB")
+"""Of the released scans, as users report it (github.com: thangvubk/SoftGroup, issue 81; THU-SI/Spatial-MLLM, issue 25)."""
 _HOME = "www.scan-net.org (signed terms of use)"
 _METADATA = "github.com/ScanNet/ScanNet, Tasks/Benchmark and the release itself"
 _MASKS = "the Mask3D masks that LEO released for ScanNet (embodied-generalist/embodied-generalist)"
@@ -152,9 +152,7 @@ class ScanNet(Dataset):
         """Folders, lists and tables; what each scan lacks is said when it is prepared."""
         o = self.options
         sens = o.source != "posed_images"
-        found = [
-            SourceFile(o.path(o.scans), f"released scans with .sens streams ({_SIZE})" if sens else "released scans", _HOME)
-        ]
+        found = [SourceFile(o.path(o.scans), f"released scans ({_SIZES[sens]})", _HOME)]
         if o.source == "posed_images":
             found.append(SourceFile(o.path(o.posed_images), "exported frames", "an export of the .sens streams"))
         found.append(SourceFile(o.path(o.labels), "label table", _METADATA))

@@ -250,3 +250,15 @@ def test_scannet_will_annotate_what_its_options_name() -> None:
     assert found == {("scanqa", "train"), ("scanqa", "val"), ("vsibench", "val")}
     content |= {"study": {"datasets": ["scannet"]}}
     assert "scannet will have no scene of split test" in {need.what for need in examined(content, "scannet").needs}
+
+
+def test_sizes_of_what_is_to_be_got_are_said() -> None:
+    for kind, options, sizes in (
+        ("scannet", {}, ["about 1.2 TB"]),
+        ("scannet", {"source": "posed_images"}, ["about 20 GB"]),
+        ("front3d", {}, ["about 19 GB"]),
+    ):
+        content = built_in(datasets={"got": {"kind": kind, **options}, "tiny_rooms": {"kind": "rooms"}})
+        content |= {"study": {"datasets": ["got"]}}
+        said = " ".join(need.what for need in examined(content, "got").needs)
+        assert [size for size in ("about 1.2 TB", "about 20 GB", "about 19 GB") if size in said] == sizes

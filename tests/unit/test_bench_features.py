@@ -17,6 +17,7 @@ from pipeline.bench import _engine, features
 from pipeline.bench._data import SPECIAL, Shape, features_of, reference_tokens
 from pipeline.bench._forward import Straightforward, tiny_config
 from pipeline.bench._measure import Row, drop_cache, median_s, peak_mb, reset_peak
+from pipeline.features.numbers import STATED_ERROR
 from pipeline.nets.vggt.aggregator import Aggregator
 from pipeline.nets.vggt.config import RELEASED_1B, ROOMS, VGGTConfig
 from pipeline.nets.vggt.flops import forward_flops
@@ -105,6 +106,15 @@ def test_bytes_are_those_on_disk(measured: tuple[dict, str]) -> None:
     assert 2 * 3 * 4 * 5 * 64 <= plain["ours"] < 2 * 3 * 4 * 5 * 64 + 2000
     pooled = rows[("2 x 2 grid, bfloat16: bytes of a scene", "float32, uncompressed")]
     assert 2 * 3 * 2 * 2 * 64 <= pooled["ours"] < 2 * 3 * 2 * 2 * 64 + 2000
+
+
+def test_what_storing_costs_a_token_stands_beside_the_bytes(measured: tuple[dict, str]) -> None:
+    notes = {r["name"]: r["note"] for r in measured[0]["rows"] if r["other_name"] == "savez_compressed float32"}
+    said = {name: float(note.split("<= ")[1]) for name, note in notes.items() if name.endswith("bytes of a scene")}
+    assert said.pop("native grid, bfloat16: bytes of a scene") == STATED_ERROR["bfloat16"]
+    int8 = [error for name, error in said.items() if "int8" in name]
+    assert len(int8) == 2
+    assert all(0 < error < STATED_ERROR["int8"] for error in int8), "measured, not the bound"
 
 
 def test_the_table_is_readable_and_complete(measured: tuple[dict, str]) -> None:

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from pipeline.__main__ import parser
+from pipeline.config import read_config
 
 ROOT = Path(__file__).parents[2]
 PAGES = {path.name: path.read_text(encoding="utf-8") for path in (ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md")))}
@@ -56,6 +57,21 @@ def test_flags_that_pages_mention_exist() -> None:
     known = _flags(parser()) | of_others
     named = {(name, flag) for name, text in PAGES.items() for flag in re.findall(r"`(--[a-z-]+)", text)}
     assert {(name, flag) for name, flag in named if flag not in known} == set()
+
+
+def _studies() -> Iterator[tuple[str, str]]:
+    """(page, text) of YAML blocks that are laid over config.yaml: those that do not begin in the middle of a mapping."""
+    for name, text in PAGES.items():
+        for block in re.findall(r"^```yaml\n(.*?)^```", text, re.MULTILINE | re.DOTALL):
+            if not block.startswith(" "):
+                yield name, block
+
+
+@pytest.mark.parametrize(("page", "block"), list(_studies()))
+def test_configuration_that_a_page_shows_is_valid(page: str, block: str, tmp_path: Path) -> None:
+    shown = tmp_path / f"{page}.yaml"
+    shown.write_text(block, encoding="utf-8")
+    read_config([ROOT / "config.yaml", shown])
 
 
 @pytest.mark.parametrize("page", PAGES)

@@ -419,3 +419,15 @@ def test_the_documented_example_is_a_valid_teacher() -> None:
     assert teacher.set_dependent
     with pytest.raises(EnvironmentFaultError, match="no module 'vggt_omega'"):
         teacher.check_weights()
+
+
+def test_the_documented_figures_of_models_are_what_the_options_give() -> None:
+    page = (Path(__file__).parents[3] / "docs" / "external_teacher.md").read_text()
+    table = page.split("## Figures of well-known models")[1]
+    rows = {cells[1]: cells for line in table.splitlines()[6:] if len(cells := [c.strip() for c in line.split("|")]) > 2}
+    assert {"MapAnything", "Depth Anything 3", "VGGT-Omega", "CUT3R"} <= set(rows)
+    for name, (_, _, rule, grid, normalisation, *_) in rows.items():
+        patch, resize, size = (value.strip(" `") for value in rule.split(","))
+        options = {"patch_px": int(patch), "resize": resize, "size": int(size), "normalisation": normalisation.strip("`")}
+        found = external(**options).grid(968, 1296)
+        assert f"{found.rows} x {found.cols}" == grid, name

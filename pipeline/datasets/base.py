@@ -30,13 +30,14 @@ class ScenePlan:
     """What ``prepare`` will make, where the options say it: scenes per split, views per scene, colour images (H,W).
 
     ``samples``: split -> benchmark kind -> samples, published counts (split train: training samples); empty where the options
-    do not say them.
+    do not say them. ``about``: the scenes are a published average, of which options and faults leave some out.
     """
 
     scenes: Mapping[str, int]
     views: int
     image_size: tuple[int, int]
     samples: Mapping[str, Mapping[str, int]] = field(default_factory=dict)
+    about: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 from pydantic import Field, model_validator
 
 from pipeline.conventions import checked_id
-from pipeline.datasets.base import Dataset, Needs, SourceFile
+from pipeline.datasets.base import Dataset, Needs, ScenePlan, SourceFile
 from pipeline.datasets.rooms import RoomsOptions
 from pipeline.errors import DataError
 from pipeline.options import Options
@@ -40,6 +40,8 @@ LANGUAGE = (
     "vsibench_per_room", "view_questions",
 )  # fmt: skip
 """Options that the annotation generator of the built-in rooms reads."""
+HOUSES, ROOMS = 6_813, 18_968
+"""Houses of the release and furnished rooms in them (Fu et al., ICCV 2021)."""
 MODELS_SIZE = "about 19 GB"
 """As users report it (README of AutoNetSim, IEEE ICNP 2026); no size of the other archives was found."""
 WALLS = "3D-FRONT: textures of walls and floors <jid>/texture.png (3D-FRONT-texture.zip)"
@@ -127,6 +129,17 @@ class Front3d(Dataset):
             SourceFile(models / "model_info.json", "3D-FUTURE: categories of the models", SITE),
             *((SourceFile(_holding(Path(o.textures), "*/texture.png"), WALLS, SITE),) if o.textures else ()),
         )
+
+    def planned(self) -> ScenePlan:
+        """Houses to take (of the release, while they are not there) times its rooms per house; how many of these the limits
+        leave out is known when they are read.
+        """
+        o = self.options
+        houses = sum(1 for _ in Path(o.houses).glob("*.json")) or HOUSES
+        rooms = min(houses, o.houses_max or houses) * ROOMS / HOUSES
+        shares = {"train": 1 - o.val_share - o.test_share, "val": o.val_share, "test": o.test_share}
+        scenes = {split: max(1, round(rooms * share)) for split, share in shares.items() if share > 0}
+        return ScenePlan(scenes, o.views, (o.height_px, o.width_px), about=True)
 
     def annotates(self, kind: str, split: str) -> bool:
         """All kinds; VSI-Bench on request."""

@@ -67,9 +67,10 @@ DatasetState = Literal["prepared", "outdated", "damaged", "not prepared"]
 class DatasetRow:
     """A dataset. ``state``: prepared, outdated (for other options or code), damaged or not prepared.
 
-    ``scenes`` and ``views`` per split, None when only preparing tells; ``annotations``: benchmark -> split -> there or not,
-    for what the study reads (empty until it is prepared); ``samples``: benchmark -> evaluation samples, and ``training`` the
-    training samples of the recipes' tasks: counted when it is prepared, published numbers before (where there are any).
+    ``scenes`` and ``views`` per split, None when only preparing tells (``about``: published averages, of which options and
+    faults leave some out); ``annotations``: benchmark -> split -> there or not, for what the study reads (empty until it is
+    prepared); ``samples``: benchmark -> evaluation samples, and ``training`` the training samples of the recipes' tasks:
+    counted when it is prepared, published numbers before (where there are any).
     """
 
     name: str
@@ -80,6 +81,7 @@ class DatasetRow:
     scenes: dict[str, int] | None
     views: dict[str, int] | None
     image_size: tuple[int, int] | None
+    about: bool
     annotations: dict[str, dict[str, bool]]
     samples: dict[str, int]
     training: dict[str, int]

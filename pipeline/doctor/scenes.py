@@ -24,11 +24,12 @@ from pipeline.specs import Specs
 
 @dataclass(frozen=True, slots=True)
 class Extent:
-    """How much there is, or will be: scenes and views per split, largest colour image (H,W)."""
+    """How much there is, or will be (``about``: on average): scenes and views per split, largest colour image (H,W)."""
 
     scenes: dict[str, int]
     views: dict[str, int]
     image_size: tuple[int, int]
+    about: bool = False
 
     def views_per_scene(self, split: str) -> float:
         """Mean views of the split's scenes; of all scenes where the split has none."""
@@ -106,6 +107,7 @@ def _row(
         scenes=extent.scenes if extent else None,
         views=extent.views if extent else None,
         image_size=extent.image_size if extent else None,
+        about=extent is not None and extent.about,
         annotations=annotations,
         samples=counts.evaluated,
         training=counts.trained,
@@ -133,7 +135,7 @@ def _planned(selection: Selection, name: str) -> Extent | None:
     if plan is None:
         return None
     scenes = {split: count for split, count in plan.scenes.items() if count}
-    return Extent(scenes, {split: count * plan.views for split, count in scenes.items()}, plan.image_size)
+    return Extent(scenes, {split: count * plan.views for split, count in scenes.items()}, plan.image_size, plan.about)
 
 
 def _sources(selection: Selection, name: str, *, needed: bool, needs: list[Need]) -> tuple[WeightRow, ...]:

@@ -124,7 +124,8 @@ def _extent(row: DatasetRow) -> str:
         return "scenes and views are known after preparing"
     views = row.views
     parts = [f"{split} {count:,} scenes ({views.get(split, 0):,} views)" for split, count in row.scenes.items()]
-    return f"{', '.join(parts)}, images {row.image_size[0]}x{row.image_size[1]}"
+    about = "at most about " if row.about else ""
+    return f"{about}{', '.join(parts)}, images {row.image_size[0]}x{row.image_size[1]}"
 
 
 def _annotations(row: DatasetRow) -> str:

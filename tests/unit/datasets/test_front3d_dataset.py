@@ -371,8 +371,12 @@ def test_sources_and_licence_are_stated(tmp_path: Path) -> None:
     assert [s.path.name for s in member.source_files()] == ["3D-FRONT", "3D-FUTURE-model", "model_info.json"]
     assert all(s.source.startswith("https://") for s in member.source_files())
     assert "non-commercial" in member.licence
-    assert member.planned() is None
+    plan = source.dataset(tmp_path, houses_max=None, val_share=0.1, test_share=0.0).planned()
+    assert (plan.scenes, plan.about) == ({"train": 17_071, "val": 1_897}, True), "18,968 rooms of the release"
+    assert source.dataset(tmp_path, houses_max=600, val_share=0.0, test_share=0.0).planned().scenes == {"train": 1_670}
     source.write_front3d(tmp_path)
+    houses = len(list((tmp_path / "3D-FRONT").glob("*.json")))
+    assert sum(member.planned().scenes.values()) <= 3 * houses + 3
     assert all(s.path.exists() for s in member.source_files())
     deep = source.dataset(tmp_path, houses=str(tmp_path), models=str(tmp_path), textures=str(tmp_path))
     missing = [s.path.relative_to(tmp_path).as_posix() for s in deep.source_files() if not s.path.exists()]

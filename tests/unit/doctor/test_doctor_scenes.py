@@ -262,3 +262,12 @@ def test_sizes_of_what_is_to_be_got_are_said() -> None:
         content |= {"study": {"datasets": ["got"]}}
         said = " ".join(need.what for need in examined(content, "got").needs)
         assert [size for size in ("about 1.2 TB", "about 20 GB", "about 19 GB") if size in said] == sizes
+
+
+def test_rooms_of_houses_are_an_estimate_and_said_to_be_one(capsys: pytest.CaptureFixture[str]) -> None:
+    content = built_in(datasets={"front3d": {"houses_max": 600}, "tiny_rooms": {"kind": "rooms"}})
+    content |= {"study": {"datasets": ["front3d"]}}
+    assert not examined(built_in()).row.about
+    assert examined(content, "front3d").row.about  # writes study.yaml
+    assert main(["doctor", "study.yaml"]) == 2
+    assert "at most about train 1,420 scenes" in " ".join(capsys.readouterr().out.split())

@@ -14,7 +14,8 @@ from pipeline.config import read_config
 
 ROOT = Path(__file__).parents[2]
 PAGES = {path.name: path.read_text(encoding="utf-8") for path in (ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md")))}
-COLUMNS = 125
+COLUMNS = 128
+"""As for code (pyproject.toml)."""
 
 
 def _commands() -> Iterator[tuple[str, str]]:

@@ -46,7 +46,7 @@ def read_by_the_book(packed: bytes) -> list[int]:
     return numbers
 
 
-@pytest.mark.parametrize("count", [1, 2, 3, 4, 5, 63, 64, 4097, 4 * (1 << 18) + 4 * 100 + 3])
+@pytest.mark.parametrize("count", [1, 2, 3, 4, 5, 63, 64, 4097, 4 * (1 << 20) + 4 * 100 + 3])
 def test_normal_numbers_come_back(count: int) -> None:
     bits = normal_bits(count)
     np.testing.assert_array_equal(back(pack(bits), count), bits)

@@ -25,8 +25,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
-import google_crc32c
 import numpy as np
+from crc32c import crc32c
 from numpy.typing import NDArray
 
 from pipeline.errors import StoreError
@@ -79,7 +79,7 @@ def _index(lengths: Sequence[int]) -> bytes:
     """The index at the end of a shard whose chunks of these bytes lie one after the other, with its checksum."""
     starts = [0, *accumulate(lengths)]
     entries = struct.pack(f"<{2 * len(lengths)}Q", *(number for pair in zip(starts, lengths, strict=False) for number in pair))
-    return entries + _CHECKSUM.pack(google_crc32c.value(entries))
+    return entries + _CHECKSUM.pack(crc32c(entries))
 
 
 def _chunk_bytes(shape: tuple[int, ...], dtype: str) -> int:

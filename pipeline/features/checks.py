@@ -8,8 +8,8 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
-import google_crc32c
 import numpy as np
+from crc32c import crc32c
 from numpy.typing import NDArray
 
 from pipeline.errors import EnvironmentFaultError, StoreError
@@ -25,9 +25,9 @@ def view_checksum(stored: NDArray[np.uint8]) -> str:
     """Of one view's bytes (n,) as stored: 8 hex digits of CRC-32C.
 
     Zarr's own checksum too. It finds every error of up to 32 bits in a row and all others but one in 4e9; processors compute
-    it at 10 GB/s, about as fast as memory is copied (SHA-256: 0.7 GB/s).
+    it at 15 GB/s, about as fast as memory is copied (SHA-256: 0.7 GB/s), and other threads run meanwhile.
     """
-    return f"{google_crc32c.value(stored):08x}"
+    return f"{crc32c(stored.data):08x}"
 
 
 def damaged(store: Path, scene_id: str, how: str) -> StoreError:

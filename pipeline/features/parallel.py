@@ -1,7 +1,4 @@
-"""A few threads for the views of one scene: NumPy, torch and Blosc let others run while they work on a view.
-
-google-crc32c does not (it only would for ``bytes``, which are a copy); at 12 GB/s that is 11 of the 100 ms of a scene of VGGT.
-"""
+"""A few threads for the views of one scene: NumPy, torch, Numba, Blosc and crc32c let others run while they work on a view."""
 
 from __future__ import annotations
 

@@ -37,7 +37,7 @@ STEPS: dict[str, tuple[str, ...]] = {
 """Verbs with the folders of members that they create."""
 NEVER_CALLED = {"prepare": {"torch"}, "score": {"torch"}}
 """grid.py imports torch in functions on tensors, which neither the preparation of scenes nor the scoring of answers calls."""
-PACKAGE_OF = {"PIL": "pillow", "yaml": "pyyaml", "google_crc32c": "google-crc32c", "huggingface_hub": "huggingface-hub"}
+PACKAGE_OF = {"PIL": "pillow", "yaml": "pyyaml", "huggingface_hub": "huggingface-hub"}
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 
 

@@ -9,9 +9,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
+from numba.core import caching
 from numpy.typing import NDArray
 
-from pipeline.features import exponents
+from pipeline.features import compiled, exponents
 from pipeline.features.exponents import HEADER_BYTES
 from pipeline.features.numbers import to_bfloat16_bits
 from pipeline.features.packing import pack, unpack
@@ -166,3 +167,34 @@ def test_the_other_packing_is_called_with_what_is_left() -> None:
     got: list[int] = []
     exponents.unpack(packed, bits, lambda body, out: got.extend((len(body), len(out))))
     assert got == [3, 1 << 16]
+
+
+@pytest.mark.parametrize("offset", [0, 1])
+def test_compiled_unpacking_gives_the_same_numbers(monkeypatch: pytest.MonkeyPatch, offset: int) -> None:
+    """As the vector operations do; these also serve words that lie at odd addresses, which compiled code may not read."""
+    bits = np.random.default_rng(4).integers(0x3C00, 0x4400, 1 << 18).astype(np.uint16) | (normal_bits(1 << 18) & 0x8000)
+    bits[::1000] = np.arange(len(bits[::1000]), dtype=np.uint16) * 251
+    packed = pack(bits)
+    assert packed[0] == WINDOW
+    memory = np.zeros(len(packed) + 1, dtype=np.uint8)
+    memory[offset : offset + len(packed)] = packed
+    calls: list[int] = []
+    real = compiled.unpack_words
+    monkeypatch.setattr(compiled, "unpack_words", lambda: (calls.append(1), real())[1])
+    found = back(memory[offset : offset + len(packed)], len(bits))
+    assert len(calls) == 1 - offset
+    np.testing.assert_array_equal(found, bits)
+    monkeypatch.setattr(exponents, "_COMPILED", len(bits) + 1)
+    np.testing.assert_array_equal(back(packed, len(bits)), bits)
+    assert len(calls) == 1 - offset
+
+
+def test_compiled_unpacking_needs_no_folder_for_its_cache(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Faked: Numba finds no place to write, as in a read-only installation without a home."""
+    monkeypatch.setattr(caching.CacheImpl, "_locator_classes", [])
+    compiled.unpack_words.cache_clear()
+    try:
+        bits = normal_bits(1 << 18)
+        np.testing.assert_array_equal(back(pack(bits), len(bits)), bits)
+    finally:
+        compiled.unpack_words.cache_clear()

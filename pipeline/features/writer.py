@@ -4,6 +4,7 @@ Views that take computing (packed ones, int8) are made ahead by a few threads wh
 
 from __future__ import annotations
 
+import shlex
 import sys
 from collections.abc import Iterable, Sequence
 from contextlib import ExitStack, closing, suppress
@@ -31,7 +32,8 @@ from pipeline.teachers.base import TeacherFeatures
 
 
 class FeatureWriter:
-    """Writes one shard. Opening takes the lock and decides: another spec -> start over, same spec -> keep finished scenes.
+    """Writes one shard. Opening takes the lock and decides: same spec -> keep finished scenes, another spec -> start over,
+    unless that store is finished: StoreError.
 
     A context manager; ``finish`` writes the manifest. Leaving without ``finish`` keeps what is done for a resume.
     EnvironmentFaultError when the disk or quota is full: the scene being written is taken back, finished ones are kept.
@@ -62,6 +64,7 @@ class FeatureWriter:
         if found is None:
             found = self._from_manifest(wanted)
         if found is None:
+            self._keep_finished()
             self._say_anew()
             self.manifest.unlink(missing_ok=True)
             self._journal.remove()
@@ -75,19 +78,24 @@ class FeatureWriter:
         self._journal.start(wanted, good)
         return good
 
-    def _say_anew(self) -> None:
-        """Tell on stderr that stored scenes are given up, and why."""
-        scenes = len(self._arrays.scenes())
-        if not scenes:
+    def _keep_finished(self) -> None:
+        """StoreError for a finished store of another spec, perhaps hours of a GPU. Snakemake removes what it makes anew."""
+        try:
+            found = read_store_manifest(self.manifest)
+        except StoreError:
             return
-        why = "it has no manifest: it was not finished"
-        if self.manifest.exists():
-            try:
-                found, wanted = read_store_manifest(self.manifest).spec.to_json(), self.spec.to_json()
-                why = "changed: " + ", ".join(name for name in wanted if found[name] != wanted[name])
-            except StoreError as error:
-                why = error.what
-        print(f"{self.folder}: its {scenes} scenes are of another spec ({why}) and are made anew", file=sys.stderr, flush=True)
+        names = [name for name, value in self.spec.to_json().items() if found.spec.to_json()[name] != value]
+        raise StoreError(
+            f"a finished store of another spec is here: {len(found.scenes)} scenes ({', '.join(names)} differ)",
+            where=str(self.manifest),
+            allowed="a store of the same spec, which is gone on with, or none",
+            mend=f"give another --out, or give it up: rm {shlex.quote(str(self.manifest))}",
+        )
+
+    def _say_anew(self) -> None:
+        """Tell on stderr that scenes of an unfinished or unreadable store of another spec are given up."""
+        if scenes := len(self._arrays.scenes()):
+            print(f"{self.folder}: its {scenes} scenes are of another spec and are made anew", file=sys.stderr, flush=True)
 
     def _from_manifest(self, wanted: str) -> dict[str, SceneEntry] | None:
         """Finished scenes of a complete shard of this spec that came without its journal (copied, say)."""

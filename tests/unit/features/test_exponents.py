@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
+from numba import njit
 from numba.core import caching
 from numpy.typing import NDArray
 
@@ -189,9 +190,15 @@ def test_compiled_unpacking_gives_the_same_numbers(monkeypatch: pytest.MonkeyPat
     assert len(calls) == 1 - offset
 
 
+def abs_of(number: int) -> int:
+    return abs(number)
+
+
 def test_compiled_unpacking_needs_no_folder_for_its_cache(monkeypatch: pytest.MonkeyPatch) -> None:
     """Faked: Numba finds no place to write, as in a read-only installation without a home."""
     monkeypatch.setattr(caching.CacheImpl, "_locator_classes", [])
+    with pytest.raises(RuntimeError, match="cannot cache"):
+        njit(cache=True)(abs_of)
     compiled.unpack_words.cache_clear()
     try:
         bits = normal_bits(1 << 18)

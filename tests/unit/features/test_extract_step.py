@@ -141,10 +141,21 @@ def test_weights_that_do_not_fit_the_device_are_told(dataset: SceneIndex, tmp_pa
     assert "nvidia-smi" in said
 
 
-def test_a_store_of_another_spec_is_made_anew(dataset: SceneIndex, tmp_path: Path) -> None:
+def test_a_store_of_another_spec_is_kept_when_finished_and_made_anew_without_its_manifest(
+    dataset: SceneIndex, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Snakemake removes the manifest before it runs the job again."""
     out = tmp_path / "features" / "manifest.json"
     assert extract(dataset, out, GEOMETRY) == 0
+    before = out.read_bytes()
     finer = GEOMETRY | {"options": {"grid_rows": 6, "grid_cols": 4}}
+    assert extract(dataset, out, finer) == 2
+    said = capsys.readouterr().err
+    assert "a finished store of another spec is here: 5 scenes" in said
+    assert f"rm {out}" in said
+    assert out.read_bytes() == before
+    FeatureReader([out]).read("box0", dataset.records["box0"].frame_ids)
+    out.unlink()
     assert extract(dataset, out, finer, "--readers", "2", "--in-flight", "1") == 0
     assert json.loads(out.with_name("run.json").read_text())["encoded_scenes"] == 5
     found = FeatureReader([out]).read("box0", dataset.records["box0"].frame_ids)

@@ -40,6 +40,7 @@ def test_a_store_on_another_disk_behind_a_link(
     link.symlink_to(real)
     FeatureReader([complete_shard]).read("a", frames)
     rewrite(complete_shard.parent, spec, features_of, frames, "d")
+    complete_shard.unlink()
     rewrite(complete_shard.parent, dataclasses.replace(spec, weights="other"), features_of, frames)
     assert link.is_symlink()
     assert sorted(f.name for f in (real / "tokens").iterdir()) == ["a", "zarr.json"]
@@ -107,6 +108,7 @@ def test_a_replaced_file_is_verified_again(complete_shard: Path, spec: StoreSpec
     reader = FeatureReader([complete_shard])
     reader.read("a", frames)
     reader.read("b", frames)
+    complete_shard.unlink()
     with FeatureWriter(complete_shard.parent, dataclasses.replace(spec, weights="other")) as writer:
         writer.write("a", frames, features_of("other"))
         writer.finish()
@@ -133,9 +135,16 @@ def test_a_scene_cannot_have_the_name_of_zarrs_file(tmp_path: Path, spec: StoreS
     assert FeatureReader([tmp_path / "manifest.json"]).read("c.0.0.0.0", frames).tokens.shape == (3, 3, 4, 5)
 
 
-def test_a_store_of_another_spec_is_given_up_aloud(complete_shard: Path, spec: StoreSpec, capsys) -> None:
-    FeatureWriter(complete_shard.parent, dataclasses.replace(spec, weights="other", code="new")).close()
-    assert "its 3 scenes are of another spec (changed: weights, code) and are made anew" in capsys.readouterr().err
+def test_a_finished_store_of_another_spec_is_kept_and_an_unfinished_one_given_up_aloud(
+    complete_shard: Path, spec: StoreSpec, frames, capsys
+) -> None:
+    other = dataclasses.replace(spec, weights="other", code="new")
+    with pytest.raises(StoreError, match=r"finished store of another spec is here: 3 scenes \(weights, code differ\)"):
+        FeatureWriter(complete_shard.parent, other)
+    FeatureReader([complete_shard]).read("c", frames)
+    complete_shard.unlink()
+    FeatureWriter(complete_shard.parent, other).close()
+    assert "its 3 scenes are of another spec and are made anew" in capsys.readouterr().err
     FeatureWriter(complete_shard.parent, spec).close()
     assert capsys.readouterr().err == ""
 

@@ -88,6 +88,7 @@ def test_half_a_journal_line_costs_one_scene(tmp_path: Path, spec: StoreSpec, fe
 
 
 def test_another_spec_starts_over(complete_shard: Path, spec: StoreSpec, features_of, frames) -> None:
+    complete_shard.unlink()
     with FeatureWriter(complete_shard.parent, dataclasses.replace(spec, weights="beef")) as writer:
         assert not any(writer.is_done(s) for s in "abc")
         assert not complete_shard.exists()

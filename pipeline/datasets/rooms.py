@@ -20,7 +20,7 @@ from pydantic import Field, model_validator
 
 from pipeline.conventions import SPLITS
 from pipeline.datasets.base import Dataset, ScenePlan
-from pipeline.errors import DataError, EnvironmentFaultError
+from pipeline.errors import DataError
 from pipeline.options import Options
 from pipeline.provenance import digest, write_atomic
 
@@ -118,26 +118,16 @@ class Rooms(Dataset):
 def _make(jobs: list[RoomJob], threads: int) -> Iterator[RoomJob]:
     """Make rooms, in worker processes when that pays; yields each when its files are there."""
     from pipeline.rooms.writers import make_room_files
+    from pipeline.workers import in_processes
 
     if threads <= 1 or len(jobs) < SPAWN_FROM_ROOMS:
         for job in jobs:
             make_room_files(job)
             yield job
         return
-    import multiprocessing
-    from concurrent.futures import ProcessPoolExecutor
-    from concurrent.futures.process import BrokenProcessPool
-
-    # Spawned, not forked: Open3D holds threads. An executor, not a Pool: a killed worker is an error there, not a hang.
-    workers = ProcessPoolExecutor(min(threads, len(jobs)), mp_context=multiprocessing.get_context("spawn"))
-    try:
-        for job, _ in zip(jobs, workers.map(make_room_files, jobs, chunksize=4), strict=True):
-            yield job
-    except BrokenProcessPool:
-        mend = "run it again with fewer --threads; finished rooms are kept"
-        raise EnvironmentFaultError("a worker process died while making rooms (out of memory?)", mend=mend) from None
-    finally:
-        workers.shutdown(cancel_futures=True)
+    made = in_processes(make_room_files, jobs, threads, doing="making rooms", chunk=4)
+    for job, _ in zip(jobs, made, strict=True):
+        yield job
 
 
 def _progress(made: Iterator[RoomJob], missing: int, total: int) -> Iterator[RoomJob]:

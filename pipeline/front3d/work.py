@@ -13,8 +13,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pipeline.conventions import checked_id
-from pipeline.errors import DataError, EnvironmentFaultError, FrameError
+from pipeline.errors import DataError, FrameError
 from pipeline.provenance import canonical_json, digest, file_digest, seed_for, write_atomic
+from pipeline.workers import in_processes
 
 if TYPE_CHECKING:
     from pipeline.front3d.assemble import FrontRoom, Limits
@@ -214,16 +215,4 @@ def film_houses(jobs: Sequence[HouseJob], threads: int) -> Iterator[HouseJob]:
         for job in jobs:
             yield film_house(job)
         return
-    import multiprocessing
-    from concurrent.futures import ProcessPoolExecutor
-    from concurrent.futures.process import BrokenProcessPool
-
-    # Spawned, not forked: Open3D holds threads. An executor, not a Pool: a killed worker is an error there, not a hang.
-    workers = ProcessPoolExecutor(min(threads, len(jobs)), mp_context=multiprocessing.get_context("spawn"))
-    try:
-        yield from workers.map(film_house, jobs)
-    except BrokenProcessPool:
-        mend = "run it again with fewer --threads; finished rooms are kept"
-        raise EnvironmentFaultError("a worker process died while filming houses (out of memory?)", mend=mend) from None
-    finally:
-        workers.shutdown(cancel_futures=True)
+    yield from in_processes(film_house, jobs, threads, doing="filming houses")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import signal
 import subprocess
 import sys
@@ -12,6 +13,18 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[2]
+PARENT = """
+import os, time
+from pipeline.workers import in_processes
+
+def pid_of(job):
+    return os.getpid()
+
+if __name__ == "__main__":
+    for pid in in_processes(pid_of, [0], 1, doing="waiting"):
+        print(pid, flush=True)
+        time.sleep(60)
+"""
 
 
 @pytest.mark.parametrize("threads", [1, 2])
@@ -19,12 +32,21 @@ def test_an_interrupted_verb_says_so_without_a_traceback_and_keeps_its_scenes(tm
     spec = json.dumps({"dataset": {"name": "many", "kind": "rooms", "options": {"train": 5000}}})
     out = tmp_path / "scenes" / "manifest.json"
     command = [sys.executable, "-m", "pipeline", "prepare", "--spec", spec, "--out", str(out), "--threads", str(threads)]
-    process = subprocess.Popen(command, cwd=ROOT, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True)
+    # A process group of its own, as a terminal's; SIGINT as there, too: jobs in the background of a shell ignore it.
+    process = subprocess.Popen(
+        command,
+        cwd=ROOT,
+        stderr=subprocess.PIPE,
+        stdout=subprocess.DEVNULL,
+        text=True,
+        start_new_session=True,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+    )
     try:
         deadline = time.monotonic() + 60
-        while len(list(out.parent.glob("posed_images/*"))) < 3 and time.monotonic() < deadline:
+        while len(list(out.parent.glob("posed_images/*"))) < 5 and time.monotonic() < deadline:
             time.sleep(0.05)
-        process.send_signal(signal.SIGINT)
+        os.killpg(process.pid, signal.SIGINT)
         _, said = process.communicate(timeout=60)
     finally:
         process.kill()
@@ -33,3 +55,27 @@ def test_an_interrupted_verb_says_so_without_a_traceback_and_keeps_its_scenes(tm
     assert "Traceback" not in said
     assert not out.exists()
     assert len(list(out.parent.glob("posed_images/*"))) >= 3
+
+
+def test_workers_end_with_a_parent_that_was_killed(tmp_path: Path) -> None:
+    script = tmp_path / "parent.py"
+    script.write_text(PARENT)
+    environment = os.environ | {"PYTHONPATH": str(ROOT)}
+    parent = subprocess.Popen([sys.executable, str(script)], stdout=subprocess.PIPE, text=True, env=environment)
+    assert parent.stdout is not None
+    worker = int(parent.stdout.readline())
+    os.kill(worker, 0)
+    parent.kill()
+    parent.wait()
+    deadline = time.monotonic() + 20
+    while _runs(worker) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    assert not _runs(worker)
+
+
+def _runs(pid: int) -> bool:
+    """Whether a process is there and no zombie."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except FileNotFoundError:
+        return False

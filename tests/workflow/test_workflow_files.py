@@ -133,9 +133,9 @@ def test_a_shipped_study_is_valid(path: Path) -> None:
 
 
 def _commands() -> list[str]:
-    """Command lines of README: the lines of its ```sh blocks without remarks."""
+    """Commands of README: the lines of its ```sh blocks without remarks, continued ones as one."""
     blocks = re.findall(r"^```sh\n(.*?)^```", README, re.MULTILINE | re.DOTALL)
-    lines = [line.split("  #")[0].strip() for block in blocks for line in block.splitlines()]
+    lines = [line.split("  #")[0].strip() for block in blocks for line in block.replace("\\\n", " ").splitlines()]
     return [line for line in lines if line and not line.startswith("#")]
 
 

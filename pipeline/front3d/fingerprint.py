@@ -10,7 +10,7 @@ import numpy as np
 
 from pipeline.front3d.assemble import FrontRoom
 from pipeline.front3d.house import HouseRoom
-from pipeline.provenance import digest
+from pipeline.provenance import digest, file_stamp
 
 
 def state_of(models: Path, textures: Path | None, jids: Iterable[str], texture_ids: Iterable[str]) -> str:
@@ -18,15 +18,7 @@ def state_of(models: Path, textures: Path | None, jids: Iterable[str], texture_i
     files = [models / "model_info.json"]
     files += [models / jid / name for jid in sorted(jids) for name in ("raw_model.obj", "texture.png")]
     files += [textures / name / "texture.png" for name in sorted(texture_ids)] if textures else []
-    return digest([_state(path) for path in files])
-
-
-def _state(path: Path) -> list[int]:
-    try:
-        found = path.stat()
-    except OSError:
-        return []
-    return [found.st_size, found.st_mtime_ns]
+    return digest([file_stamp(path) for path in files])
 
 
 def jids_of(room: HouseRoom) -> set[str]:

@@ -21,7 +21,7 @@ from pipeline.posed_rgbd.depth import DepthCode, image_size, open_image
 from pipeline.posed_rgbd.detect import Scan
 from pipeline.posed_rgbd.layout import SceneWriter, intrinsics_text, jpeg_bytes, read_scene
 from pipeline.posed_rgbd.poses import read_matrix, usable_pose
-from pipeline.provenance import digest
+from pipeline.provenance import digest, file_stamp
 from pipeline.scene import SceneRecord
 
 
@@ -135,7 +135,7 @@ def _alignment(scan: Scan, options: ConvertOptions, poses: NDArray[np.float64]) 
 def _fingerprint(views: _Views, options: ConvertOptions, split: str) -> str:
     """Digest of what the scene is made from: names, sizes and times of files, poses, cameras, options."""
     depth = options.depth
-    files = [[f.frame_id, _stamp(f.colour), _stamp(f.depth)] for f in views.frames]
+    files = [[f.frame_id, file_stamp(f.colour), file_stamp(f.depth)] for f in views.frames]
     return digest(
         {
             "files": files,
@@ -147,15 +147,6 @@ def _fingerprint(views: _Views, options: ConvertOptions, split: str) -> str:
             "split": split,
         }
     )
-
-
-def _stamp(path: Path) -> list[int]:
-    """Size and time of change; nothing for a file that is not there."""
-    try:
-        found = path.stat()
-    except OSError:
-        return []
-    return [found.st_size, found.st_mtime_ns]
 
 
 def _metres(depth_mm: NDArray[np.uint16]) -> NDArray[np.float32]:

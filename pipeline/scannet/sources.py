@@ -11,6 +11,8 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from pipeline.provenance import file_stamp
+
 Stamps = Mapping[str, list[int]]
 """Path -> [bytes, time of change in ns], or [files, bytes, newest time in ns] of a folder."""
 
@@ -83,10 +85,9 @@ def unchanged(then: object, now: Stamps) -> bool:
 
 
 def _stamp(path: Path) -> list[int] | None:
+    if not path.is_dir():
+        return file_stamp(path) or None
     try:
-        found = path.stat()
-        if not path.is_dir():
-            return [found.st_size, found.st_mtime_ns]
         with os.scandir(path) as entries:
             inside = [entry.stat() for entry in entries if entry.is_file()]
     except OSError:

@@ -40,7 +40,8 @@ _UNFOLDED = np.uint16(0x87FF).astype(np.int16)  # sign and code after an arithme
 def pack(bits: Bits, pack_other: Callable[[Bits], Bytes]) -> Bytes:
     """Bit patterns (n,) of bfloat16 numbers -> bytes. ``pack_other`` packs views that a window does not suit."""
     base, outside = _best_window(bits)
-    if 0.75 + 3 * outside < len(pack_other(_middle(bits))) / max(2, _middle(bits).nbytes):
+    middle = _middle(bits)
+    if 0.75 + 3 * outside < len(pack_other(middle)) / max(2, middle.nbytes):
         packed = _pack_window(bits, base)
         if len(packed) < 0.9 * bits.nbytes:
             return packed

@@ -14,7 +14,6 @@ import os
 import sys
 from collections.abc import Callable
 from functools import lru_cache
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -38,14 +37,10 @@ def bring_in(mapped: NDArray[np.uint8]) -> None:
 
     Nothing happens on systems that have no such call (Linux before 5.14, others).
     """
-    _populate(mapped, _POPULATE_READ)
-
-
-def _populate(memory: NDArray[Any], advice: int) -> None:
     madvise = _madvise()
-    if madvise is None or not memory.nbytes:
+    if madvise is None or not mapped.nbytes:
         return
-    start = memory.ctypes.data // mmap.PAGESIZE * mmap.PAGESIZE
-    stop = memory.ctypes.data + memory.nbytes
-    if madvise(start, stop - start, advice) and ctypes.get_errno() != errno.EINVAL:
+    start = mapped.ctypes.data // mmap.PAGESIZE * mmap.PAGESIZE
+    stop = mapped.ctypes.data + mapped.nbytes
+    if madvise(start, stop - start, _POPULATE_READ) and ctypes.get_errno() != errno.EINVAL:
         raise OSError(ctypes.get_errno(), os.strerror(ctypes.get_errno()))

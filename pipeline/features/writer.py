@@ -64,7 +64,6 @@ class FeatureWriter:
         if found is None:
             found = self._from_manifest(wanted)
         if found is None:
-            self._keep_finished()
             self._say_anew()
             self.manifest.unlink(missing_ok=True)
             self._journal.remove()
@@ -78,32 +77,30 @@ class FeatureWriter:
         self._journal.start(wanted, good)
         return good
 
-    def _keep_finished(self) -> None:
-        """StoreError for a finished store of another spec, perhaps hours of a GPU. Snakemake removes what it makes anew."""
-        try:
-            found = read_store_manifest(self.manifest)
-        except StoreError:
-            return
-        names = [name for name, value in self.spec.to_json().items() if found.spec.to_json()[name] != value]
-        raise StoreError(
-            f"a finished store of another spec is here: {len(found.scenes)} scenes ({', '.join(names)} differ)",
-            where=str(self.manifest),
-            allowed="a store of the same spec, which is gone on with, or none",
-            mend=f"give another --out, or give it up: rm {shlex.quote(str(self.manifest))}",
-        )
-
     def _say_anew(self) -> None:
         """Tell on stderr that scenes of an unfinished or unreadable store of another spec are given up."""
         if scenes := len(self._arrays.scenes()):
             print(f"{self.folder}: its {scenes} scenes are of another spec and are made anew", file=sys.stderr, flush=True)
 
     def _from_manifest(self, wanted: str) -> dict[str, SceneEntry] | None:
-        """Finished scenes of a complete shard of this spec that came without its journal (copied, say)."""
+        """Finished scenes of a complete shard of this spec that came without its journal (copied, say).
+
+        StoreError for a finished store of another spec, perhaps hours of a GPU. Snakemake removes what it makes anew.
+        """
         try:
-            content = read_store_manifest(self.manifest)
+            found = read_store_manifest(self.manifest)
         except StoreError:
             return None
-        return content.scenes if isinstance(content, ShardManifest) and content.spec.digest() == wanted else None
+        if isinstance(found, ShardManifest) and found.spec.digest() == wanted:
+            return found.scenes
+        theirs = found.spec.to_json()
+        names = [name for name, value in self.spec.to_json().items() if theirs[name] != value]
+        raise StoreError(
+            f"a finished store of another spec is here: {len(found.scenes)} scenes ({', '.join(names)} differ)",
+            where=str(self.manifest),
+            allowed="a store of the same spec, which is gone on with, or none",
+            mend=f"give another --out, or give it up: rm {shlex.quote(str(self.manifest))}",
+        )
 
     def __enter__(self) -> FeatureWriter:
         return self

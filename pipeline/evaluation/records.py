@@ -5,7 +5,7 @@ A file carries a digest of everything it depends on in its metadata; a file with
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -13,6 +13,8 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from pipeline.errors import PredictionError
+from pipeline.index import SceneIndex
 from pipeline.provenance import digest as digest_of
 from pipeline.provenance import write_atomic
 from pipeline.scene import Answer, ModelOutput, Sample
@@ -39,6 +41,17 @@ SCHEMA = pa.schema(
     ]
 )
 """``prompt``: the full user text after the images ("" where nothing was asked). ``probabilities``: zero target last."""
+
+
+def same_scenes(made: Mapping[str, Any], index: SceneIndex, manifest: Path, what: str) -> None:
+    """PredictionError, which says ``what``, unless ``made`` was made with these scenes and these ordered frames."""
+    if made.get("scenes") != index.digest:
+        raise PredictionError(
+            what,
+            where=f"{manifest}: scenes {made.get('scenes')}",
+            allowed=f"scenes {index.digest}, those of {index.path}",
+            mend=f"snakemake --cores all -f {manifest}",
+        )
 
 
 def questions_digest(samples: Sequence[Sample]) -> str:

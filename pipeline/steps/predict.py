@@ -44,14 +44,16 @@ def run(args: argparse.Namespace) -> None:
 
 def _predict(args: argparse.Namespace, device: str) -> dict[str, Any]:
     from pipeline import registry
-    from pipeline.evaluation.records import finished_digest, questions_digest
+    from pipeline.evaluation.records import finished_digest, questions_digest, same_scenes
     from pipeline.index import SceneIndex
     from pipeline.provenance import digest, file_digest, read_manifest, write_manifest
 
     spec, folder = args.spec, args.out.parent
     trained = read_manifest(args.run_manifest, made_by=f"snakemake --cores all {args.run_manifest}")
     index = SceneIndex(args.scenes)
-    _check_scenes(trained, index, args.run_manifest)
+    if trained.get("dataset") == index.dataset:  # a run may answer for another dataset, whose scenes it never saw
+        what = f"the run was trained when dataset {index.dataset!r} had other scenes or other frames of them"
+        same_scenes(trained, index, args.run_manifest, what)
     benchmarks: dict[str, Benchmark] = {n: registry.create("benchmarks", m) for n, m in spec["benchmarks"].items()}
     samples = {name: benchmark.samples(index, spec["split"]) for name, benchmark in benchmarks.items()}
     own = {name: spec.get(name) for name in ("backbone", "recipe", "split", "code")}
@@ -68,19 +70,6 @@ def _predict(args: argparse.Namespace, device: str) -> dict[str, Any]:
     content |= {"samples": {name: len(found) for name, found in sorted(samples.items())}, "questions": questions}
     write_manifest(args.out, content)
     return {"answered": missing, "kept": [name for name in benchmarks if name not in missing]}
-
-
-def _check_scenes(trained: Mapping[str, Any], index: SceneIndex, manifest: Path) -> None:
-    """PredictionError when the run was trained on this dataset, but on other scenes or frames than the index has now."""
-    from pipeline.errors import PredictionError
-
-    if trained.get("dataset") == index.dataset and trained.get("scenes") != index.digest:
-        raise PredictionError(
-            f"the run was trained when dataset {index.dataset!r} had other scenes or other frames of them",
-            where=f"{manifest}: scenes {trained.get('scenes')}",
-            allowed=f"scenes {index.digest}, those of {index.path}",
-            mend=f"snakemake --cores all -f {manifest}",
-        )
 
 
 def _load(args: argparse.Namespace, spec: Mapping[str, Any], device: str) -> SpatialMLLM:

@@ -36,6 +36,7 @@ def run(args: argparse.Namespace) -> None:
     """Score every benchmark that ``--out`` names."""
     from pipeline import registry
     from pipeline.errors import ConfigError
+    from pipeline.evaluation.records import same_scenes
     from pipeline.index import SceneIndex
     from pipeline.metrics.java import meteor_session
     from pipeline.provenance import read_manifest, run_record
@@ -47,7 +48,7 @@ def run(args: argparse.Namespace) -> None:
         raise ConfigError(f"--out names {', '.join(wrong)}", allowed=f"each of {', '.join(sorted(members))} at most once")
     made = read_manifest(args.predictions, made_by=f"snakemake --cores all {args.predictions}")
     index = SceneIndex(args.scenes)
-    _check_scenes(made, index, args.predictions)
+    same_scenes(made, index, args.predictions, "the predictions were made for other scenes or other frames of them")
     with run_record(args.out[0].parent / "run.json", verb="score") as record:
         benchmarks = [registry.create("benchmarks", members[name]) for name in names]
         samples = {b.name: b.samples(index, args.spec["split"]) for b in benchmarks}
@@ -59,19 +60,6 @@ def run(args: argparse.Namespace) -> None:
             for benchmark, out in zip(benchmarks, args.out, strict=True):
                 score_benchmark(benchmark, samples[benchmark.name], index, args.predictions.parent, out, args.spec)
         record["samples"] = {name: len(found) for name, found in samples.items()}
-
-
-def _check_scenes(made: dict[str, Any], index: SceneIndex, predictions: Path) -> None:
-    """PredictionError unless the answers were given to these scenes and these ordered frames."""
-    from pipeline.errors import PredictionError
-
-    if made.get("scenes") != index.digest:
-        raise PredictionError(
-            "the predictions were made for other scenes or other frames of them",
-            where=f"{predictions}: scenes {made.get('scenes')}",
-            allowed=f"scenes {index.digest}, those of {index.path}",
-            mend=f"snakemake --cores all -f {predictions}",
-        )
 
 
 def _check_answers(made: dict[str, Any], manifest: Path, name: str, samples: Sequence[Sample]) -> None:

@@ -21,6 +21,7 @@ from PIL import Image, UnidentifiedImageError
 
 from pipeline.conventions import DEPTH_UNIT_PER_M, checked_id
 from pipeline.errors import DataError, FrameError
+from pipeline.notes import Note, notes_from_json, notes_to_json
 from pipeline.provenance import digest, file_digest, read_manifest, write_manifest
 from pipeline.scene import Scene, SceneObject, SceneRecord
 
@@ -77,9 +78,16 @@ def record_from_json(entry: dict[str, Any], *, where: str) -> SceneRecord:
 
 
 def write_index(
-    folder: Path, records: Sequence[SceneRecord], *, dataset: str, root: str, annotations: dict[str, Any], spec: str
+    folder: Path,
+    records: Sequence[SceneRecord],
+    *,
+    dataset: str,
+    root: str,
+    annotations: dict[str, Any],
+    spec: str,
+    notes: Sequence[Note] = (),
 ) -> None:
-    """Write manifest.json, last and atomically. ``root`` is relative to ``folder``.
+    """Write manifest.json, last and atomically. ``root`` is relative to ``folder``; ``notes`` are what a user has to know.
 
     ``annotations``: ``{benchmark: {split: [file name, ...]}}`` relative to ``folder``; ``spec`` the digest of the cell's spec.
     Digests of the annotation files stand in it too, so that what is made of them is made again when one changes.
@@ -97,6 +105,7 @@ def write_index(
             "annotations": annotations,
             "annotation_files": {name: file_digest(folder / name) for name in sorted(names) if (folder / name).is_file()},
             "scenes": scenes,
+            "notes": notes_to_json(notes),
             "digest": digest([(s["scene_id"], s["frame_ids"], s["checksum"]) for s in scenes]),
         },
     )
@@ -130,6 +139,11 @@ class SceneIndex:
             if found.setdefault(record.scene_id, record) is not record:
                 raise DataError(f"scene {record.scene_id} comes twice", where=where, mend="run: snakemake -R prepare")
         return found
+
+    @cached_property
+    def notes(self) -> tuple[Note, ...]:
+        """What a user has to know about the data."""
+        return notes_from_json(self.content.get("notes", []))
 
     def split(self, split: str) -> list[SceneRecord]:
         """Records of one split in manifest order."""

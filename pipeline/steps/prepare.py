@@ -21,7 +21,8 @@ def configure(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> None:
     from pipeline import registry
     from pipeline.errors import ConfigError
-    from pipeline.provenance import digest, read_manifest, run_record
+    from pipeline.index import SceneIndex
+    from pipeline.provenance import digest, run_record
 
     if "dataset" not in args.spec:
         raise ConfigError("the specification names no dataset", where="--spec", allowed='{"dataset": {name, kind, options}}')
@@ -31,9 +32,11 @@ def run(args: argparse.Namespace) -> None:
     dataset.spec_digest = spec
     with run_record(folder / "run.json", verb="prepare", spec=spec) as record:
         dataset.prepare(folder, threads=max(1, args.threads))
-        scenes = read_manifest(args.out, made_by="python -m pipeline prepare")["scenes"]
-        record["scenes"] = len(scenes)
-    print(f"prepared {len(scenes)} scenes of {dataset.name}: {args.out}")
+        index = SceneIndex(args.out)
+        record["scenes"] = len(index.content["scenes"])
+    print(f"prepared {record['scenes']} scenes of {dataset.name}: {args.out}")
+    for note in index.notes:
+        print(f"warning: {dataset.name}: {note.line()}")
 
 
 def _own_folder(folder: Path, spec: str) -> None:

@@ -22,13 +22,14 @@ os.environ.update(
 
 FAILURES = "results/logs/failed"
 
-# `logged LOG COMMAND...` keeps a job's output in its log and, when the job fails, shows the end of it: at once and again
-# as the last words of the whole run (onerror).
+# `logged LOG COMMAND...` keeps a job's output in its log, shows its lines that begin with "warning:" on the screen too and,
+# when the job fails, shows the end of it: at once and again as the last words of the whole run (onerror).
 shell.prefix(
     "set -euo pipefail; "
     'logged() {{ local log="$1"; shift; "$@" > "$log" 2>&1 || {{ local code=$?; '
     f'mkdir -p {FAILURES}; {{{{ echo; echo "FAILED: $log"; tail -n 15 "$log"; }}}} '
-    f'| tee "{FAILURES}/$(tr / + <<< "$log")" >&2; return $code; }}}}; }}}}; '
+    f'| tee "{FAILURES}/$(tr / + <<< "$log")" >&2; return $code; }}}}; '
+    'grep "^warning: " "$log" >&2 || true; }}; '
 )
 
 try:

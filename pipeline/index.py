@@ -86,10 +86,12 @@ def write_index(
     annotations: dict[str, Any],
     spec: str,
     notes: Sequence[Note] = (),
+    skip_unmatched: bool | None = None,
 ) -> None:
     """Write manifest.json, last and atomically. ``root`` is relative to ``folder``; ``notes`` are what a user has to know.
 
     ``annotations``: ``{benchmark: {split: [file name, ...]}}`` relative to ``folder``; ``spec`` the digest of the cell's spec.
+    ``skip_unmatched``: what the dataset's option ``skip_unmatched_annotations`` says; None where it has none.
     Digests of the annotation files stand in it too, so that what is made of them is made again when one changes.
     The index's digest, which features, runs, predictions and scores record, is of scenes, their ordered frames and the files.
     """
@@ -107,8 +109,16 @@ def write_index(
             "scenes": scenes,
             "notes": notes_to_json(notes),
             "digest": digest([(s["scene_id"], s["frame_ids"], s["checksum"]) for s in scenes]),
-        },
+        }
+        | ({} if skip_unmatched is None else {"skip_unmatched": skip_unmatched}),
     )
+
+
+def add_notes(manifest: Path, notes: Sequence[Note]) -> None:
+    """Add notes to a written manifest."""
+    if notes:
+        content = SceneIndex(manifest).content
+        write_manifest(manifest, content | {"notes": [*content["notes"], *notes_to_json(notes)]})
 
 
 class SceneIndex:
@@ -144,6 +154,11 @@ class SceneIndex:
     def notes(self) -> tuple[Note, ...]:
         """What a user has to know about the data."""
         return notes_from_json(self.content.get("notes", []))
+
+    @property
+    def skip_unmatched(self) -> bool:
+        """Whether readers of annotations leave out entries about scenes or objects that are not there."""
+        return bool(self.content.get("skip_unmatched"))
 
     def split(self, split: str) -> list[SceneRecord]:
         """Records of one split in manifest order."""

@@ -27,6 +27,7 @@ _CODE: dict[str, tuple[str, ...]] = {
         "mllm.pretrain2d",
         "benchmarks.scanrefer",
         "benchmarks._annotations",
+        "benchmarks._matching",
         "alignment.head",
         "alignment.losses",
         "training.packing",
@@ -92,7 +93,9 @@ class Specs:
 
     def prepare(self, dataset: str) -> str:
         member = self.config.datasets[dataset]
-        return canonical_json({"dataset": member, "code": verb_code("prepare", [("datasets", member)])})
+        skipping = sorted({b["kind"] for b in self.config.benchmarks.values() if b["options"].get("skip_missing_scenes")})
+        spec = {"dataset": member, "code": verb_code("prepare", [("datasets", member)])}
+        return canonical_json(spec | ({"skip_missing_scenes": skipping} if skipping else {}))
 
     def pretrain_teacher(self, teacher: str) -> str:
         member = self.config.teachers[teacher]

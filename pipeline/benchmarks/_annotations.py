@@ -8,13 +8,14 @@ from __future__ import annotations
 import json
 import re
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pydantic import Field
 
+from pipeline.benchmarks._matching import NoEntryError, Unmatched
 from pipeline.conventions import checked_id
 from pipeline.errors import AnnotationError, DataError
 from pipeline.metrics.boxes import usable_boxes
@@ -31,8 +32,8 @@ class AnnotationOptions(Options):
 
     skip_missing_scenes: bool = Field(
         False,
-        description="Leave out entries about scenes that the prepared split does not have (counted on stderr) instead of "
-        "refusing the file. Scores are then of a subset and not comparable with published ones.",
+        description="Leave out entries about scenes that the prepared split does not have (counted) instead of refusing the "
+        "file. Scores are then of a subset and not comparable with published ones.",
     )
 
 
@@ -168,9 +169,28 @@ def read_entries(paths: Iterable[Path]) -> list[Entry]:
     return [entry for path in paths for entry in as_entries(read_json(path), path)]
 
 
-def read_in_split(kind: str, benchmark: Benchmark, index: SceneIndex, split: str) -> list[tuple[Entry, SceneRecord]]:
-    """Entries of the annotation files of ``kind`` for a split with their scenes, in file order (see ``in_split``)."""
-    return in_split(read_entries(index.annotation_files(kind, split)), benchmark, index, split)
+def read_in_split(
+    kind: str, benchmark: Benchmark, index: SceneIndex, split: str, named: Callable[[Entry], Sequence[int]]
+) -> list[tuple[Entry, SceneRecord, tuple[SceneObject, ...]]]:
+    """Entries of the annotation files of ``kind`` for a split with their scenes and objects, in file order (see ``in_split``).
+
+    ``named``: the ids of the objects that an entry names. Entries with one that the scene does not have are refused, or left
+    out and counted where the dataset was prepared so (``skip_unmatched_annotations``).
+    """
+    entries = in_split(read_entries(index.annotation_files(kind, split)), benchmark, index, split)
+    tables = {record.scene_id: {item.object_id: item for item in record.objects} for _, record in entries}
+    kept: list[tuple[Entry, SceneRecord, tuple[SceneObject, ...]]] = []
+    unmatched = Unmatched(len(entries))
+    for entry, record in entries:
+        ids, table = named(entry), tables[record.scene_id]
+        missing = [i for i in ids if i not in table]
+        if missing:
+            unmatched.add(record.scene_id, entry.where, missing[0])
+        else:
+            kept.append((entry, record, tuple(table[i] for i in ids)))
+    unmatched.missing_objects(benchmark, index, split, tables.get(unmatched.first, ()))
+    _some_entry(kept, benchmark, index, split)
+    return kept
 
 
 def in_split(
@@ -178,34 +198,35 @@ def in_split(
 ) -> list[tuple[Entry, SceneRecord]]:
     """Entries with the scenes they are about (named by ``key``), in file order.
 
-    Entries about scenes that are not in the prepared split are refused, or left out and counted on stderr with the option
-    ``skip_missing_scenes``. Scene ids are checked before anything else uses them, and so are the boxes of the scenes. No
-    entry at all is refused: nothing can be scored.
+    Entries about scenes that are not in the prepared split are refused, or left out and counted with the option
+    ``skip_missing_scenes`` or the dataset's ``skip_unmatched_annotations``. Scene ids are checked before anything else uses
+    them, and so are the boxes of the scenes. No entry at all is refused: nothing can be scored.
     """
     options = benchmark.options
     assert isinstance(options, AnnotationOptions)
     records = {record.scene_id: record for record in index.split(split)}
     kept: list[tuple[Entry, SceneRecord]] = []
-    missing: dict[str, int] = {}
-    first = ""
+    unmatched = Unmatched(len(entries))
     for entry in entries:
         scene_id = entry.identifier(key)
         if scene_id in records:
             kept.append((entry, records[scene_id]))
         else:
-            first = first or entry.where
-            missing[scene_id] = missing.get(scene_id, 0) + 1
-    if missing:
-        _report_missing(missing, first, len(entries), benchmark.name, split, skip=options.skip_missing_scenes)
+            unmatched.add(scene_id, entry.where)
+    unmatched.missing_scenes(benchmark, index, split, skip=options.skip_missing_scenes or index.skip_unmatched)
+    _some_entry(kept, benchmark, index, split)
+    for record in {record.scene_id: record for _, record in kept}.values():
+        check_objects(record, str(index.path))
+    return kept
+
+
+def _some_entry(kept: Sequence[Any], benchmark: Benchmark, index: SceneIndex, split: str) -> None:
     if not kept:
-        raise AnnotationError(
+        raise NoEntryError(
             f"{benchmark.name} has no entry for split {split!r}: nothing can be asked or scored",
             where=str(index.path),
             mend="prepare scenes that the files are about, get the files again, or leave the benchmark out of the study",
         )
-    for record in {record.scene_id: record for _, record in kept}.values():
-        check_objects(record, str(index.path))
-    return kept
 
 
 def check_objects(record: SceneRecord, where: str) -> None:
@@ -232,40 +253,6 @@ def check_objects(record: SceneRecord, where: str) -> None:
 
 def _six_numbers(box: Sequence[Any]) -> bool:
     return len(box) == 6 and all(isinstance(v, int | float) and not isinstance(v, bool) and abs(v) < _HUGE for v in box)
-
-
-def _report_missing(missing: dict[str, int], first: str, total: int, benchmark: str, split: str, *, skip: bool) -> None:
-    named = ", ".join(sorted(missing)[:5]) + (", ..." if len(missing) > 5 else "")
-    what = (
-        f"{sum(missing.values())} of {total} entries of {benchmark} are about {len(missing)} scenes that are not in the "
-        f"prepared split {split!r}: {named}"
-    )
-    if not skip:
-        raise AnnotationError(
-            what,
-            where=f"first at {first}",
-            mend=f"prepare these scenes, or set benchmarks.{benchmark}.skip_missing_scenes: true to score the rest",
-        )
-    import sys
-
-    print(f"warning: {what}; left out", file=sys.stderr)
-
-
-class ObjectTable:
-    """Ground-truth objects of scenes by id, each scene's table made once."""
-
-    def __init__(self) -> None:
-        self._tables: dict[str, dict[int, SceneObject]] = {}
-
-    def find(self, record: SceneRecord, object_id: int, entry: Entry) -> SceneObject:
-        """The object, or an AnnotationError that names the entry and the ids there are."""
-        table = self._tables.get(record.scene_id)
-        if table is None:
-            table = self._tables[record.scene_id] = {o.object_id: o for o in record.objects}
-        if object_id not in table:
-            ids = ", ".join(map(str, sorted(table)))
-            raise entry.fault(f"object {object_id} is not in scene {record.scene_id}", allowed=f"object ids {ids}")
-        return table[object_id]
 
 
 def unique_samples(samples: Iterable[tuple[Sample, Entry]]) -> list[Sample]:

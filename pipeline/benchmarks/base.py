@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipeline.metrics.stats import Bootstrap
+from pipeline.notes import Note
 from pipeline.options import Options
 from pipeline.scene import Answer, ModelOutput, Sample, Task
 
@@ -59,6 +60,8 @@ class Benchmark(ABC):
     def __init__(self, name: str, options: Options):
         self.name = name
         self.options = options
+        self.left_out: list[Note] = []
+        """What reading samples left out, in the order of reading."""
 
     @abstractmethod
     def samples(self, index: SceneIndex, split: str) -> list[Sample]:

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from pydantic import Field
 
-from pipeline.benchmarks._annotations import AnnotationOptions, Entry, ObjectTable, read_in_split, unique_samples
+from pipeline.benchmarks._annotations import AnnotationOptions, Entry, read_in_split, unique_samples
 from pipeline.benchmarks._targets import Targets
 from pipeline.benchmarks.base import Benchmark, MetricResult
 from pipeline.metrics.boxes import THRESHOLDS, chance_f1, choose_cumulative, queries_f1, usable_choice
@@ -61,7 +61,7 @@ class Multi3DRefer(Benchmark):
     """Grounding of any number of objects per description."""
 
     options_model = Multi3DReferOptions
-    code = ("benchmarks._annotations", "benchmarks._targets", "metrics.boxes")
+    code = ("benchmarks._annotations", "benchmarks._matching", "benchmarks._targets", "metrics.boxes")
     task = "grounding"
     headline = "f1@0.25"
     options: Multi3DReferOptions
@@ -90,11 +90,10 @@ class Multi3DRefer(Benchmark):
 
     def samples(self, index: SceneIndex, split: str) -> list[Sample]:
         """One sample per description, id ``scene|annotation``, in file order."""
-        entries = read_in_split("multi3drefer", self, index, split)
-        table = ObjectTable()
-        return unique_samples((self._sample(entry, record, table), entry) for entry, record in entries)
+        entries = read_in_split("multi3drefer", self, index, split, lambda e: e.wholes("object_ids"))
+        return unique_samples((self._sample(entry, record), entry) for entry, record, _ in entries)
 
-    def _sample(self, entry: Entry, record: SceneRecord, table: ObjectTable) -> Sample:
+    def _sample(self, entry: Entry, record: SceneRecord) -> Sample:
         ids = entry.wholes("object_ids")
         eval_type = entry.text("eval_type")
         if eval_type not in EVAL_TYPES:
@@ -107,7 +106,7 @@ class Multi3DRefer(Benchmark):
             benchmark=self.name,
             task=self.task,
             text=entry.text("description").strip(),
-            target_ids=tuple(table.find(record, i, entry).object_id for i in ids),
+            target_ids=ids,
             any_number=True,
             subsets=(eval_type,),
             metadata={"object_name": entry.text("object_name")},

@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING
 
 from pydantic import Field
 
-from pipeline.benchmarks._annotations import Entry, ObjectTable, TextAnnotationOptions, read_in_split, unique_samples
+from pipeline.benchmarks._annotations import Entry, TextAnnotationOptions, read_in_split, unique_samples
 from pipeline.benchmarks._parsing import parse_text
 from pipeline.benchmarks.base import Benchmark, MetricResult
 from pipeline.metrics.boxes import best_proposal
@@ -50,7 +50,7 @@ class Scan2Cap(Benchmark):
     """Dense captioning with the proposal chosen by the ground-truth box."""
 
     options_model = Scan2CapOptions
-    code = ("benchmarks._annotations", "benchmarks._parsing", "metrics.boxes")
+    code = ("benchmarks._annotations", "benchmarks._matching", "benchmarks._parsing", "metrics.boxes")
     task = "caption"
     headline = "cider@0.5"
     generation_tokens = 64
@@ -70,9 +70,8 @@ class Scan2Cap(Benchmark):
         )
 
     def _described(self, index: SceneIndex, split: str) -> list[tuple[Entry, SceneRecord, SceneObject]]:
-        entries = read_in_split("scan2cap", self, index, split)
-        table = ObjectTable()
-        described = [(entry, record, table.find(record, entry.whole("object_id"), entry)) for entry, record in entries]
+        entries = read_in_split("scan2cap", self, index, split, lambda e: (e.whole("object_id"),))
+        described = [(entry, record, item) for entry, record, (item,) in entries]
         unique_samples((self._training_sample(*d), d[0]) for d in described)
         return described
 

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING
 
 from pydantic import Field
 
-from pipeline.benchmarks._annotations import Entry, ObjectTable, TextAnnotationOptions, read_in_split, unique_samples
+from pipeline.benchmarks._annotations import Entry, TextAnnotationOptions, read_in_split, unique_samples
 from pipeline.benchmarks._parsing import parse_text
 from pipeline.benchmarks.base import Benchmark, MetricResult
 from pipeline.metrics.ptb import ptb_texts
@@ -42,7 +42,7 @@ class ScanQA(Benchmark):
     """Free-form answers, several of them right."""
 
     options_model = ScanQAOptions
-    code = ("benchmarks._annotations", "benchmarks._parsing")
+    code = ("benchmarks._annotations", "benchmarks._matching", "benchmarks._parsing")
     task = "qa"
     headline = "em"
     generation_tokens = 16
@@ -61,14 +61,11 @@ class ScanQA(Benchmark):
         )
 
     def _entries(self, index: SceneIndex, split: str) -> list[tuple[Entry, SceneRecord]]:
-        entries = read_in_split("scanqa", self, index, split)
-        table = ObjectTable()
-        for entry, record in entries:
+        entries = read_in_split("scanqa", self, index, split, lambda e: e.wholes("object_ids"))
+        for entry, _, _ in entries:
             if not entry.texts("answers"):
                 raise entry.fault("'answers' is empty", allowed="at least one answer (the hidden test files have none)")
-            for object_id in entry.wholes("object_ids"):
-                table.find(record, object_id, entry)
-        return entries
+        return [(entry, record) for entry, record, _ in entries]
 
     def _sample(self, entry: Entry, record: SceneRecord, number: int | None = None) -> Sample:
         question_id, answers = entry.identifier("question_id"), entry.texts("answers")

@@ -24,7 +24,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field
 
-from pipeline.benchmarks._annotations import AnnotationOptions, Entry, ObjectTable, read_in_split, unique_samples
+from pipeline.benchmarks._annotations import AnnotationOptions, Entry, read_in_split, unique_samples
 from pipeline.benchmarks._targets import Targets
 from pipeline.benchmarks.base import Benchmark, MetricResult
 from pipeline.metrics.boxes import THRESHOLDS, paired_iou, usable_choice
@@ -112,16 +112,15 @@ class ScanRefer(Benchmark):
     """Grounding of one object per description."""
 
     options_model = ScanReferOptions
-    code = ("benchmarks._annotations", "benchmarks._targets", "metrics.boxes")
+    code = ("benchmarks._annotations", "benchmarks._matching", "benchmarks._targets", "metrics.boxes")
     task = "grounding"
     headline = "acc@0.25"
     options: ScanReferOptions
 
     def samples(self, index: SceneIndex, split: str) -> list[Sample]:
         """One sample per description, id ``scene|object|annotation``, in file order."""
-        entries = read_in_split("scanrefer", self, index, split)
-        table = ObjectTable()
-        described = [(e, record, table.find(record, e.whole("object_id"), e)) for e, record in entries]
+        entries = read_in_split("scanrefer", self, index, split, lambda e: (e.whole("object_id"),))
+        described = [(e, record, item) for e, record, (item,) in entries]
         names = subset_names(described, self.options.unique_among)
         return unique_samples((self._sample(d, subsets), d[0]) for d, subsets in zip(described, names, strict=True))
 

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 from pipeline.options import Options
+from pipeline.provenance import digest
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,8 +72,12 @@ class Dataset(ABC):
     """Under which terms scenes and annotations may be used."""
     renders: ClassVar[bool] = False
     """Whether ``prepare`` draws its images with Open3D."""
+    selecting: ClassVar[frozenset[str]] = frozenset()
+    """Options that choose scenes and annotations and change no scene: finished scenes are kept when one of them changes."""
     spec_digest: str = ""
     """Digest of the cell's whole specification, set by the verb `prepare`; goes into the manifest (write_index)."""
+    scenes_digest: str = ""
+    """The same without the options ``selecting``: goes into the markers of finished scenes."""
 
     def __init__(self, name: str, options: Options):
         self.name = name
@@ -89,6 +94,17 @@ class Dataset(ABC):
     def annotates(self, kind: str, split: str) -> bool:
         """Whether ``prepare`` will write annotations of a benchmark kind for a split, as far as the options say."""
         return True
+
+    @classmethod
+    def digests(cls, spec: Mapping[str, Any]) -> tuple[str, str]:
+        """(``spec_digest``, ``scenes_digest``) of a specification of the verb `prepare`.
+
+        ``skip_missing_scenes`` says how the benchmarks are configured and is part of neither.
+        """
+        whole = {key: value for key, value in spec.items() if key != "skip_missing_scenes"}
+        member = dict(whole["dataset"])
+        member["options"] = {key: value for key, value in member["options"].items() if key not in cls.selecting}
+        return digest(whole), digest(whole | {"dataset": member})
 
     @abstractmethod
     def prepare(self, folder: Path, *, threads: int) -> None:

@@ -95,6 +95,11 @@ class PosedRgbdOptions(Options):
     annotations: str | None = Field(
         None, description="Folder of official annotation files; needs `objects` but for SQA3D and VSI-Bench."
     )
+    skip_unmatched_annotations: bool = Field(
+        False,
+        description="Leave out annotation entries about scenes, or naming objects, that are not there (counted, listed) "
+        "instead of refusing the files. Scores are then of a subset and not comparable with published ones.",
+    )
 
     @model_validator(mode="after")
     def _consistent(self) -> PosedRgbdOptions:
@@ -119,6 +124,7 @@ class PosedRgbd(Dataset):
     options_model = PosedRgbdOptions
     example: ClassVar[Mapping[str, Any]] = {"root": "data/scans"}
     code = ("posed_rgbd", "frames", "geometry", "index", "png")
+    selecting = frozenset(("scenes", "split", "splits", "objects", "annotations", "skip_unmatched_annotations"))
     needs = Needs(threads=4, mem_mb=4000, runtime_min=240)
     licence = "that of the data in `root`"
     options: PosedRgbdOptions
@@ -177,7 +183,15 @@ class PosedRgbd(Dataset):
             splits = [record.split for record in records]
             annotations = copy_annotations(Path(o.annotations), folder, splits, with_boxes=o.objects is not None)
         spec = self.spec_digest or digest(o.model_dump(mode="json"))
-        write_index(folder, records, dataset=self.name, root="posed_images", annotations=annotations, spec=spec)
+        write_index(
+            folder,
+            records,
+            dataset=self.name,
+            root="posed_images",
+            annotations=annotations,
+            spec=spec,
+            skip_unmatched=o.skip_unmatched_annotations,
+        )
 
     def _scans(self) -> list[tuple[Scan, str]]:
         """Scenes with their splits, by id. ConfigError when `splits` names a scene that is not there."""

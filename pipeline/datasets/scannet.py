@@ -113,6 +113,11 @@ class ScanNetOptions(Options):
     skip_broken: bool = Field(
         False, description="Leave out scans whose files are missing or damaged (counted, listed) instead of stopping."
     )
+    skip_unmatched_annotations: bool = Field(
+        False,
+        description="Leave out annotation entries about scenes, or naming objects, that are not there (counted, listed) "
+        "instead of refusing the files. Scores are then of a subset and not comparable with published ones.",
+    )
 
     @model_validator(mode="after")
     def _consistent(self) -> ScanNetOptions:
@@ -141,6 +146,12 @@ class ScanNet(Dataset):
 
     options_model = ScanNetOptions
     code: ClassVar[tuple[str, ...]] = ("scannet", "frames", "geometry", "index", "png")
+    selecting = frozenset(
+        (
+            *("train_scenes", "val_scenes", "test_scenes", "scenes", "only", "skip_broken"),
+            *("annotations", "benchmarks", "sqa3d_questions", "skip_unmatched_annotations"),
+        )
+    )
     needs = Needs(threads=8, mem_mb=8000, runtime_min=480)
     licence = (
         "ScanNet terms of use (non-commercial research, not redistributable); files of ScanRefer (Scan2Cap too) and ScanQA: "
@@ -206,7 +217,7 @@ class ScanNet(Dataset):
         scans, annotations = self._selection()
         spec = self.spec_digest or digest(self.options.model_dump(mode="json"))
         root = folder / "posed_images"
-        jobs = self._jobs(scans, root, spec, threads)
+        jobs = self._jobs(scans, root, self.scenes_digest or spec, threads)
         found = finished_scenes(jobs, threads)
         todo = [job for job in jobs if found[job.scene_id] is None]
         if not self.options.skip_broken:
@@ -228,7 +239,15 @@ class ScanNet(Dataset):
         for name, data in annotations.files.items():
             write_atomic(folder / "annotations" / name, data)
         records = [record for record, _ in done]
-        write_index(folder, records, dataset=self.name, root="posed_images", annotations=annotations.by_benchmark, spec=spec)
+        write_index(
+            folder,
+            records,
+            dataset=self.name,
+            root="posed_images",
+            annotations=annotations.by_benchmark,
+            spec=spec,
+            skip_unmatched=self.options.skip_unmatched_annotations,
+        )
 
     def _names(self) -> dict[str, dict[str, list[str]]]:
         from pipeline.scannet.release import annotation_names

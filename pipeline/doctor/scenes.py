@@ -17,7 +17,6 @@ from pipeline.doctor.selection import Selection
 from pipeline.doctor.weights import size_on_disk
 from pipeline.errors import PipelineError
 from pipeline.index import SceneIndex
-from pipeline.provenance import digest
 from pipeline.scene import Sample
 from pipeline.specs import Specs
 
@@ -117,7 +116,7 @@ def _row(
 
 def _wanted_spec(selection: Selection, name: str) -> str:
     """The digest that `prepare` would write now: other options or other code prepare again."""
-    return digest(json.loads(Specs(selection.config).prepare(name)))
+    return selection.datasets[name].digests(json.loads(Specs(selection.config).prepare(name)))[0]
 
 
 def _extent(index: SceneIndex) -> Extent:

@@ -6,7 +6,12 @@ import argparse
 import json
 import os
 import shutil
+from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from pipeline.datasets.base import Dataset
 
 HELP = "make or convert a dataset and index its scenes (resumes at scene level)"
 
@@ -22,16 +27,17 @@ def run(args: argparse.Namespace) -> None:
     from pipeline import registry
     from pipeline.errors import ConfigError
     from pipeline.index import SceneIndex
-    from pipeline.provenance import digest, run_record
+    from pipeline.provenance import run_record
 
     if "dataset" not in args.spec:
         raise ConfigError("the specification names no dataset", where="--spec", allowed='{"dataset": {name, kind, options}}')
     dataset = registry.create("datasets", args.spec["dataset"])
-    folder, spec = args.out.parent, digest(args.spec)
-    _own_folder(folder, spec)
-    dataset.spec_digest = spec
-    with run_record(folder / "run.json", verb="prepare", spec=spec) as record:
+    folder = args.out.parent
+    dataset.spec_digest, dataset.scenes_digest = dataset.digests(args.spec)
+    _own_folder(folder, dataset)
+    with run_record(folder / "run.json", verb="prepare", spec=dataset.spec_digest) as record:
         dataset.prepare(folder, threads=max(1, args.threads))
+        _compare_annotations(args.out, args.spec.get("skip_missing_scenes", ()))
         index = SceneIndex(args.out)
         record["scenes"] = len(index.content["scenes"])
     print(f"prepared {record['scenes']} scenes of {dataset.name}: {args.out}")
@@ -39,7 +45,23 @@ def run(args: argparse.Namespace) -> None:
         print(f"warning: {dataset.name}: {note.line()}")
 
 
-def _own_folder(folder: Path, spec: str) -> None:
+def _compare_annotations(manifest: Path, skip_missing_scenes: Sequence[str]) -> None:
+    """Compare all annotations with the scenes; what does not belong together is found here and not after all trainings.
+
+    Scenes are kept when they are refused, the manifest is not: it says that the dataset is prepared.
+    """
+    from pipeline.benchmarks._prepared import annotation_notes
+    from pipeline.errors import PipelineError
+    from pipeline.index import SceneIndex, add_notes
+
+    try:
+        add_notes(manifest, annotation_notes(SceneIndex(manifest), skip_missing_scenes))
+    except PipelineError:
+        manifest.unlink()
+        raise
+
+
+def _own_folder(folder: Path, dataset: Dataset) -> None:
     """Make the folder ready: what another specification left there goes, what this one left stays for resuming."""
     from pipeline.errors import EnvironmentFaultError
     from pipeline.provenance import write_atomic
@@ -64,11 +86,24 @@ def _own_folder(folder: Path, spec: str) -> None:
         known = json.loads(state.read_text(encoding="utf-8"))
     except (FileNotFoundError, ValueError):
         known = None
-    if known != spec:
-        for name in OWNED:
-            path = folder / name
-            if path.is_dir() and not path.is_symlink():
-                shutil.rmtree(path)
-            else:
-                path.unlink(missing_ok=True)
-        write_atomic(state, json.dumps(spec) + "\n")
+    same_scenes = known == dataset.scenes_digest
+    if same_scenes and _spec_of(folder / "manifest.json") == dataset.spec_digest:
+        return
+    for name in OWNED:
+        path = folder / name
+        if name == "posed_images" and same_scenes:
+            continue
+        if path.is_dir() and not path.is_symlink():
+            shutil.rmtree(path)
+        else:
+            path.unlink(missing_ok=True)
+    write_atomic(state, json.dumps(dataset.scenes_digest) + "\n")
+
+
+def _spec_of(manifest: Path) -> str | None:
+    """Digest of the specification that a manifest was made with; None when there is none."""
+    try:
+        found = json.loads(manifest.read_text(encoding="utf-8"))["spec"]
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+    return str(found)

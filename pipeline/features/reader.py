@@ -31,7 +31,7 @@ from pipeline.features.manifest import ShardManifest, ViewEntry, ViewManifest, r
 from pipeline.features.parallel import SMALL_BYTES, Scratch, each, usual_threads
 from pipeline.features.spec import StoreSpec, rebuild
 from pipeline.features.verified import VerifiedArray
-from pipeline.grid import TokenGrid
+from pipeline.grid import TokenGrid, Window, common_window
 from pipeline.options import did_you_mean
 from pipeline.teachers.base import TeacherFeatures
 
@@ -133,6 +133,18 @@ class FeatureReader:
     def frame_ids(self, scene_id: str) -> tuple[str, ...]:
         """The ordered frames that a scene's features were made for. StoreError when it is not stored."""
         return self._locate(scene_id)[0]
+
+    def seen(self, scene_id: str) -> Window:
+        """The part of the images that a scene's features are about: inside the grid, and inside what the teacher saw.
+
+        From geometry alone, also for stores that were averaged onto a student's grid. StoreError when it is not stored.
+        """
+        self._locate(scene_id)
+        return common_window(self.grid.window, (self.spec.native or self.grid).window)
+
+    def extras(self, scene_id: str) -> tuple[str, ...]:
+        """What is stored beside a scene's tokens: confidence, depth, pose."""
+        return tuple(name for name in EXTRAS if name in self._shards[self._locate(scene_id)[1]][0].views)
 
     def read(self, scene_id: str, frame_ids: Sequence[str]) -> TeacherFeatures:
         """Features of all views of a scene, tokens float32 (V,G,K,D).
@@ -252,7 +264,8 @@ class FeatureReader:
 
         each(decode, len(views), self._threads_for(tokens.nbytes))
         extras = {name: np.array(self._take(source, name, views)) for name in EXTRAS if name in entry.views}
-        return TeacherFeatures(tokens, self.grid, **extras)
+        seen = self.spec.native.window if self.spec.native else None
+        return TeacherFeatures(tokens, self.grid, seen=seen, **extras)
 
     def _load(self, source: str, views: range) -> StoredFeatures:
         entry, _ = self._shards[source]

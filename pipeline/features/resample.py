@@ -11,15 +11,13 @@ import dataclasses
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline.grid import TokenGrid, overlap_matrix
+from pipeline.grid import TokenGrid, area_matrices
 from pipeline.teachers.base import TeacherFeatures
 
 
 def resample_features(features: TeacherFeatures, target: TokenGrid) -> TeacherFeatures:
-    """Tokens, confidence and depth of ``features`` averaged into the cells of ``target``."""
-    source = features.grid
-    rows = overlap_matrix(target.row_edges(), source.row_edges()).astype(np.float32)
-    cols = overlap_matrix(target.col_edges(), source.col_edges()).astype(np.float32)
+    """Tokens, confidence and depth of ``features`` averaged into ``target``; zeros where the teacher saw nothing."""
+    rows, cols = (weights.astype(np.float32) for weights in area_matrices(features.grid, target))
 
     def averaged(maps: NDArray[np.float32] | None) -> NDArray[np.float32] | None:
         return None if maps is None else _average(maps[..., None], rows, cols)[..., 0]
@@ -28,13 +26,14 @@ def resample_features(features: TeacherFeatures, target: TokenGrid) -> TeacherFe
         features,
         tokens=_average(features.tokens, rows, cols),
         grid=target,
+        seen=features.grid.window,
         confidence=averaged(features.confidence),
         depth=averaged(features.depth),
     )
 
 
 def _average(maps: NDArray[np.float32], rows: NDArray[np.float32], cols: NDArray[np.float32]) -> NDArray[np.float32]:
-    """(V,G,K,D) -> (V,G',K',D) with row-stochastic ``rows`` (G',G) and ``cols`` (K',K)."""
+    """(V,G,K,D) -> (V,G',K',D) with ``rows`` (G',G) and ``cols`` (K',K), whose rows sum to 1 or 0."""
     views, height, width, dim = maps.shape
     result = np.empty((views, len(rows), len(cols), dim), dtype=np.float32)
     lines = np.empty((len(rows), width, dim), dtype=np.float32)
@@ -53,6 +52,6 @@ def _bands(matrix: NDArray[np.float32]) -> list[tuple[NDArray[np.float32], slice
     found = []
     for row in matrix:
         used = np.flatnonzero(row)
-        band = slice(int(used[0]), int(used[-1]) + 1)
+        band = slice(int(used[0]), int(used[-1]) + 1) if len(used) else slice(0, 1)
         found.append((row[band], band))
     return found

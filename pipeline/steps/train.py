@@ -65,6 +65,7 @@ def _train(args: argparse.Namespace, device: str) -> dict[str, Any]:
     loaded = _load_backbone(member, args.weights, device)
     sampler = _sampler(spec, index, recipe)
     _check_features(features, sampler, index, args.features)
+    unseen = _unseen_share(features, sampler, index, loaded, recipe, spec)
     model = SpatialMLLM(loaded, recipe, teacher_dim=features.dim if features else None, seed=spec["seed"]).place(device)
     torch_seed(spec["seed"])
     steps = recipe.total_steps(sampler.total)
@@ -74,7 +75,7 @@ def _train(args: argparse.Namespace, device: str) -> dict[str, Any]:
     files = _save(loaded, model, folder)
     content = {name: spec[name] for name in ("dataset", "backbone", "teacher", "recipe", "seed")}
     content |= {"schema": SCHEMA_VERSION, "spec": digest(spec), "inputs": inputs, "scenes": index.digest}
-    content |= {"steps": steps, "final": final}
+    content |= {"steps": steps, "final": final, "unseen_cells": unseen}
     content |= {"training_samples": sampler.total, "files": files, "digest": digest(files)}
     write_manifest(args.out, content)
     trainer.checkpoints.remove()
@@ -152,6 +153,25 @@ def _check_features(
         )
     for scene_id in scenes:
         same_frames(scene_id, features.frame_ids(scene_id), index.records[scene_id].frame_ids, manifests[0])
+
+
+def _unseen_share(
+    features: FeatureReader | None,
+    sampler: QuestionSampler,
+    index: SceneIndex,
+    loaded: LoadedBackbone,
+    recipe: Recipe,
+    spec: dict[str, Any],
+) -> float | None:
+    """Share of the training scenes' cells that the teacher did not see (None without a teacher); says what is doubtful."""
+    from pipeline.training.unseen import count_unseen
+
+    if features is None:
+        return None
+    found = count_unseen(features, index, sorted(set(sampler.scene_ids)), loaded, recipe)
+    for line in found.lines(spec["teacher"], spec["backbone"]["name"]):
+        print(f"warning: {line}", flush=True)
+    return round(found.share, 4)
 
 
 def _save(loaded: LoadedBackbone, model: Any, folder: Path) -> dict[str, str]:

@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline.grid import TokenGrid
+from pipeline.grid import TokenGrid, Window, common_window
 from pipeline.options import Options
 from pipeline.scene import Scene
 
@@ -36,6 +36,8 @@ class TeacherFeatures:
     The rest is None where the teacher does not predict it: ``confidence`` (V,G,K) in [0,1] (a loss weight);
     ``depth`` (V,G,K) distance along the camera's axis per token, > 0, and ``pose`` (V,4,4) world_from_camera with the world
     of the first view's camera (OpenCV axes), both in the teacher's own unit of length.
+    ``seen`` is the part of the image that the numbers are about where that is not ``grid.window``: features on a student's
+    grid are zero in cells outside of what the teacher's crop showed.
     """
 
     tokens: NDArray[np.float32]
@@ -43,6 +45,12 @@ class TeacherFeatures:
     confidence: NDArray[np.float32] | None = None
     depth: NDArray[np.float32] | None = None
     pose: NDArray[np.float32] | None = None
+    seen: Window | None = None
+
+    @property
+    def window(self) -> Window:
+        """The part of the image that the numbers are about."""
+        return common_window(self.grid.window, self.seen or self.grid.window)
 
 
 @dataclass(frozen=True, slots=True)

@@ -93,7 +93,8 @@ def stack_scenes(entries: Sequence[SceneEntry]) -> SceneBatch:
         return out
 
     teachers = [e.teacher for e in entries if e.teacher is not None]
-    weights = [e.teacher_weights for e in entries if e.teacher_weights is not None]
+    weights = [torch.ones(len(e.cell_valid)) if e.teacher_weights is None else e.teacher_weights for e in entries]
+    weighted = any(e.teacher_weights is not None for e in entries)
     return SceneBatch(
         views=len(entries[0].pixels),
         size_px=entries[0].size_px,
@@ -105,7 +106,7 @@ def stack_scenes(entries: Sequence[SceneEntry]) -> SceneBatch:
         box_seen=padded([e.box_seen for e in entries]),
         box_present=padded([torch.ones(len(e.box_seen), dtype=torch.bool) for e in entries]),
         teacher=torch.stack(teachers) if teachers else None,
-        teacher_weights=torch.stack(weights) if weights else None,
+        teacher_weights=torch.stack(weights) if weighted else None,
     )
 
 

@@ -37,7 +37,8 @@ class Recipe(Options):
     )
     resample: Literal["area", "adaptive"] = Field(
         "area",
-        description="Teacher tokens to the student's cells: by exact overlap in the image, or adaptive_avg_pool2d (paper).",
+        description="Teacher tokens to the student's cells: by exact overlap in the image, or adaptive_avg_pool2d (paper; "
+        "where the teacher looks at another part of the image than the student, by overlap, which `train` says).",
     )
     confidence_weighting: bool = Field(
         False, description="Weight each token's alignment loss by the teacher's confidence, where it has one (paper: no)."

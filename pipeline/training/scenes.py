@@ -17,10 +17,11 @@ from numpy.typing import NDArray
 from pipeline import geometry
 from pipeline.backbones.base import LoadedBackbone
 from pipeline.features.store import FeatureReader
-from pipeline.grid import resample_tokens
+from pipeline.grid import resample_tokens, seen_cells
 from pipeline.scene import Scene
 from pipeline.training.positions import discretise
 from pipeline.training.recipe import Recipe
+from pipeline.training.unseen import some_seen
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,7 +31,8 @@ class SceneEntry:
     ``pixels`` (V, ...) of the backbone; ``size_px`` (H,W) of the images; ``cell_means_m`` (M,3) mean world point per cell;
     ``cell_valid`` (M,) bool, the cell has valid depth; ``cell_voxels`` (M,3) and ``box_voxels`` (N,3) int64 numbers for
     the position encoding; ``pooling`` (N,M) rows that sum to 1, or to 0 where ``box_seen`` (N,) is False; ``teacher``
-    (M,D) and ``teacher_weights`` (M,) on the student's cells, or None.
+    (M,D) and ``teacher_weights`` (M,) on the student's cells, or None: weights of cells that the teacher did not see are 0,
+    None stands for 1 everywhere.
     """
 
     scene_id: str
@@ -101,16 +103,23 @@ def scene_entry(
 def _teacher_tokens(
     scene: Scene, loaded: LoadedBackbone, recipe: Recipe, features: FeatureReader
 ) -> tuple[torch.Tensor, torch.Tensor | None]:
-    """Teacher tokens (M,D) averaged into the student's cells and, where wanted and there, their confidences (M,)."""
+    """Teacher tokens (M,D) averaged into the student's cells and their weights in the alignment loss (M,).
+
+    The weight is the confidence where that is wanted and there, else 1, and 0 where the teacher saw less than half of the
+    cell. None when every weight is 1. StoreError when the teacher saw no cell of the scene.
+    """
     record = scene.record
     found = features.read(record.scene_id, record.frame_ids)
     target = loaded.view_grid(*record.image_size)
-    tokens = resample_tokens(torch.from_numpy(found.tokens), found.grid, target, recipe.resample)
+    tokens = resample_tokens(torch.from_numpy(found.tokens), found.grid, target, recipe.resample, found.seen)
+    seen = torch.from_numpy(some_seen(seen_cells(target, found.window), record.scene_id, found.window))
     weights = None
     if recipe.confidence_weighting and found.confidence is not None:
         confidence = torch.from_numpy(found.confidence)[..., None]
-        weights = resample_tokens(confidence, found.grid, target, recipe.resample).reshape(-1)
-    return tokens.flatten(0, 2), weights
+        weights = resample_tokens(confidence, found.grid, target, recipe.resample, found.seen)[..., 0] * seen
+    elif not seen.all():
+        weights = seen.to(torch.float32).expand(len(tokens), -1, -1)
+    return tokens.flatten(0, 2), None if weights is None else weights.reshape(-1)
 
 
 class EntryCache:

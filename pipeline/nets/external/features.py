@@ -51,7 +51,8 @@ class ExternalFeatures:
 
         def features() -> TeacherFeatures:
             found = {name: array() for name, array in ready.items()}
-            return TeacherFeatures(found.pop("tokens"), prepared.grid, **checked(found, self.spec))
+            tokens, maps = found.pop("tokens"), checked(found, self.spec)
+            return TeacherFeatures(tokens, prepared.grid, maps.get("confidence"), maps.get("depth"), maps.get("pose"))
 
         return features
 

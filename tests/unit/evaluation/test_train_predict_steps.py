@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ from pipeline.__main__ import main
 from pipeline.benchmarks.multi3drefer import STEPS
 from pipeline.evaluation.records import SCHEMA, finished_digest
 from pipeline.features.store import FeatureWriter, StoreSpec
+from pipeline.grid import IMAGE, Window
 from pipeline.index import SceneIndex
 from pipeline.options import validate
 from pipeline.prompts import INSTRUCTION, target_text, user_text
@@ -210,18 +212,18 @@ def test_training_with_features_aligns_and_evaluation_needs_none(
     assert run_verb("predict", tmp_path / "predictions" / "manifest.json", predict_spec(), "--run", out) == 0
 
 
-def store(index: SceneIndex, folder: Path, scenes: int, reverse: str = "") -> Path:
+def store(index: SceneIndex, folder: Path, scenes: int, reverse: str = "", window: Window = IMAGE) -> Path:
     """Random features of the first training scenes; those of ``reverse`` under its frames in reverse order."""
     teacher = registry.create("teachers", {"name": "random", "kind": "random", "options": {}})
     teacher.load(None, "cpu")
     records = index.split("train")[:scenes]
-    grid = teacher.grid(*records[0].image_size)
+    grid = replace(teacher.grid(*records[0].image_size), window=window)
     parts = (("low", 5), ("high", teacher.dim - 5))
-    spec = StoreSpec("tiny_rooms", teacher.name, "random", teacher.dim, grid.rows, grid.cols, parts=parts)
+    spec = StoreSpec("tiny_rooms", teacher.name, "random", teacher.dim, grid.rows, grid.cols, window, parts=parts)
     with FeatureWriter(folder, spec) as writer:
         for record in records:
             frames = record.frame_ids[::-1] if record.scene_id == reverse else record.frame_ids
-            writer.write(record.scene_id, frames, teacher.encode(index.load(record.scene_id)))
+            writer.write(record.scene_id, frames, replace(teacher.encode(index.load(record.scene_id)), grid=grid))
         writer.finish()
     return folder / "manifest.json"
 
@@ -244,6 +246,21 @@ def test_one_part_of_a_store_is_aligned(
     assert run_verb("train", run, train_spec(part="low"), "--features", features) == 0
     heads = load_file(run.parent / "heads.safetensors")
     assert {len(bias) for name, bias in heads.items() if name.startswith("alignment") and name.endswith("2.bias")} == {5}
+
+
+def test_the_share_of_cells_the_teacher_never_saw_is_said_and_kept(
+    trained: Path, tiny_rooms: SceneIndex, run_verb: Callable[..., int], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert json.loads(trained.read_text())["unseen_cells"] is None, "no teacher"
+    shares = []
+    for window in (IMAGE, (0.3, 0.0, 0.7, 1.0)):
+        features, run = store(tiny_rooms, tmp_path / f"f{window[0]}", 6, window=window), tmp_path / f"{window[0]}/manifest.json"
+        assert run_verb("train", run, train_spec(), "--features", features) == 0
+        shares.append(json.loads(run.read_text())["unseen_cells"])
+        warned = [line for line in capsys.readouterr().out.splitlines() if line.startswith("warning: ")]
+        assert len(warned) == (shares[-1] > 0)
+    assert shares == [0.0, 0.5], "of four columns the outer two are covered by a fifth and nothing"
+    assert "50.0% of the visual cells (6 scenes) have weight 0" in warned[0]
 
 
 def test_features_of_other_frames_are_refused_before_the_first_step(

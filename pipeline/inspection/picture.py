@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from pipeline import geometry
 from pipeline.errors import StoreError
 from pipeline.features.store import FeatureReader
-from pipeline.grid import TokenGrid
+from pipeline.grid import TokenGrid, seen_cells
 from pipeline.inspection.colors import SAMPLE, alignment, principal_basis, standardised, to_colors
 from pipeline.inspection.statistics import by_store
 from pipeline.options import did_you_mean
@@ -28,7 +28,10 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """One row: ``colors`` (V,G,K,3) of the shown views on ``grid``; ``fit`` is the share of places in the colours (R^2)."""
+    """One row: ``colors`` (V,G,K,3) of the shown views on ``grid``; ``fit`` is the share of places in the colours (R^2).
+
+    Padding and cells that the teacher did not see are white and take no part in basis, scale and fit.
+    """
 
     label: str
     grid: TokenGrid
@@ -86,14 +89,17 @@ def _feature_row(
     if reader.frame_ids(scene.scene_id) != scene.record.frame_ids:
         reader.read_stored(scene.scene_id, scene.record.frame_ids)  # raises with the first frame that differs
     views, cells = len(scene.record.frame_ids), reader.grid.count
-    step = max(1, views * cells // SAMPLE)
-    tokens = [_tokens(reader, scene, view)[view % step :: step] for view in range(views)]
+    seen = seen_cells(reader.grid, reader.seen(scene.scene_id))
+    valid = valid & seen
+    step, used = max(1, views * cells // SAMPLE), seen.reshape(-1)
+    tokens = [_tokens(reader, scene, view)[used][view % step :: step] for view in range(views)]
     mean, basis = principal_basis(np.concatenate(tokens))
     projected = np.concatenate([(_tokens(reader, scene, view) - mean) @ basis for view in range(views)])
     flat_valid = valid.reshape(-1)
     world = standardised(means.reshape(-1, 3).astype(np.float64), flat_valid)
     turned = projected @ alignment(projected, world, flat_valid)
-    colors = to_colors(turned.reshape(*means.shape))
+    everywhere = np.broadcast_to(seen, valid.shape)
+    colors = np.where(everywhere[..., None], to_colors(turned.reshape(*means.shape), everywhere), 1.0)
     return Row(label, reader.grid, colors[list(shown)], _explained(turned[flat_valid], world[flat_valid]))
 
 

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from pipeline.errors import StoreError
 from pipeline.features.manifest import ViewManifest, read_store_manifest
 from pipeline.features.store import FeatureReader
+from pipeline.grid import seen_cells
 from pipeline.tables.text import render_table
 
 DEAD = 1e-4
@@ -22,7 +23,9 @@ DEAD = 1e-4
 
 @dataclass(frozen=True, slots=True)
 class PartStatistics:
-    """One layer of one store. Cosines are means over pairs of tokens, of tokens that are not zero.
+    """One layer of one store, without padding and cells that the teacher did not see (grid.py).
+
+    Cosines are means over pairs of tokens, of tokens that are not zero.
 
     ``neighbour_cosine``: cells side by side or above each other; ``distant_cosine``: cells of the same place in the picture,
     of different views. Features that tell places apart have the first well above the second.
@@ -66,15 +69,16 @@ class _Sums:
     far: list[float] = field(default_factory=list)
     previous: NDArray[np.float32] | None = None
 
-    def add(self, tokens: NDArray[np.float32]) -> None:
-        """One view's tokens (G,K,D)."""
-        flat = tokens.reshape(-1, tokens.shape[-1])
+    def add(self, tokens: NDArray[np.float32], seen: NDArray[np.bool_]) -> None:
+        """One view's tokens (G,K,D) and which of them count (G,K)."""
+        flat = tokens[seen]
         norms = np.linalg.norm(flat, axis=1)
         self.count += len(flat)
         self.norms += float(norms.sum())
         self.values = self.values + flat.sum(0, dtype=np.float64)
         self.squares = self.squares + np.einsum("nd,nd->d", flat, flat, dtype=np.float64)
-        units = (flat / np.maximum(norms, 1e-30)[:, None]).reshape(tokens.shape)
+        units = np.zeros_like(tokens)  # zero: in no pair
+        units[seen] = flat / np.maximum(norms, 1e-30)[:, None]
         pairs = [(units[:, 1:], units[:, :-1]), (units[1:], units[:-1])]
         self.near += [value for a, b in pairs for value in _cosines(a, b)]
         if self.previous is not None:
@@ -143,7 +147,7 @@ def store_statistics(manifests: Sequence[Path], *, views: int = 32) -> StoreStat
         extras |= {name for name in ("confidence", "depth", "pose") if getattr(found, name) is not None}
         for part, total in sums.items():
             total.previous = total.previous if scene == last else None
-            total.add(found.tokens[0][..., spec.columns(part)])
+            total.add(found.tokens[0][..., spec.columns(part)], seen_cells(found.grid, found.window))
         last, sampled = scene, sampled + 1
     derived = any(isinstance(read_store_manifest(path), ViewManifest) for path in manifests)
     grid = f"{spec.rows} x {spec.cols}" + (f" of {spec.native.rows} x {spec.native.cols}" if spec.native else "")

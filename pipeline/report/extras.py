@@ -155,7 +155,7 @@ def _features_figure(page: Page, index: SceneIndex, stores: Mapping[tuple[str, s
             mend="give all shards of every teacher to --features",
         )
     scene = index.load(scene_id)
-    features = {name: reader.read(scene_id, scene.record.frame_ids).tokens for name, reader in readers.items()}
+    features = {name: reader.read(scene_id, scene.record.frame_ids) for name, reader in readers.items()}
     caption = (
         f"Scene {scene_id} of {index.dataset} (split {scene.record.split}): first three principal components of each "
         "teacher's features as "

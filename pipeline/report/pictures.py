@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from pipeline.grid import seen_cells
 from pipeline.report.figures import new_figure, styled, teacher_colors
 from pipeline.report.inputs import Question
 from pipeline.scene import Scene, SceneRecord
@@ -15,6 +16,8 @@ from pipeline.scene import Scene, SceneRecord
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
+
+    from pipeline.teachers.base import TeacherFeatures
 
 _NEAR_M = 0.05
 _EDGES = tuple((a, b) for a in range(8) for b in range(a + 1, 8) if bin(a ^ b).count("1") == 1)
@@ -99,11 +102,17 @@ def _grounding_view(axis: Axes, scene: Scene, question: Question, teachers: Sequ
     axis.set_ylim(height - 0.5, -0.5)
 
 
-def principal_colors(tokens: NDArray[np.float32]) -> NDArray[np.float64]:
+def principal_colors(tokens: NDArray[np.float32], seen: NDArray[np.bool_] | None = None) -> NDArray[np.float64]:
     """Tokens (V,G,K,D) -> colours (V,G,K,3) in [0,1]: first three principal components over all views of the scene.
 
     One basis and one scale for all views, so that one colour means one feature; signs are fixed by the largest loading.
+    Cells that are not ``seen`` (G,K) are white.
     """
+    if seen is not None and not seen.all():
+        colors = np.ones((*tokens.shape[:3], 3))
+        if seen.any():
+            colors[:, seen] = principal_colors(tokens[:, seen][:, None])[:, 0]
+        return colors
     flat = tokens.reshape(-1, tokens.shape[-1]).astype(np.float64)
     flat = flat - flat.mean(0)
     values, vectors = np.linalg.eigh(flat.T @ flat)
@@ -118,19 +127,23 @@ def principal_colors(tokens: NDArray[np.float32]) -> NDArray[np.float64]:
 
 
 @styled
-def feature_grid(scene: Scene, features: Mapping[str, NDArray[np.float32]], views: int = 6) -> Figure:
-    """Views of a scene in the first row, then each teacher's features (V,G,K,D) as colours."""
+def feature_grid(scene: Scene, features: Mapping[str, TeacherFeatures], views: int = 6) -> Figure:
+    """Views of a scene in the first row, then each teacher's features as colours, every cell where it looks."""
     shown = sorted({int(i) for i in np.linspace(0, len(scene.rgb) - 1, views)})
     height, width = scene.record.image_size
     figure, axes = new_figure(
         1 + len(features), len(shown), 1.75 * len(shown) + 0.7, (1.75 * height / width + 0.1) * (1 + len(features))
     )
-    colors = {teacher: principal_colors(tokens) for teacher, tokens in features.items()}
+    colors = {teacher: principal_colors(f.tokens, seen_cells(f.grid, f.window)) for teacher, f in features.items()}
     for column, view in enumerate(shown):
         _show(axes[0, column], scene.rgb[view], f"view {scene.record.frame_ids[view]}")
-        for row, teacher in enumerate(features, start=1):
+        for row, (teacher, found) in enumerate(features.items(), start=1):
             image = np.clip(colors[teacher][view], 0, 1)
-            axes[row, column].imshow(image, interpolation="nearest", extent=(0, width, height, 0))
+            x0, y0, x1, y1 = found.grid.window
+            extent = (x0 * width, x1 * width, y1 * height, y0 * height)
+            axes[row, column].imshow(image, interpolation="nearest", extent=extent)
+            axes[row, column].set_xlim(0, width)
+            axes[row, column].set_ylim(height, 0)
             axes[row, column].set_xticks([])
             axes[row, column].set_yticks([])
             axes[row, column].spines[:].set_visible(False)

@@ -16,6 +16,8 @@ from pipeline.features.spec import StoreSpec
 from pipeline.features.store import FeatureWriter
 from pipeline.grid import TokenGrid
 from pipeline.index import SceneIndex
+from pipeline.inspection.picture import rows_of_scene
+from pipeline.inspection.statistics import store_statistics
 from pipeline.paths import teacher_of
 from pipeline.teachers.base import TeacherFeatures
 
@@ -196,3 +198,27 @@ def test_picture_has_a_row_per_teacher(dataset: SceneIndex, stores: dict[str, Pa
         assert image.size[1] > image.size[0]  # four rows of two views
     assert main(["features", "picture", *names, "--scenes", str(dataset.path), "--scene", "box9", "--out", str(out)]) == 2
     assert "did you mean" in capsys.readouterr().err
+
+
+def test_padding_is_in_no_figure_and_no_colour(dataset: SceneIndex, tmp_path: Path) -> None:
+    """A teacher that pads: the outer half of its rows lies outside of the image and holds other numbers."""
+    random, found = np.random.default_rng(0), []
+    tokens = {scene_id: random.normal(size=(3, 8, 4, 6)).astype(np.float32) for scene_id in dataset.records}
+    for outside in (0.0, 50.0):
+        grid = TokenGrid(8, 4, (0.0, -0.5, 1.0, 1.5))
+        spec = StoreSpec("boxes", "padded", "vggt", 6, 8, 4, grid.window, dtype="float32")
+        with FeatureWriter(tmp_path / str(outside), spec) as writer:
+            for scene_id, inside in tokens.items():
+                values = inside.copy()
+                values[:, :2], values[:, 6:] = outside, outside
+                writer.write(scene_id, dataset.records[scene_id].frame_ids, TeacherFeatures(values, grid))
+            writer.finish()
+        manifest = tmp_path / str(outside) / "manifest.json"
+        figures = store_statistics([manifest]).parts[0]
+        _, row = rows_of_scene(dataset.load("box0"), [manifest], (0, 2))
+        assert (row.colors[:, [0, 1, 6, 7]] == 1).all(), "white"
+        found.append((figures, row.fit, row.colors))
+    assert found[0][:2] == found[1][:2]
+    np.testing.assert_array_equal(found[0][2], found[1][2])
+    inner = np.concatenate([values[:, 2:6].reshape(-1, 6) for values in tokens.values()])
+    assert found[0][0].mean_norm == pytest.approx(np.linalg.norm(inner, axis=1).mean(), rel=1e-5)

@@ -16,6 +16,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from pipeline.depth_quality import depth_differences
 from pipeline.geometry import cell_means, unproject, voxel_ids
 from pipeline.grid import TokenGrid
 from pipeline.index import SceneIndex
@@ -102,11 +103,11 @@ def agreement(scene: Scene, pairs: Iterable[tuple[int, int]]) -> Agreement:
     pixels, inside, differences = 0, 0, [np.empty(0)]
     for first, second in pairs:
         seen = points[first][valid[first]]
-        landed, difference = _differences(
+        landed, difference, _ = depth_differences(
             seen, scene.depth_m[second], record.depth_intrinsics, record.world_from_camera[second]
         )
         pixels, inside = pixels + len(seen), inside + landed
-        differences.append(difference)
+        differences.append(np.abs(difference))
     errors = np.concatenate(differences)
     median, p95 = np.percentile(errors, (50, 95)) if errors.size else (np.nan, np.nan)
     return Agreement(
@@ -117,20 +118,6 @@ def agreement(scene: Scene, pairs: Iterable[tuple[int, int]]) -> Agreement:
         p95_m=float(p95),
         agree=float((errors < AGREES_M).mean()) if errors.size else 0.0,
     )
-
-
-def _differences(
-    seen: NDArray[np.float32], depth_m: NDArray[np.float32], camera: NDArray[np.float64], pose: NDArray[np.float64]
-) -> tuple[int, NDArray[np.float64]]:
-    """How many world points (N,3) fall into a view's image, and depth differences (M,) at their nearest pixels with depth."""
-    camera_from_world = np.linalg.inv(pose)
-    local = seen.astype(np.float64) @ camera_from_world[:3, :3].T + camera_from_world[:3, 3]
-    local = local[local[:, 2] > 1e-6]
-    column, row = (np.rint(camera[i, i] * local[:, i] / local[:, 2] + camera[i, 2]) for i in (0, 1))
-    inside = (column >= 0) & (column < depth_m.shape[1]) & (row >= 0) & (row < depth_m.shape[0])
-    measured = depth_m[row[inside].astype(np.int64), column[inside].astype(np.int64)]
-    difference = np.abs(measured - local[inside, 2])
-    return int(inside.sum()), np.asarray(difference[measured > 0])
 
 
 def shared_cells(scene: Scene, side: int, *, voxel_m: float = 0.1, masked: bool = True) -> float:

@@ -10,20 +10,23 @@ world_from_camera (already axis-aligned), ``intrinsic.txt`` / ``depth_intrinsic.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, UnidentifiedImageError
+from PIL import Image
 
 from pipeline.conventions import DEPTH_UNIT_PER_M, checked_id
+from pipeline.depth_quality import depth_notes, with_depth_figures
 from pipeline.errors import DataError, FrameError
 from pipeline.notes import Note, notes_from_json, notes_to_json
 from pipeline.provenance import digest, file_digest, read_manifest, write_manifest
-from pipeline.scene import Scene, SceneObject, SceneRecord
+from pipeline.scene import DepthFigures, Scene, SceneObject, SceneRecord
+from pipeline.source_images import NO_IMAGE, refuse_turned
 
 SCHEMA_VERSION = 1
 
@@ -45,6 +48,7 @@ def record_to_json(record: SceneRecord) -> dict[str, Any]:
         ],
         "proposals": None if record.proposals is None else np.round(record.proposals, 6).tolist(),
         "checksum": record.checksum,
+        "depth": None if record.depth is None else asdict(record.depth),
     }
 
 
@@ -72,6 +76,7 @@ def record_from_json(entry: dict[str, Any], *, where: str) -> SceneRecord:
             ),
             proposals=None if proposals is None else np.asarray(proposals, dtype=np.float64).reshape(-1, 6),
             checksum=entry["checksum"],
+            depth=None if entry.get("depth") is None else DepthFigures(**entry["depth"]),
         )
     except (KeyError, TypeError, ValueError, IndexError, OverflowError) as error:
         raise DataError(f"scene entry is malformed: {error!r}", where=where, mend="run: snakemake -R prepare") from None
@@ -94,7 +99,9 @@ def write_index(
     ``skip_unmatched``: what the dataset's option ``skip_unmatched_annotations`` says; None where it has none.
     Digests of the annotation files stand in it too, so that what is made of them is made again when one changes.
     The index's digest, which features, runs, predictions and scores record, is of scenes, their ordered frames and the files.
+    Scenes whose depth nobody has looked at are looked at here; FrameError when it cannot be depth (depth_quality.py).
     """
+    records = [_looked_at(folder / root / record.scene_id, record) for record in records]
     scenes = [record_to_json(r) for r in records]
     names = {name for by_split in annotations.values() for listed in by_split.values() for name in listed}
     write_manifest(
@@ -107,7 +114,7 @@ def write_index(
             "annotations": annotations,
             "annotation_files": {name: file_digest(folder / name) for name in sorted(names) if (folder / name).is_file()},
             "scenes": scenes,
-            "notes": notes_to_json(notes),
+            "notes": notes_to_json([*notes, *depth_notes(records)]),
             "digest": digest([(s["scene_id"], s["frame_ids"], s["checksum"]) for s in scenes]),
         }
         | ({} if skip_unmatched is None else {"skip_unmatched": skip_unmatched}),
@@ -119,6 +126,25 @@ def add_notes(manifest: Path, notes: Sequence[Note]) -> None:
     if notes:
         content = SceneIndex(manifest).content
         write_manifest(manifest, content | {"notes": [*content["notes"], *notes_to_json(notes)]})
+
+
+def _looked_at(folder: Path, record: SceneRecord) -> SceneRecord:
+    """The record with its depth's figures, unless it has them or has no files."""
+    return with_depth_of_files(folder, record) if record.depth is None and folder.is_dir() else record
+
+
+def with_depth_of_files(
+    folder: Path, record: SceneRecord, *, where: str | None = None, known: Mapping[int, NDArray[np.uint16]] | None = None
+) -> SceneRecord:
+    """The record with figures of the depth that lies in the scene's ``folder``. FrameError, naming ``where`` (the source), when
+    it cannot be depth. ``known``: millimetres (H,W) of views that need not be read (all of ``looked_at``, to be quick)."""
+
+    def depth_m(view: int) -> NDArray[np.float32]:
+        if known is not None and view in known:
+            return known[view].astype(np.float32) / np.float32(DEPTH_UNIT_PER_M)
+        return read_depth(folder / f"{record.frame_ids[view]}.png", record.depth_size)
+
+    return with_depth_figures(record, depth_m, where=where or str(folder))
 
 
 class SceneIndex:
@@ -188,10 +214,11 @@ class SceneIndex:
 def _open_image(path: Path) -> NDArray[Any]:
     try:
         with Image.open(path) as image:
+            refuse_turned(image, str(path))
             return np.asarray(image)
     except FileNotFoundError:
         raise FrameError(f"frame file {path} is missing", mend="run the rule `prepare` again with -f") from None
-    except (UnidentifiedImageError, Image.DecompressionBombError, OSError, SyntaxError, ValueError) as error:
+    except NO_IMAGE as error:
         raise FrameError(f"frame file {path} cannot be read ({error})", mend="delete it and run `prepare` again") from None
 
 

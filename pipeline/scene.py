@@ -22,13 +22,32 @@ class SceneObject:
 
 
 @dataclass(frozen=True, slots=True)
+class DepthFigures:
+    """What a scene's depth is like, over the views that were looked at (depth_quality.py).
+
+    ``valid``: share of pixels with depth. ``near_m``, ``median_m``, ``far_m``: 1st, 50th and 99th percentile of depth; None
+    where no pixel has any. ``compared``: points of one view that another measured, too; of these the shares about whose depth
+    both ``agree``, and that the other sees ``through`` to something farther (the rest is hidden from it); None for too few.
+    """
+
+    valid: float
+    near_m: float | None
+    median_m: float | None
+    far_m: float | None
+    compared: int
+    agree: float | None
+    through: float | None
+
+
+@dataclass(frozen=True, slots=True)
 class SceneRecord:
     """Everything about a scene except its pixels; one entry of a dataset's manifest.json.
 
     ``frame_ids`` is THE ordered frame list: teacher extraction, training and evaluation all use it and nothing else.
     ``world_from_camera`` (V,4,4); ``intrinsics`` and ``depth_intrinsics`` (3,3) in pixels of colour and depth images;
     ``image_size``/``depth_size`` are (height, width); ``proposals`` are detector-like boxes (N,6), or None when the
-    split uses ground-truth boxes as candidates (training); ``checksum`` is over the frames' files.
+    split uses ground-truth boxes as candidates (training); ``checksum`` is over the frames' files; ``depth`` None: not
+    looked at yet.
     """
 
     scene_id: str
@@ -42,6 +61,7 @@ class SceneRecord:
     objects: tuple[SceneObject, ...]
     proposals: NDArray[np.float64] | None
     checksum: str
+    depth: DepthFigures | None = None
 
     def candidate_boxes(self) -> NDArray[np.float64]:
         """Boxes (N,6) among which grounding chooses: proposals where the split has them, else ground truth by id order."""

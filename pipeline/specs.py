@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from pipeline.datasets.base import Needs
 
 _CODE: dict[str, tuple[str, ...]] = {
-    "prepare": ("steps.prepare", "index", "frames"),
+    "prepare": ("steps.prepare", "index", "frames", "depth_quality"),
     "pretrain_teacher": ("steps.pretrain_teacher", "index", "grid"),
     "pretrain_backbone": (
         "steps.pretrain_backbone",

@@ -80,6 +80,11 @@ class PosedRgbdOptions(Options):
     max_time_difference_s: float = Field(
         0.02, gt=0, le=1, description="TUM: entries closer than this many seconds belong together (TUM's tool: 0.02)."
     )
+    exif_orientation: Literal["refuse", "turn", "ignore"] = Field(
+        "refuse",
+        description="Pictures with an EXIF orientation. turn: as viewers do; depth and camera belong to the turned picture. "
+        "ignore: they belong to the pixels as stored. Both are encoded anew, without the tag.",
+    )
     gravity: Literal["none", "matrix", "trajectory"] = Field(
         "none",
         description="How z is made to point up. none: poses as they are (TUM, ScanNet: z is up). matrix: `matrix` or "
@@ -123,7 +128,7 @@ class PosedRgbd(Dataset):
 
     options_model = PosedRgbdOptions
     example: ClassVar[Mapping[str, Any]] = {"root": "data/scans"}
-    code = ("posed_rgbd", "frames", "geometry", "index", "png")
+    code = ("posed_rgbd", "frames", "geometry", "index", "png", "source_images")
     selecting = frozenset(("scenes", "split", "splits", "objects", "annotations", "skip_unmatched_annotations"))
     needs = Needs(threads=4, mem_mb=4000, runtime_min=240)
     licence = "that of the data in `root`"
@@ -142,12 +147,13 @@ class PosedRgbd(Dataset):
 
     def planned(self) -> ScenePlan | None:
         """Scenes that are there now; None when they cannot be read or no count of frames is set."""
-        from pipeline.posed_rgbd.depth import image_size
+        from pipeline.source_images import image_size
 
         try:
             scans = self._scans()
             listing = scans[0][0].convention.read(scans[0][0].folder, self._convert_options(scans[0][0]).read)
-            size = image_size(listing.frames[0].colour)
+            first = listing.frames[0].colour
+            size = image_size(first, str(first), self.options.exif_orientation)
         except (PipelineError, OSError, IndexError):
             return None
         if self.options.frames.count is None:
@@ -246,6 +252,7 @@ class PosedRgbd(Dataset):
             gravity=o.gravity,
             matrix=matrix,
             matrix_file=o.matrix_file,
+            exif=o.exif_orientation,
         )
 
 

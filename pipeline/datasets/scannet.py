@@ -145,7 +145,7 @@ class ScanNet(Dataset):
     """Scans of ScanNet v2."""
 
     options_model = ScanNetOptions
-    code: ClassVar[tuple[str, ...]] = ("scannet", "frames", "geometry", "index", "png")
+    code: ClassVar[tuple[str, ...]] = ("scannet", "frames", "geometry", "index", "png", "source_images")
     selecting = frozenset(
         (
             *("train_scenes", "val_scenes", "test_scenes", "scenes", "only", "skip_broken"),

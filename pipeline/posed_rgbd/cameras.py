@@ -13,6 +13,9 @@ from pipeline.posed_rgbd.convention import Convention, Listing, Pinhole, matrix_
 DEFAULT_SIZE = (480, 640)
 """Images (H,W) that the default cameras of conventions belong to."""
 
+SAME_SHAPE = 1.05
+"""Most that proportions of registered images differ by (ScanNet: 1296x968 and 640x480, 1.004)."""
+
 
 def cameras_of(
     folder: Path,
@@ -33,7 +36,7 @@ def cameras_of(
     elif listing.depth_intrinsics is not None:
         depth = listing.depth_intrinsics
     else:
-        depth = resized(colour, size, depth_size)
+        depth = resized(colour, size, _registered(size, depth_size, folder))
     for name, camera, (height, width) in (("intrinsics", colour, size), ("depth_intrinsics", depth, depth_size)):
         if not (camera[0, 0] > 0 < camera[1, 1] and 0 < camera[0, 2] < width and 0 < camera[1, 2] < height):
             raise DataError(
@@ -65,6 +68,19 @@ def _colour_camera(
         allowed=f"{convention.name}: {convention.needs}",
         mend="give the option intrinsics: [fx, fy, cx, cy]",
     )
+
+
+def _registered(size: tuple[int, int], depth_size: tuple[int, int], folder: Path) -> tuple[int, int]:
+    """``depth_size``; DataError when images of it cannot show the same as pictures of ``size``."""
+    stretch = depth_size[1] * size[0] / (depth_size[0] * size[1])
+    if max(stretch, 1 / stretch) > SAME_SHAPE:
+        raise DataError(
+            f"pictures are {size[1]}x{size[0]} and depth images {depth_size[1]}x{depth_size[0]} pixels: of other proportions, "
+            "so one camera cannot be that of both",
+            where=str(folder),
+            mend="give depth_intrinsics: [fx, fy, cx, cy], or turn the pictures as the depth images are",
+        )
+    return depth_size
 
 
 def resized(camera: NDArray[np.float64], size: tuple[int, int], new: tuple[int, int]) -> NDArray[np.float64]:

@@ -11,18 +11,21 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipeline.conventions import DEPTH_UNIT_PER_M
+from pipeline.depth_quality import looked_at
 from pipeline.errors import DataError, FrameError
 from pipeline.frames import FrameOptions, sample_frames, seen_voxels
 from pipeline.geometry import unproject
+from pipeline.index import with_depth_of_files
 from pipeline.posed_rgbd.align import Gravity, floor_height, level
 from pipeline.posed_rgbd.cameras import cameras_of
 from pipeline.posed_rgbd.convention import Listing, Pinhole, ReadOptions, SourceFrame
-from pipeline.posed_rgbd.depth import DepthCode, image_size, open_image
+from pipeline.posed_rgbd.depth import DepthCode
 from pipeline.posed_rgbd.detect import Scan
 from pipeline.posed_rgbd.layout import SceneWriter, intrinsics_text, jpeg_bytes, read_scene
 from pipeline.posed_rgbd.poses import read_matrix, usable_pose
 from pipeline.provenance import digest, file_stamp
 from pipeline.scene import SceneRecord
+from pipeline.source_images import Exif, image_size, opened, orientation, upright
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,6 +40,7 @@ class ConvertOptions:
     gravity: Gravity = "none"
     matrix: NDArray[np.float64] | None = None
     matrix_file: str | None = None
+    exif: Exif = "refuse"
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,8 +95,9 @@ def convert_scan(scan: Scan, folder: Path, options: ConvertOptions, *, split: st
         "alignment": alignment.tolist(),
     }
     writer = SceneWriter(folder)
-    _write_frames(writer, kept, depth, threads)
+    shown = _write_frames(writer, kept, depth, options.exif, threads)
     record = _record(scan.scene_id, split, kept, writer.checksum())
+    record = with_depth_of_files(folder, record, where=str(scan.folder), known=shown)
     writer.finish(fingerprint, record, facts)
     return Converted(record, facts, written=True)
 
@@ -112,7 +117,8 @@ def _views(scan: Scan, listing: Listing, options: ConvertOptions) -> tuple[_View
         raise DataError(f"{twice} frames have the name of another frame", where=where)
     poses = np.stack([pose for _, pose in usable])
     alignment = _alignment(scan, options, poses)
-    sizes = image_size(frames[0].colour), image_size(frames[0].depth)
+    first = frames[0]
+    sizes = image_size(first.colour, str(first.colour), options.exif), image_size(first.depth, str(first.depth))
     cameras = cameras_of(scan.folder, scan.convention, listing, (options.camera, options.depth_camera), sizes)
     return _Views(frames, alignment @ poses, *cameras, *sizes), alignment
 
@@ -145,6 +151,7 @@ def _fingerprint(views: _Views, options: ConvertOptions, split: str) -> str:
             "frames": options.frames.model_dump(mode="json"),
             "gravity": options.gravity,
             "split": split,
+            "exif": options.exif,
         }
     )
 
@@ -153,18 +160,23 @@ def _metres(depth_mm: NDArray[np.uint16]) -> NDArray[np.float32]:
     return depth_mm.astype(np.float32) / np.float32(DEPTH_UNIT_PER_M)
 
 
-def _write_frames(writer: SceneWriter, views: _Views, depth: DepthCode, threads: int) -> None:
-    """All files of a scene but the marker; frames in parallel (the image codecs release the interpreter's lock)."""
+def _write_frames(
+    writer: SceneWriter, views: _Views, depth: DepthCode, exif: Exif, threads: int
+) -> dict[int, NDArray[np.uint16]]:
+    """All files of a scene but the marker; frames in parallel (the image codecs release the interpreter's lock). Returns the
+    millimetres (H,W) of the views whose depth is looked at."""
     writer.write("intrinsic.txt", intrinsics_text(views.intrinsics))
     writer.write("depth_intrinsic.txt", intrinsics_text(views.depth_intrinsics))
+    kept = looked_at(len(views.frames))
 
-    def one(frame: SourceFrame, pose: NDArray[np.float64]) -> None:
-        colour = _colour(frame.colour, views.image_size)
-        writer.frame(frame.frame_id, colour, depth.read_mm(frame.depth, views.depth_size), pose)
+    def one(view: int) -> tuple[int, NDArray[np.uint16]] | None:
+        frame = views.frames[view]
+        colour, depth_mm = _colour(frame.colour, views.image_size, exif), depth.read_mm(frame.depth, views.depth_size)
+        writer.frame(frame.frame_id, colour, depth_mm, views.poses[view])
+        return (view, depth_mm) if view in kept else None
 
     with ThreadPoolExecutor(max(1, threads)) as pool:
-        for _ in pool.map(one, views.frames, views.poses):
-            pass
+        return dict(shown for shown in pool.map(one, range(len(views.frames))) if shown is not None)
 
 
 def _record(scene_id: str, split: str, views: _Views, checksum: str) -> SceneRecord:
@@ -201,16 +213,17 @@ def _heights(frame: SourceFrame, depth: DepthCode, views: _Views, pose: NDArray[
     return np.asarray(points[valid][:, 2])
 
 
-def _colour(path: Path, size: tuple[int, int]) -> bytes:
-    """JPEG bytes of a picture: the file itself when it is one, else encoded. FrameError for another size or grey."""
-    image = open_image(path)
+def _colour(path: Path, size: tuple[int, int], exif: Exif) -> bytes:
+    """JPEG bytes of a picture: the file itself when it is an upright one, else encoded. FrameError for another size or grey."""
     jpeg = path.suffix.lower() in (".jpg", ".jpeg")
     channels = (3,) if jpeg else (3, 4)  # a JPEG of four is CMYK; a PNG of four has transparency, which is dropped
+    with opened(path, str(path)) as stored:
+        image, as_stored = np.asarray(upright(stored, str(path), exif)), orientation(stored) == 1
     if image.ndim != 3 or image.shape[2] not in channels or image.shape[:2] != size or image.dtype != np.uint8:
         raise FrameError(
             f"colour image {path} has shape {image.shape} and type {image.dtype}",
             allowed=f"{size} with 3 channels of 8 bits, as in the scene's first picture",
         )
-    if jpeg:
+    if jpeg and as_stored:
         return path.read_bytes()
     return jpeg_bytes(np.ascontiguousarray(image[..., :3]).astype(np.uint8, copy=False))

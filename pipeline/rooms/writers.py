@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipeline.errors import DataError
-from pipeline.index import record_from_json, record_to_json
+from pipeline.index import record_from_json, record_to_json, with_depth_of_files
 from pipeline.provenance import digest
 from pipeline.rooms.catalog import ROOM_WORDS, Words
 from pipeline.rooms.facts import RoomFacts, facts_from_json, facts_of
@@ -95,6 +95,7 @@ def write_room(job: ScenePlace, built: Film, facts: dict[str, Any], words: Words
         proposals=None if job.split == "train" else built.proposals,
         checksum=_checksum({name: hashlib.sha256(data).hexdigest() for name, data in files.items()}),
     )
+    record = with_depth_of_files(job.folder, record, known=dict(enumerate(built.depth_mm)))
     marker = {"spec": job.spec, "record": record_to_json(record), "facts": facts}
     # No fsync: a marker that survives a power cut without its files is found out by the checksum.
     temporary = job.folder / f".{MARKER}.tmp"

@@ -6,7 +6,6 @@ frames that were chosen, and of all candidates' depth when frames are chosen by 
 
 from __future__ import annotations
 
-import io
 import math
 import re
 from abc import ABC, abstractmethod
@@ -16,16 +15,14 @@ from types import TracebackType
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, UnidentifiedImageError
 
 from pipeline.conventions import DEPTH_UNIT_PER_M, checked_id
 from pipeline.errors import DataError, FrameError
 from pipeline.scannet.reading import AGAIN, read_bytes, read_text
 from pipeline.scannet.sens import SensFile, SensFrame
+from pipeline.source_images import depth_values, image_size
 
 _INDEX = re.compile(r"[0-9]{1,9}")
-NO_IMAGE = (UnidentifiedImageError, Image.DecompressionBombError, OSError, SyntaxError, ValueError)
-"""What Pillow raises for damaged files; the second when a damaged header asks for gigabytes."""
 
 
 class ScanFrames(ABC):
@@ -143,34 +140,13 @@ class FolderFrames(ScanFrames):
 
     def _depth(self, number: int) -> NDArray[np.uint16]:
         path = self._folder / f"{self.ids[number]}.png"
-        data = read_bytes(path, "a depth frame", mend="export the scan again")
-        depth = _pixels(data, str(path))
-        if depth.ndim != 2 or depth.dtype.kind not in "iu" or depth.min() < 0 or depth.max() > np.iinfo(np.uint16).max:
-            raise FrameError(f"a depth frame is {depth.dtype} {depth.shape}", where=str(path), allowed="16-bit grey PNG, mm")
-        return depth.astype(np.uint16)
+        return depth_values(read_bytes(path, "a depth frame", mend="export the scan again"), str(path))
 
 
 def _time_order(stem: str) -> tuple[bool, int, str]:
     """Numbers by their value ("9" before "10"), then other names."""
     numbered = bool(_INDEX.fullmatch(stem))
     return not numbered, int(stem) if numbered else 0, stem
-
-
-def image_size(data: bytes, where: str) -> tuple[int, int]:
-    """(height, width) of an image file, from its header."""
-    try:
-        with Image.open(io.BytesIO(data)) as image:
-            return image.height, image.width
-    except NO_IMAGE as error:
-        raise FrameError(f"a frame is not an image ({error})", where=where, mend=AGAIN) from None
-
-
-def _pixels(data: bytes, where: str) -> NDArray[np.generic]:
-    try:
-        with Image.open(io.BytesIO(data)) as image:
-            return np.asarray(image)
-    except NO_IMAGE as error:
-        raise FrameError(f"a frame cannot be decoded ({error})", where=where, mend=AGAIN) from None
 
 
 def _matrix(path: Path, what: str) -> NDArray[np.float64]:

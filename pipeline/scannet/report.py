@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from pathlib import Path
 
 from pipeline.errors import DataError
@@ -24,6 +25,7 @@ def write_report(path: Path, dataset: str, done: Sequence[tuple[SceneRecord, Cou
             "empty_masks": counts.empty_masks,
             "unknown_labels": list(counts.unknown_labels),
             "aligned": counts.aligned,
+            "depth": None if record.depth is None else asdict(record.depth),
         }
         for record, counts in done
     }

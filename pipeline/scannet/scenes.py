@@ -15,19 +15,20 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from pipeline.conventions import DEPTH_UNIT_PER_M
+from pipeline.depth_quality import looked_at
 from pipeline.errors import DataError, FrameError
 from pipeline.frames import FrameOptions, sample_frames, seen_voxels
-from pipeline.index import record_from_json, record_to_json
+from pipeline.index import record_from_json, record_to_json, with_depth_of_files
 from pipeline.png import depth_png
 from pipeline.provenance import digest
-from pipeline.scannet.frames import NO_IMAGE, FolderFrames, ScanFrames, StreamFrames, image_size
+from pipeline.scannet.frames import FolderFrames, ScanFrames, StreamFrames
 from pipeline.scannet.instances import Instances, aligned, is_rigid, read_alignment, read_instances
 from pipeline.scannet.labels import Labels
 from pipeline.scannet.mesh import read_vertices
 from pipeline.scannet.proposals import BoxFile, mask_boxes
-from pipeline.scannet.reading import AGAIN
 from pipeline.scannet.sources import Places, Stamps, unchanged
 from pipeline.scene import SceneRecord
+from pipeline.source_images import opened, refuse_turned
 
 MARKER = "scene.json"
 JPEG_QUALITY = 95
@@ -109,6 +110,7 @@ def make_scene(job: SceneJob, release: Release) -> None:
             _resized_camera(frames.intrinsics, frames.image_size, size),
             size,
         )
+        depth: dict[int, NDArray[np.uint16]] = {}
         record = SceneRecord(
             scene_id=job.scene_id,
             split=job.split,
@@ -120,8 +122,9 @@ def make_scene(job: SceneJob, release: Release) -> None:
             depth_size=frames.depth_size,
             objects=instances.objects,
             proposals=proposals,
-            checksum=_write_files(job.folder, _files(frames, views)),
+            checksum=_write_files(job.folder, _files(frames, views, depth)),
         )
+        record = with_depth_of_files(job.folder, record, where=frames.where, known=depth)
         counts = Counts(len(frames.ids), len(frames.ids) - len(usable), empty, instances.unknown, stated is not None)
     _write_marker(job, record, counts)
 
@@ -164,30 +167,33 @@ def _choose(frames: ScanFrames, usable: list[int], poses: NDArray[np.float64], o
     return sample_frames(len(usable), options, seen, where=frames.where).indices
 
 
-def _files(frames: ScanFrames, views: Views) -> Iterator[tuple[str, bytes]]:
-    """Name and content of the scene's files, one after the other."""
+def _files(frames: ScanFrames, views: Views, depth: dict[int, NDArray[np.uint16]]) -> Iterator[tuple[str, bytes]]:
+    """Name and content of the scene's files, one after the other; ``depth`` keeps that of the views that are looked at."""
     yield "intrinsic.txt", _matrix_text(_square(views.intrinsics))
     yield "depth_intrinsic.txt", _matrix_text(_square(frames.depth_intrinsics))
-    for number, pose in zip(views.numbers, views.poses, strict=True):
+    kept = looked_at(len(views.numbers))
+    for view, (number, pose) in enumerate(zip(views.numbers, views.poses, strict=True)):
         name = frames.ids[number]
         where = f"{frames.where}, frame {name}"
         yield f"{name}.jpg", _color(frames.color(number), frames.image_size, views.size, where)
-        yield f"{name}.png", depth_png(frames.depth_mm(number))
+        depth_mm = frames.depth_mm(number)
+        if view in kept:
+            depth[view] = depth_mm
+        yield f"{name}.png", depth_png(depth_mm)
         yield f"{name}.txt", _matrix_text(pose)
 
 
 def _color(data: bytes, size: tuple[int, int], wanted: tuple[int, int], where: str) -> bytes:
     """The JPEG as it is after a check that it decodes, or resized."""
-    if image_size(data, where) != size:
-        raise FrameError(f"a colour frame is {image_size(data, where)} pixels", where=where, allowed=f"{size} as the others")
-    try:
-        with Image.open(io.BytesIO(data)) as image:
-            image.load()
-            if image.format == "JPEG" and image.mode == "RGB" and size == wanted:
-                return data
-            resized = image.convert("RGB").resize((wanted[1], wanted[0]), Image.Resampling.BICUBIC)
-    except NO_IMAGE as error:
-        raise FrameError(f"a colour frame cannot be decoded ({error})", where=where, mend=AGAIN) from None
+    with opened(data, where) as image:
+        if (image.height, image.width) != size:
+            found = f"({image.height}, {image.width})"
+            raise FrameError(f"a colour frame is {found} pixels", where=where, allowed=f"{size} as the others")
+        refuse_turned(image, where)
+        image.load()
+        if image.format == "JPEG" and image.mode == "RGB" and size == wanted:
+            return data
+        resized = image.convert("RGB").resize((wanted[1], wanted[0]), Image.Resampling.BICUBIC)
     stream = io.BytesIO()
     resized.save(stream, format="JPEG", quality=JPEG_QUALITY, subsampling=0)
     return stream.getvalue()

@@ -25,6 +25,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> None:
     from pipeline import registry
+    from pipeline.depth_quality import depth_summary
     from pipeline.errors import ConfigError
     from pipeline.index import SceneIndex
     from pipeline.provenance import run_record
@@ -41,6 +42,7 @@ def run(args: argparse.Namespace) -> None:
         index = SceneIndex(args.out)
         record["scenes"] = len(index.content["scenes"])
     print(f"prepared {record['scenes']} scenes of {dataset.name}: {args.out}")
+    print(depth_summary(list(index)))
     for note in index.notes:
         print(f"warning: {dataset.name}: {note.line()}")
 

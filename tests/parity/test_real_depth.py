@@ -131,3 +131,11 @@ def test_every_pair_of_views_agrees(index: SceneIndex, scene: Scene) -> None:
         assert figures.median_m < 0.007, "Kinect noise at 2 m is a few millimetres"
         assert figures.agree > 0.96
     assert "difference of depth median" in describe(index.path, sides=(14,))
+
+
+def test_depth_of_a_kinect_is_accepted_without_doubt(index: SceneIndex) -> None:
+    assert index.notes == ()
+    depth = index.records["open3d_rgbd"].depth
+    assert depth.valid == pytest.approx(0.873, abs=0.001)
+    assert depth.agree > 0.97
+    assert depth.through < 0.02

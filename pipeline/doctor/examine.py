@@ -11,7 +11,7 @@ from pipeline.doctor.cost import estimate, teacher_parameters
 from pipeline.doctor.environment import Probes, Wanted, examine_environment
 from pipeline.doctor.report import Cost, Need, Report
 from pipeline.doctor.scenes import Examined, examine_dataset
-from pipeline.doctor.selection import Selection, backbone_rows, has_foreign_weights, select, teacher_rows
+from pipeline.doctor.selection import Selection, backbone_rows, grid_needs, has_foreign_weights, select, teacher_rows
 from pipeline.doctor.weights import weight_rows
 
 
@@ -26,7 +26,8 @@ def examine(config: StudyConfig, files: Sequence[Path], tflops: float) -> Report
     sizes = {found.extent.image_size for name, found in datasets.items() if found.extent and name in selection.study}
     teachers, teacher_needs = teacher_rows(selection, sizes)
     dataset_needs = [need for found in datasets.values() for need in found.needs]
-    needs = [*weight_needs, *teacher_needs, *dataset_needs, *_space(cost), *environment_needs]
+    grids = grid_needs(selection, {name: found.index for name, found in datasets.items()})
+    needs = [*weight_needs, *teacher_needs, *dataset_needs, *grids, *_space(cost), *environment_needs]
     return Report(
         config=tuple(str(file) for file in files),
         teachers=teachers,

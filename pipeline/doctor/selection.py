@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
 from pipeline import registry
@@ -10,8 +11,10 @@ from pipeline.benchmarks.base import Benchmark
 from pipeline.config import StudyConfig
 from pipeline.datasets.base import Dataset
 from pipeline.doctor.report import MemberRow, Need
-from pipeline.errors import CheckpointError, PipelineError
+from pipeline.errors import CheckpointError, PipelineError, StoreError
+from pipeline.features.extraction import one_grid
 from pipeline.grid import TokenGrid
+from pipeline.index import SceneIndex
 from pipeline.teachers.base import Teacher
 
 
@@ -113,6 +116,22 @@ def _teacher_row(selection: Selection, name: str, sizes: set[tuple[int, int]], n
 def teacher_shape(teacher: Teacher, size: tuple[int, int]) -> tuple[TokenGrid, int]:
     """Grid and width for images (H,W). PipelineError for images it cannot take, or where only a missing checkpoint tells."""
     return teacher.grid(*size), teacher.dim
+
+
+def grid_needs(selection: Selection, indices: Mapping[str, SceneIndex | None]) -> list[Need]:
+    """Teachers whose features of a prepared dataset do not fit into one store, because its images have several sizes."""
+    features = selection.config.features
+    needs = []
+    for index in (found for name, found in indices.items() if found and name in selection.study):
+        for teacher in selection.teachers.values():
+            try:
+                if teacher.present and not teacher.derived:
+                    one_grid(features.model_dump(mode="json", include={"grid"}), index, features.splits, teacher)
+            except StoreError as error:
+                needs.append(Need("teachers", f"{index.dataset}: {error.what}", error.where or "", error.mend or ""))
+            except PipelineError:  # no scene, a missing checkpoint or an image it cannot take: listed with these
+                continue
+    return needs
 
 
 def _origin(teacher: Teacher) -> str:

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from pipeline.errors import EnvironmentFaultError, StoreError
 from pipeline.features.spec import StoreSpec, rebuild
+from pipeline.grid import TokenGrid
 from pipeline.teachers.base import TeacherFeatures
 
 _FULL = {errno.ENOSPC: "no space is left on the disk", errno.EDQUOT: "the disk quota is used up", errno.EFBIG: "file too large"}
@@ -76,12 +77,16 @@ def same_frames(scene_id: str, stored: tuple[str, ...], asked: tuple[str, ...], 
     )
 
 
-def check_features(spec: StoreSpec, scene_id: str, frame_ids: Sequence[str], features: TeacherFeatures) -> None:
+def check_features(
+    spec: StoreSpec, scene_id: str, frame_ids: Sequence[str], features: TeacherFeatures, own: TokenGrid | None = None
+) -> None:
     """StoreError unless ``features`` have the shapes of the store and its grid, or of the teacher's own, and finite extras.
 
+    ``own``: the teacher's grid for this scene's images, where the store averages it and image sizes differ; default: the
+    spec's.
     Tokens are checked for NaN and infinities while they are written, where they are in the processor's cache.
     """
-    grid = spec.native or spec.grid
+    grid = spec.grid if spec.native is None else own or spec.native
     shape = (len(frame_ids), grid.rows, grid.cols, spec.dim)
     where = f"teacher {spec.teacher!r}, scene {scene_id!r}"
     if features.tokens.shape != shape or features.grid != grid or not shape[0]:

@@ -91,7 +91,8 @@ class _Run:
 
     def _store(self, record: SceneRecord, features: Callable[[], TeacherFeatures]) -> None:
         with enough_memory(f"scene {record.scene_id!r} was being fetched and written", FEWER_SCENES):
-            self.writer.write(record.scene_id, record.frame_ids, features())
+            own = self.encoder.teacher.grid(*record.image_size)
+            self.writer.write(record.scene_id, record.frame_ids, features(), own)
 
 
 @contextmanager

@@ -6,7 +6,7 @@ The encoding itself is in engine.py.
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +14,7 @@ from pipeline.errors import DataError, StoreError
 from pipeline.features.manifest import ViewEntry, ViewManifest, read_store_manifest, source_reference
 from pipeline.features.shards import scenes_of_shard
 from pipeline.features.spec import StoreSpec, stored_grid
+from pipeline.grid import TokenGrid
 from pipeline.index import SceneIndex
 from pipeline.provenance import digest
 from pipeline.scene import SceneRecord
@@ -21,11 +22,8 @@ from pipeline.teachers.base import Teacher
 
 
 def store_spec(spec: dict[str, Any], index: SceneIndex, teacher: Teacher, weights: str) -> StoreSpec:
-    """The spec of the store that a teacher with these weights (digest) makes of a dataset."""
-    first = next(iter(index), None)
-    if first is None:
-        raise DataError("the dataset has no scenes", where=str(index.path))
-    grid, native = stored_grid(spec["store"], teacher.grid(*first.image_size))
+    """The spec of the store that a teacher with these weights (digest) makes of a dataset. StoreError as ``one_grid``."""
+    grid, native = one_grid(spec["store"], index, spec["splits"], teacher)
     return StoreSpec(
         dataset=spec["dataset"],
         teacher=teacher.name,
@@ -47,9 +45,37 @@ def store_spec(spec: dict[str, Any], index: SceneIndex, teacher: Teacher, weight
     )
 
 
-def records_of_shard(index: SceneIndex, splits: Sequence[str], shard: int, shards: int) -> list[SceneRecord]:
-    """Records of the chosen splits that belong to a shard, in index order. DataError when no scene is in these splits."""
-    chosen = [record.scene_id for record in index if record.split in set(splits)]
+def one_grid(
+    store: Mapping[str, Any], index: SceneIndex, splits: Sequence[str], teacher: Teacher
+) -> tuple[TokenGrid, TokenGrid | None]:
+    """Grid of the stored tokens, and the teacher's own for the first scene where features are averaged into the stored one.
+
+    StoreError when the teacher sees scenes of these splits on several grids (images of several sizes) and the ``store`` is to
+    keep its own: a store has one grid. On a student's grid all of them can be stored.
+    """
+    own: dict[TokenGrid, SceneRecord] = {}
+    for record in _of_splits(index, splits):
+        own.setdefault(teacher.grid(*record.image_size), record)
+    first = next(iter(own))
+    if len(own) > 1 and store.get("grid", "native") == "native":
+        found = [f"{g.rows}x{g.cols} tokens of {_size(r)} pixels ({r.scene_id}, ...)" for g, r in own.items()]
+        raise StoreError(
+            f"images of several sizes: teacher {teacher.name!r} sees {', '.join(found)}, and a store has one grid",
+            where=str(index.path),
+            allowed="images of one size, or features that are averaged on a grid which does not depend on it",
+            mend=f"config.yaml: features: {{grid: {{rows: {first.rows}, cols: {first.cols}}}}}",
+        )
+    grid, native = stored_grid(store, first)
+    return grid, (first if len(own) > 1 else native)
+
+
+def _size(record: SceneRecord) -> str:
+    return "{}x{}".format(*record.image_size)
+
+
+def _of_splits(index: SceneIndex, splits: Sequence[str]) -> list[SceneRecord]:
+    """Records of the splits in index order. DataError when there is none."""
+    chosen = [record for record in index if record.split in set(splits)]
     if not chosen:
         raise DataError(
             f"dataset {index.dataset!r} has no scene in the splits {', '.join(splits)}",
@@ -57,6 +83,12 @@ def records_of_shard(index: SceneIndex, splits: Sequence[str], shard: int, shard
             allowed=", ".join(sorted({record.split for record in index})) or "(it has no scenes)",
             mend="config.yaml: features.splits, or the splits of the dataset",
         )
+    return chosen
+
+
+def records_of_shard(index: SceneIndex, splits: Sequence[str], shard: int, shards: int) -> list[SceneRecord]:
+    """Records of the chosen splits that belong to a shard, in index order. DataError when no scene is in these splits."""
+    chosen = [record.scene_id for record in _of_splits(index, splits)]
     return [index.records[scene_id] for scene_id in scenes_of_shard(chosen, shard, shards)]
 
 

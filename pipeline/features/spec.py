@@ -30,7 +30,8 @@ class StoreSpec:
 
     ``parts`` (name, width) are the layers that stand side by side on D, in order; () stands for one part "tokens" of width
     ``dim``. ``member`` is the teacher's config entry {"name", "kind", "options"}: what builds it again. ``native`` is the
-    teacher's own grid when the store's grid is another one (features are averaged into it), else None.
+    teacher's own grid when the store's grid is another one (features are averaged into it), else None; that of the first
+    scene where image sizes differ.
     ``compression`` of the tokens changes no number (packing.py).
     """
 

@@ -28,6 +28,7 @@ from pipeline.features.packing import pack, raw_bytes
 from pipeline.features.parallel import SMALL_BYTES, Scratch, in_order, usual_threads
 from pipeline.features.resample import resample_features
 from pipeline.features.spec import StoreSpec
+from pipeline.grid import TokenGrid
 from pipeline.teachers.base import TeacherFeatures
 
 
@@ -117,18 +118,18 @@ class FeatureWriter:
         entry = self._done.get(scene_id)
         return entry is not None and (frame_ids is None or entry.frame_ids == tuple(frame_ids))
 
-    def write(self, scene_id: str, frame_ids: Sequence[str], features: TeacherFeatures) -> None:
+    def write(self, scene_id: str, frame_ids: Sequence[str], features: TeacherFeatures, own: TokenGrid | None = None) -> None:
         """Store a scene; nothing happens when it is stored already. On disk when this returns.
 
-        ``features`` are on the teacher's own grid; a store on another grid averages them (resample.py). StoreError for wrong
-        shapes and for numbers that are not finite.
+        ``features`` are on the teacher's own grid (``own``, where it depends on the scene's image size); a store on another
+        grid averages them (resample.py). StoreError for wrong shapes and for numbers that are not finite.
         """
         checked_id(scene_id, what="scene id", where=str(self.folder))
         if scene_id == GROUP_FILE:
             raise StoreError(f"a scene cannot be called {GROUP_FILE}: Zarr has a file of that name", where=str(self.folder))
         if self.is_done(scene_id, frame_ids):
             return
-        check_features(self.spec, scene_id, frame_ids, features)
+        check_features(self.spec, scene_id, frame_ids, features, own)
         if self.spec.native is not None:
             features = resample_features(features, self.spec.grid)
         with disk_faults(self.folder, len(self._done) - (scene_id in self._done)):

@@ -54,7 +54,7 @@ def _extract(args: argparse.Namespace, index: SceneIndex, teacher: Teacher) -> i
     from pipeline.device import device
     from pipeline.errors import CheckpointError
     from pipeline.features.engine import extract_shard
-    from pipeline.features.extraction import records_of_shard, store_spec
+    from pipeline.features.extraction import one_grid, records_of_shard, store_spec
     from pipeline.features.memory import FREER_DEVICE, enough_memory
     from pipeline.features.store import FeatureWriter
     from pipeline.provenance import read_manifest
@@ -69,6 +69,7 @@ def _extract(args: argparse.Namespace, index: SceneIndex, teacher: Teacher) -> i
     flight = _flight(args)
     shard, shards = args.spec["shard"], args.spec["shards"]
     records = records_of_shard(index, args.spec["splits"], shard, shards)
+    one_grid(args.spec["store"], index, args.spec["splits"], teacher)  # before weights are loaded
     with device(args.gpus) as where:
         with enough_memory(f"the weights of teacher {teacher.name!r} were being loaded ({where})", FREER_DEVICE):
             weights = teacher.load(args.weights.parent if args.weights else None, where)

@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from pipeline.datasets.base import Dataset
+    from pipeline.index import SceneIndex
+    from pipeline.notes import Note
 
 HELP = "make or convert a dataset and index its scenes (resumes at scene level)"
 
@@ -47,6 +49,24 @@ def run(args: argparse.Namespace) -> None:
         print(f"warning: {dataset.name}: {note.line()}")
 
 
+def _size_notes(index: SceneIndex) -> list[Note]:
+    """Scenes with images of another size than most: teachers may see them on another grid, and a feature store has one."""
+    from collections import Counter
+
+    from pipeline.notes import Note
+
+    common = Counter(record.image_size for record in index).most_common(1)
+    others = tuple(record.scene_id for record in index if common and record.image_size != common[0][0])
+    if not others:
+        return []
+    height, width = common[0][0]
+    text = (
+        f"scenes have images of another size than {height}x{width}: a teacher whose grid depends on the image size needs "
+        "features.grid (docs/features.md)"
+    )
+    return [Note("image_sizes", text, len(others), out_of=len(index.records), scenes=others)]
+
+
 def _compare_annotations(manifest: Path, skip_missing_scenes: Sequence[str]) -> None:
     """Compare all annotations with the scenes; what does not belong together is found here and not after all trainings.
 
@@ -56,8 +76,9 @@ def _compare_annotations(manifest: Path, skip_missing_scenes: Sequence[str]) -> 
     from pipeline.errors import PipelineError
     from pipeline.index import SceneIndex, add_notes
 
+    index = SceneIndex(manifest)
     try:
-        add_notes(manifest, annotation_notes(SceneIndex(manifest), skip_missing_scenes))
+        add_notes(manifest, [*_size_notes(index), *annotation_notes(index, skip_missing_scenes)])
     except PipelineError:
         manifest.unlink()
         raise

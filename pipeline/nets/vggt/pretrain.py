@@ -15,7 +15,7 @@ from pipeline.nets.masked_images import MaskedImageModel
 from pipeline.nets.training import Stages
 from pipeline.nets.vggt.config import VGGTConfig
 from pipeline.nets.vggt.figures import evaluate
-from pipeline.nets.vggt.images import to_input
+from pipeline.nets.vggt.images import image_rule, to_input
 from pipeline.nets.vggt.losses import total_loss
 from pipeline.nets.vggt.matching import matching_loss
 from pipeline.nets.vggt.model import VGGT
@@ -63,6 +63,7 @@ def pretrain(index: SceneIndex, folder: Path, config: VGGTConfig, plan: Plan, de
     held = min(HELD_OUT_MOST, int(len(scene_ids) * HELD_OUT_SHARE))
     if len(scene_ids) - held < 2:
         raise DataError(f"a teacher cannot learn from {len(scene_ids)} scenes", where=str(index.path), allowed="2 or more")
+    _one_grid(index, config)
     material = Material(index, scene_ids[: len(scene_ids) - held], config, plan, device)
     model = VGGT(config)
     initialise(model, plan.seed)
@@ -74,6 +75,19 @@ def pretrain(index: SceneIndex, folder: Path, config: VGGTConfig, plan: Plan, de
     figures = evaluate(model, index, scene_ids[len(scene_ids) - held :], device)
     stages.checkpoint.unlink(missing_ok=True)
     return {name: round(value, 4) for name, value in losses.items()} | figures | {"held_out_scenes": held}
+
+
+def _one_grid(index: SceneIndex, config: VGGTConfig) -> None:
+    """DataError unless all scenes can stand in one batch."""
+    sizes = {image_rule(*record.image_size, config).grid: record for record in index}
+    if len(sizes) > 1:
+        found = ", ".join(f"{r.image_size[0]}x{r.image_size[1]} ({r.scene_id})" for r in sizes.values())
+        raise DataError(
+            f"a teacher cannot learn from images of several shapes: {found}",
+            where=str(index.path),
+            allowed="images of one size",
+            mend="name a dataset of one image size in the teacher's pretrain: {dataset: ...}, such as the built-in rooms",
+        )
 
 
 def _masked_images(stages: Stages, model: VGGT, material: Material) -> float:

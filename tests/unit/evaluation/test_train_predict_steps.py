@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -11,6 +12,7 @@ from typing import Any
 import pyarrow.parquet as pq
 import pytest
 import torch
+from PIL import Image
 from safetensors.torch import load_file
 from training_helpers import member
 
@@ -226,6 +228,42 @@ def store(index: SceneIndex, folder: Path, scenes: int, reverse: str = "", windo
             writer.write(record.scene_id, frames, replace(teacher.encode(index.load(record.scene_id)), grid=grid))
         writer.finish()
     return folder / "manifest.json"
+
+
+def cropped(source: SceneIndex, folder: Path) -> SceneIndex:
+    """A copy of the rooms in which the first scene of every split has lower colour images; depth stays."""
+    shutil.copytree(source.folder, folder)
+    content = json.loads((folder / "manifest.json").read_text())
+    for split in ("train", "val", "test"):
+        scene = next(entry for entry in content["scenes"] if entry["split"] == split)
+        scene["image_size"] = [64, 128]
+        for frame in scene["frame_ids"]:
+            path = folder / "posed_images" / scene["scene_id"] / f"{frame}.jpg"
+            with Image.open(path) as image:
+                image.crop((0, 0, 128, 64)).save(path)
+    (folder / "manifest.json").write_text(json.dumps(content))
+    return SceneIndex(folder / "manifest.json")
+
+
+def test_images_of_two_sizes_from_extract_to_predict(tiny_rooms: SceneIndex, pretrained: Path, tmp_path: Path) -> None:
+    """Features on a student's grid; scenes of one shape share a batch, and every sample gets its answer."""
+    index = cropped(tiny_rooms, tmp_path / "scenes")
+    features, run, predictions = (tmp_path / name / "manifest.json" for name in ("features", "run", "predictions"))
+    random = {"name": "random", "kind": "random", "options": {}}
+    extract = {"dataset": "tiny_rooms", "teacher": random, "shard": 0, "shards": 1, "splits": ["train"], "code": ""}
+    extract["store"] = {"dtype": "bfloat16", "grid": {"rows": 3, "cols": 4}}
+    spec = predict_spec(benchmarks={name: found for name, found in task_members().items() if name in ("scanrefer", "sqa3d")})
+    for verb, out, given, more in (
+        ("extract", features, extract, ()),
+        ("train", run, train_spec() | {"teacher": "random"}, ("--weights", pretrained, "--features", features)),
+        ("predict", predictions, spec, ("--run", run)),
+    ):
+        arguments = [verb, "--spec", json.dumps(given), "--scenes", index.path, "--out", out, *more]
+        assert main([str(a) for a in arguments]) == 0
+    assert json.loads(run.read_text())["final"]["alignment"] > 0
+    rows = pq.read_table(predictions.with_name("scanrefer.parquet")).to_pylist()
+    asked = registry.create("benchmarks", task_members()["scanrefer"]).samples(index, "test")
+    assert [row["sample_id"] for row in rows] == [sample.sample_id for sample in asked]
 
 
 def test_scenes_without_features_are_refused(

@@ -48,5 +48,10 @@ onstart:
     shell("rm -rf {FAILURES}")
 
 
+onsuccess:
+    shell(DATA_NOTES)
+
+
 onerror:
+    shell(DATA_NOTES)
     shell("cat {FAILURES}/* >&2 2> /dev/null || true")

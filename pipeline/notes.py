@@ -30,8 +30,13 @@ class Note:
     def line(self) -> str:
         """The note as one line for people."""
         counted = f"{self.count:,}" + (f" of {self.out_of:,}" if self.out_of is not None else "")
-        listed = ", ".join(self.scenes[:SHOWN]) + (", ..." if len(self.scenes) > SHOWN else "")
-        return f"{counted} {self.text}" + (f" ({listed})" if listed else "")
+        listed = f" ({first_of(self.scenes)})" if self.scenes else ""
+        return "".join(c if c.isprintable() else " " for c in f"{counted} {self.text}{listed}")  # names come from files
+
+
+def first_of(names: Sequence[str]) -> str:
+    """The first few names, and dots where there are more."""
+    return ", ".join(names[:SHOWN]) + (", ..." if len(names) > SHOWN else "")
 
 
 def notes_to_json(notes: Sequence[Note]) -> list[dict[str, Any]]:

@@ -62,7 +62,7 @@ _CODE: dict[str, tuple[str, ...]] = {
         "metrics.stats",
     ),
     "summary": ("steps.summary", "tables"),
-    "report": ("steps.report", "report", "tables.findings", "tables.markdown", "tables.text"),
+    "report": ("steps.report", "report", "notes", "tables.findings", "tables.markdown", "tables.text"),
 }
 """Per verb the package modules (below pipeline/) that its result depends on, besides the members' own files."""
 

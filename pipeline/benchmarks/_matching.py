@@ -8,7 +8,7 @@ from collections.abc import Collection
 from typing import TYPE_CHECKING
 
 from pipeline.errors import AnnotationError
-from pipeline.notes import SHOWN, Note
+from pipeline.notes import Note, first_of
 
 if TYPE_CHECKING:
     from pipeline.benchmarks.base import Benchmark
@@ -38,14 +38,13 @@ class Unmatched:
         """AnnotationError for entries about scenes that are not prepared; counted in ``benchmark.left_out`` with ``skip``."""
         if not self.scenes:
             return
-        named = ", ".join(sorted(self.scenes)[:SHOWN]) + (", ..." if len(self.scenes) > SHOWN else "")
         text = f"entries of {benchmark.name} are about {len(self.scenes)} scenes that are not in the prepared split {split!r}"
         option = f"benchmarks.{benchmark.name}.skip_missing_scenes: true to score the rest"
         if "skip_unmatched" in index.content:
             option = f"datasets.{index.dataset}.skip_unmatched_annotations: true to leave such entries out"
         if not skip:
             raise AnnotationError(
-                f"{self.scenes.total()} of {self.total} {text}: {named}",
+                f"{self.scenes.total()} of {self.total} {text}: {first_of(sorted(self.scenes))}",
                 where=f"first at {self.where}, about scene {self.first}",
                 mend=f"prepare these scenes, or set {option}",
             )

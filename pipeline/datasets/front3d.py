@@ -31,6 +31,7 @@ from pipeline.provenance import digest, seed_for, write_atomic, write_manifest
 if TYPE_CHECKING:
     from pipeline.front3d.faults import Tally
     from pipeline.front3d.work import HouseJob
+    from pipeline.notes import Note
     from pipeline.rooms.facts import RoomFacts
     from pipeline.scene import SceneRecord
 
@@ -168,7 +169,7 @@ class Front3d(Dataset):
             tally.add(house[1])
         self._report(folder / "posed_images" / REPORT, jobs, rooms, tally)
         _remove_others(folder / "posed_images", {record.scene_id for record, _ in rooms}, set(found))
-        self._write(folder, rooms, spec)
+        self._write(folder, rooms, spec, tally.notes_of_faults())
 
     def _jobs(self, root: Path, spec: str) -> list[HouseJob]:
         """One job per house file, in the order of ids."""
@@ -225,7 +226,7 @@ class Front3d(Dataset):
         print(f"{self.name}: {len(rooms)} rooms; {left_out}", file=sys.stderr)
         write_manifest(path, {"houses": len(jobs), "rooms": len(rooms), **tally.to_json()})
 
-    def _write(self, folder: Path, rooms: list[tuple[SceneRecord, RoomFacts]], spec: str) -> None:
+    def _write(self, folder: Path, rooms: list[tuple[SceneRecord, RoomFacts]], spec: str, notes: list[Note]) -> None:
         """Annotation files, then the manifest. A benchmark that got no annotation in a split is not named for it."""
         from pipeline.index import write_index
         from pipeline.rooms.annotate import annotate
@@ -240,7 +241,7 @@ class Front3d(Dataset):
             for benchmark, splits in files.by_benchmark.items()
         }
         records = [record for record, _ in rooms]
-        write_index(folder, records, dataset=self.name, root="posed_images", annotations=named, spec=spec)
+        write_index(folder, records, dataset=self.name, root="posed_images", annotations=named, spec=spec, notes=notes)
 
 
 def _holding(folder: Path, pattern: str) -> Path:

@@ -26,9 +26,9 @@ from pipeline.options import Options, did_you_mean
 from pipeline.provenance import digest
 
 if TYPE_CHECKING:
+    from pipeline.notes import Note
     from pipeline.posed_rgbd.convert import Converted, ConvertOptions
     from pipeline.posed_rgbd.detect import Scan
-    from pipeline.scene import SceneRecord
 
 Split = Literal["train", "val", "test"]
 Pinhole = tuple[float, float, float, float]
@@ -175,11 +175,12 @@ class PosedRgbd(Dataset):
         from pipeline.posed_rgbd.convert import convert_scan
 
         o, root = self.options, folder / "posed_images"
-        records: list[SceneRecord] = []
+        converted: list[Converted] = []
         for scan, split in self._scans():
             done = convert_scan(scan, root / scan.scene_id, self._convert_options(scan), split=split, threads=threads)
             _report(scan, done)
-            records.append(done.record)
+            converted.append(done)
+        records = [done.record for done in converted]
         _remove_others(root, {record.scene_id for record in records})
         records.sort(key=lambda record: (SPLITS.index(record.split), record.scene_id))
         if o.objects is not None:
@@ -196,6 +197,7 @@ class PosedRgbd(Dataset):
             root="posed_images",
             annotations=annotations,
             spec=spec,
+            notes=_notes(converted),
             skip_unmatched=o.skip_unmatched_annotations,
         )
 
@@ -254,6 +256,22 @@ class PosedRgbd(Dataset):
             matrix_file=o.matrix_file,
             exif=o.exif_orientation,
         )
+
+
+def _notes(converted: list[Converted]) -> list[Note]:
+    """What was left out of all scenes."""
+    from pipeline.notes import Note
+
+    frames = sum(done.facts["frames"] for done in converted)
+    found = []
+    for key, text, out_of in (
+        ("without_pose", "frames without a usable pose: left out", frames),
+        ("incomplete", "image, depth or pose files without partner: left out", None),
+    ):
+        scenes = tuple(sorted(done.record.scene_id for done in converted if done.facts[key]))
+        count = sum(done.facts[key] for done in converted)
+        found.append(Note(f"frames_{key}", text, count, out_of=out_of, scenes=scenes))
+    return [note for note in found if note.count]
 
 
 def _report(scan: Scan, done: Converted) -> None:

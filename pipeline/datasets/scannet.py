@@ -235,7 +235,7 @@ class ScanNet(Dataset):
             first = next(iter(broken.values()))
             raise DataError(f"all {len(broken)} scans are broken; the first: {first.what}", where=first.where, mend=first.mend)
         _remove_others(root, {record.scene_id for record, _ in done})
-        write_report(root / REPORT, self.name, done, broken)
+        notes = write_report(root / REPORT, self.name, done, broken)
         for name, data in annotations.files.items():
             write_atomic(folder / "annotations" / name, data)
         records = [record for record, _ in done]
@@ -246,6 +246,7 @@ class ScanNet(Dataset):
             root="posed_images",
             annotations=annotations.by_benchmark,
             spec=spec,
+            notes=notes,
             skip_unmatched=self.options.skip_unmatched_annotations,
         )
 

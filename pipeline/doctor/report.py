@@ -70,7 +70,8 @@ class DatasetRow:
     ``scenes`` and ``views`` per split, None when only preparing tells (``about``: published averages, of which options and
     faults leave some out); ``annotations``: benchmark -> split -> there or not, for what the study reads (empty until it is
     prepared); ``samples``: benchmark -> evaluation samples, and ``training`` the training samples of the recipes' tasks:
-    counted when it is prepared, published numbers before (where there are any).
+    counted when it is prepared, published numbers before (where there are any). ``notes``: what preparing left out or found
+    doubtful.
     """
 
     name: str
@@ -86,6 +87,7 @@ class DatasetRow:
     samples: dict[str, int]
     training: dict[str, int]
     sources: tuple[WeightRow, ...]
+    notes: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

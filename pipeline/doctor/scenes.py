@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from itertools import takewhile
 from pathlib import Path
@@ -78,7 +78,9 @@ def examine_dataset(selection: Selection, name: str) -> Examined:
     if index is None and name in selection.study:
         counts = _published(selection, name, extent)
         needs += _will_lack(selection, name, extent)
-    return Examined(_row(selection, name, state, extent, annotations, counts, sources), tuple(needs), extent, index)
+    row = _row(selection, name, state, extent, annotations, counts, sources)
+    notes = tuple(note.line() for note in index.notes) if index else ()
+    return Examined(replace(row, notes=notes), tuple(needs), extent, index)
 
 
 def _damaged(name: str, manifest: Path, error: PipelineError | KeyError) -> Need:

@@ -109,7 +109,7 @@ def _weight(row: WeightRow) -> Entries:
 def _dataset(row: DatasetRow) -> Entries:
     notes = {"outdated": " (prepared for other options or code, will be made again)", "damaged": " (will be made again)"}
     head = f"{row.state}{notes.get(row.state, '')}; {row.role}; {row.licence}"
-    return _entry(row.name, head, f"{_extent(row)}{_sources(row)}", _annotations(row))
+    return _entry(row.name, head, f"{_extent(row)}{_sources(row)}", _annotations(row), *row.notes)
 
 
 def _sources(row: DatasetRow) -> str:

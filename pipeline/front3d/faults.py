@@ -6,6 +6,7 @@ from collections import Counter
 from typing import Any
 
 from pipeline.errors import DataError
+from pipeline.notes import Note
 
 NOTES = 3
 """How many of each kind are named."""
@@ -45,6 +46,13 @@ class Tally:
         for kind, notes in content["notes"].items():
             mine = self.notes.setdefault(kind, [])
             mine += notes[: NOTES - len(mine)]
+
+    def notes_of_faults(self) -> list[Note]:
+        """One note per kind of fault, with the first item by name. What options and release leave out is none."""
+        return [
+            Note(kind.replace(" ", "_"), f"x {kind}: left out; the first: {self.notes[kind][0]}", self.counts[kind])
+            for kind in sorted(self.notes)
+        ]
 
     def text(self) -> str:
         """One line per kind."""

@@ -1,4 +1,4 @@
-"""Sections of the report from optional inputs: training curves, example scenes, teacher features.
+"""Sections of the report from optional inputs: notes on the data, training curves, example scenes, teacher features.
 
 Each returns a function that adds its section to a page; without inputs the section is one sentence.
 """
@@ -20,6 +20,27 @@ from pipeline.report.page import Page, Picture
 
 Section = Callable[[Page], None]
 MAX_TEXT = 260
+
+
+def data_section(indices: Sequence[SceneIndex]) -> Section:
+    """What was left out of the datasets or is doubtful: all notes of their manifests."""
+
+    def add(page: Page) -> None:
+        page.section("data", "Data: what was left out or is doubtful")
+        body = [
+            ([escape(index.dataset) if first else "", escape(note.line())], first)
+            for index in indices
+            for first, note in ((number == 0, note) for number, note in enumerate(index.notes))
+        ]
+        names = ", ".join(f"`{index.dataset}`" for index in indices)
+        if body:
+            page.add(table(["dataset", "what"], body, left=2))
+        elif indices:
+            page.add(paragraph(f"Nothing was left out of {names}, and nothing there is doubtful.", "note"))
+        else:
+            page.add(paragraph("No scenes were given (`--scenes`), so nothing is known of the data.", "note"))
+
+    return add
 
 
 def curves_section(runs: Sequence[Path]) -> Section:

@@ -1,4 +1,4 @@
-"""What was left out of a prepared release: a file beside the scenes and a summary on stderr."""
+"""What was left out of a prepared release: a file beside the scenes, a summary on stderr, and notes of what is not usual."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from dataclasses import asdict
 from pathlib import Path
 
 from pipeline.errors import DataError
+from pipeline.notes import Note, first_of
 from pipeline.provenance import write_manifest
 from pipeline.scannet.scenes import Counts
 from pipeline.scene import SceneRecord
@@ -16,8 +17,10 @@ from pipeline.scene import SceneRecord
 REPORT = "report.json"
 
 
-def write_report(path: Path, dataset: str, done: Sequence[tuple[SceneRecord, Counts]], broken: Mapping[str, DataError]) -> None:
-    """Counts per scan and the reasons of the scans that were left out."""
+def write_report(
+    path: Path, dataset: str, done: Sequence[tuple[SceneRecord, Counts]], broken: Mapping[str, DataError]
+) -> list[Note]:
+    """Counts per scan and the reasons of the scans that were left out; the notes of them."""
     scans = {
         record.scene_id: {
             "frames": counts.frames,
@@ -32,10 +35,39 @@ def write_report(path: Path, dataset: str, done: Sequence[tuple[SceneRecord, Cou
     skipped = {scan: error.what for scan, error in sorted(broken.items())}
     write_manifest(path, {"scans": scans, "skipped": skipped})
     summary = _summary([counts for _, counts in done], skipped)
-    turned = [record.scene_id for record, counts in done if not counts.aligned and record.split != "test"]
-    if turned:
-        summary.append(f"{len(turned)} scans of train and val without axisAlignment: not turned{_listed(turned)}")
+    unturned = tuple(record.scene_id for record, counts in done if not counts.aligned and record.split != "test")
+    if unturned:
+        summary.append(f"{len(unturned)} scans of train and val without axisAlignment: not turned{_listed(unturned)}")
     print(f"{dataset}: {'; '.join(summary)}", file=sys.stderr)
+    return _notes(done, skipped, unturned)
+
+
+def _notes(done: Sequence[tuple[SceneRecord, Counts]], skipped: Mapping[str, str], unturned: tuple[str, ...]) -> list[Note]:
+    """What a user has to know; ``unturned``: scans without alignment. Empty masks are usual and none of it."""
+    lost = tuple(record.scene_id for record, counts in done if counts.invalid_poses)
+    named = tuple(record.scene_id for record, counts in done if counts.unknown_labels)
+    labels = sorted({label for _, counts in done for label in counts.unknown_labels})
+    first = next(iter(skipped.values()), "")
+    reason = f"scans left out, their files are missing or damaged; the first: {first}"
+    poses, frames = (sum(getattr(counts, name) for _, counts in done) for name in ("invalid_poses", "frames"))
+    found = (
+        Note("scans_left_out", reason, len(skipped), out_of=len(done) + len(skipped), scenes=tuple(skipped)),
+        Note("frames_without_pose", "frames without a valid pose: left out", poses, out_of=frames, scenes=lost),
+        Note(
+            "not_aligned",
+            "scans of train and val without axisAlignment: boxes and poses are not turned to the walls",
+            len(unturned),
+            out_of=sum(record.split != "test" for record, _ in done),
+            scenes=unturned,
+        ),
+        Note(
+            "unknown_labels",
+            f'names of objects are not in the label table and count as "others": {first_of(labels)}',
+            len(labels),
+            scenes=named,
+        ),
+    )
+    return [note for note in found if note.count]
 
 
 def _summary(counts: Sequence[Counts], skipped: Mapping[str, str]) -> list[str]:

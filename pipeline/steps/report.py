@@ -29,7 +29,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> None:
     from pipeline.index import SceneIndex
     from pipeline.provenance import file_digest
-    from pipeline.report.extras import curves_section, examples_section, features_section
+    from pipeline.report.extras import curves_section, data_section, examples_section, features_section
     from pipeline.report.page import build
     from pipeline.tables.schema import read_table
 
@@ -37,6 +37,7 @@ def run(args: argparse.Namespace) -> None:
     indices = [SceneIndex(path) for path in args.scenes]
     spec = args.spec
     extra = [
+        data_section(indices),
         curves_section(args.runs),
         examples_section(indices, args.predictions, spec.get("benchmarks", {}), spec.get("split", "test")),
         features_section(indices, args.features),

@@ -79,5 +79,7 @@ def test_a_broken_scan_ends_with_its_message(fresh: Project) -> None:
         "results/scenes/scannet/manifest.json", "--cores", "2", "--configfile", *study(fresh, skip_broken=True)
     )
     assert "1 of 1 steps" in text
+    warning = "warning: scannet: 1 of 3 scans left out, their files are missing or damaged; the first: "
+    assert text.count(warning) == 2, "at the end of the job and of the run"
     log = (fresh.folder / "results/logs/prepare/scannet.log").read_text()
     assert f"1 broken scans left out ({scan}" in log

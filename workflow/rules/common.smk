@@ -83,6 +83,12 @@ def flag(name):
     return resolve
 
 
+# What `prepare` found doubtful in the study's datasets, said again as the last words of a run: hours lie between.
+DATA_NOTES = "grep -h '^warning: ' {} >&2 2> /dev/null || true".format(
+    " ".join(f"results/logs/prepare/{name}.log" for name in specs.config.study["datasets"])
+)
+
+
 def of_cell(pattern):
     """Files of this pattern of every run (and benchmark) of a dataset x backbone cell."""
 

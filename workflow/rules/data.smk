@@ -8,7 +8,7 @@ rule prepare:
         "results/logs/prepare/{dataset}.log",
     benchmark:
         "results/benchmarks/prepare/{dataset}.tsv"
-    priority: 40
+    priority: 70
     conda:
         "../../envs/data.yaml"
     threads: needs("threads")

@@ -16,7 +16,8 @@ from pipeline.config import StudyConfig
 from pipeline.datasets.base import Dataset, ScenePlan
 from pipeline.doctor.scenes import Examined, _joined, examine_dataset
 from pipeline.doctor.selection import select
-from pipeline.index import SceneIndex
+from pipeline.index import SceneIndex, add_notes
+from pipeline.notes import Note
 from pipeline.specs import Specs
 
 Prepared = Callable[[StudyConfig], Path]
@@ -217,6 +218,15 @@ def test_what_the_verb_prepares_is_prepared() -> None:
     found = examined(content)
     assert (found.row.state, found.needs) == ("prepared", ())
     assert found.row.views == {"train": 2, "test": 2}
+
+
+def test_notes_on_prepared_data_are_shown() -> None:
+    content = built_in(datasets={"tiny_rooms": {"kind": "rooms", "train": 1, "val": 0, "test": 1, "views": 2}})
+    Path("spec.json").write_text(Specs(write_config(content)).prepare("tiny_rooms"))
+    manifest = Path("results/scenes/tiny_rooms/manifest.json")
+    assert main(["prepare", "--spec", "@spec.json", "--out", str(manifest)]) == 0
+    add_notes(manifest, [Note("frames_without_pose", "frames without a valid pose: left out", 3, out_of=18)])
+    assert examined(content).row.notes == ("3 of 18 frames without a valid pose: left out",)
 
 
 def test_what_preparing_will_not_make_is_told_before() -> None:

@@ -13,7 +13,8 @@ import synthetic_study as study
 
 from pipeline import __main__ as command
 from pipeline.errors import DataError
-from pipeline.index import SceneIndex
+from pipeline.index import SceneIndex, add_notes
+from pipeline.notes import Note
 from pipeline.report.figures import smooth, teacher_colors
 from pipeline.report.html import inline
 from pipeline.report.inputs import example_scenes, feature_paths, run_path, training_curves
@@ -80,6 +81,23 @@ def test_examples_show_answers_and_escape_them(page):
     assert "<b>lamp" not in page
     assert "middle &lt;of&gt; the room" in page
     assert re.search(r"✓ IoU&nbsp;0\.8\d", page)
+
+
+def test_notes_on_the_data_are_shown_and_escaped(page, root, tmp_path):
+    assert ">Data: what was left out or is doubtful</h2>" in page
+    assert "Nothing was left out of <code>rooms</code>" in page
+    manifest = root / "results/scenes/rooms/manifest.json"
+    (tmp_path / "manifest.json").write_bytes(manifest.read_bytes())
+    notes = [
+        Note("unknown_labels", "names are not in the label table: <b>`lamp`</b>", 2),
+        Note("frames", "frames: **left out**", 3, out_of=9, scenes=("room1",)),
+    ]
+    add_notes(tmp_path / "manifest.json", notes)
+    given = ["--summary", str(root / "results/tables/summary.parquet"), "--scenes", str(tmp_path / "manifest.json")]
+    assert command.main(["report", *given, "--out", str(tmp_path / "index.html")]) == 0
+    section = (tmp_path / "index.html").read_text(encoding="utf-8").split('<h2 id="data">')[1].split("<h2 ")[0]
+    assert "<td>2 names are not in the label table: &lt;b&gt;`lamp`&lt;/b&gt;</td>" in section
+    assert "<td>3 of 9 frames: **left out** (room1)</td>" in section
 
 
 @pytest.mark.usefixtures("page")

@@ -9,13 +9,14 @@ import argparse
 import importlib
 import json
 import os
+import select
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 from pipeline import __version__
-from pipeline.errors import PipelineError
+from pipeline.errors import ConfigError, PipelineError
 
 
 def verbs() -> list[str]:
@@ -23,11 +24,25 @@ def verbs() -> list[str]:
     return sorted(p.stem for p in (Path(__file__).parent / "steps").glob("*.py") if not p.stem.startswith("_"))
 
 
+class Spec(dict[str, Any]):
+    """A job's specification, or an object in it. A key that is asked for and not there is the user's mistake, not a bug."""
+
+    def __missing__(self, key: str) -> Any:
+        there = ", ".join(self) or "no key at all"
+        mend = "take the whole command of a job: snakemake --dry-run --printshellcmds"
+        raise ConfigError(f"the specification lacks the key {key!r} (it has {there})", where="--spec", mend=mend)
+
+
+def _no_number(text: str) -> NoReturn:
+    raise ValueError(f"{text} is not a JSON number")
+
+
 def _spec(text: str) -> dict[str, Any]:
     """``--spec``: JSON, or @FILE with JSON."""
     try:
-        content = json.loads(Path(text[1:]).read_text(encoding="utf-8") if text.startswith("@") else text)
-    except (OSError, json.JSONDecodeError) as error:
+        text = Path(text[1:]).read_text(encoding="utf-8") if text.startswith("@") else text
+        content = json.loads(text, object_hook=Spec, parse_constant=_no_number)
+    except (OSError, ValueError, RecursionError) as error:
         raise argparse.ArgumentTypeError(f"not a JSON object or @file with one: {error}") from None
     if not isinstance(content, dict):
         raise argparse.ArgumentTypeError("not a JSON object")
@@ -45,7 +60,7 @@ def parser() -> argparse.ArgumentParser:
         step = importlib.import_module(f"pipeline.steps.{verb}")
         command = commands.add_parser(verb, help=step.HELP, description=step.HELP)
         command.add_argument(
-            "--spec", type=_spec, default={}, metavar="JSON", help="resolved cell specification, JSON or @file"
+            "--spec", type=_spec, default=Spec(), metavar="JSON", help="resolved cell specification, JSON or @file"
         )
         command.add_argument("--threads", type=int, default=1, metavar="N", help="CPU threads (default 1)")
         command.add_argument("--gpus", type=int, default=0, metavar="N", help="GPUs (default 0: CPU)")
@@ -60,6 +75,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     os.environ.setdefault("OMP_NUM_THREADS", str(args.threads))
     try:
         args.step.run(args)
+        print(end="", flush=True)  # a reader that is gone is noticed here, not when the interpreter ends
+    except BrokenPipeError:
+        if not _readers_gone():
+            raise
+        return 141  # as a shell reports a command that SIGPIPE ended: `check | head`
     except PipelineError as error:
         print(f"{type(error).__name__}: {error}", file=sys.stderr)
         return error.exit_code
@@ -73,6 +93,20 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(f"{args.verb}: interrupted; what was finished is kept, and the same command goes on from there", file=sys.stderr)
         return 130
     return 0
+
+
+def _readers_gone() -> bool:
+    """Whether nobody reads standard output or error any more; what is still to be written there is dropped then."""
+    gone = [stream for stream in (sys.stdout, sys.stderr) if _reader_gone(stream.fileno())]
+    for stream in gone:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
+    return bool(gone)
+
+
+def _reader_gone(descriptor: int) -> bool:
+    poll = select.poll()
+    poll.register(descriptor, select.POLLOUT)
+    return any(event & select.POLLERR for _, event in poll.poll(0))
 
 
 if __name__ == "__main__":

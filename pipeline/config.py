@@ -11,12 +11,13 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
-import yaml
 from pydantic import Field, field_validator
 
 from pipeline import registry
-from pipeline.conventions import NAME_PATTERN, is_name
+from pipeline.configfile import read_files
+from pipeline.conventions import NAME_LONGEST, NAME_PATTERN, is_name
 from pipeline.errors import ConfigError
+from pipeline.foresight import check_study
 from pipeline.options import Options, validate
 from pipeline.training.recipe import Recipe
 
@@ -114,6 +115,7 @@ class StudyConfig:
         self.features, self.evaluation = self.file.features, self.file.evaluation
         self.study = self._selection()
         self._check_references()
+        check_study(self)
 
     def _selection(self) -> dict[str, tuple[Any, ...]]:
         """The study's lists, complete: omitted lists filled in, `none` first among the teachers."""
@@ -174,7 +176,8 @@ def _refuse_duplicates(values: Sequence[Any], where: str) -> None:
 
 def _checked_name(name: str, where: str) -> None:
     if not is_name(name):
-        raise ConfigError(f"{name!r} is not a name", where=where, allowed=f"lower snake case ({NAME_PATTERN})")
+        allowed = f"lower snake case ({NAME_PATTERN}), {NAME_LONGEST} characters at most"
+        raise ConfigError(f"{name!r} is not a name", where=where, allowed=allowed)
 
 
 def _members(interface: registry.Interface, entries: Mapping[str, Mapping[str, Any] | None]) -> dict[str, Member]:
@@ -185,10 +188,25 @@ def _members(interface: registry.Interface, entries: Mapping[str, Mapping[str, A
         _checked_name(name, where)
         options = dict(entry or {})
         kind = options.pop("kind", name)
+        _check_kind(interface, name, kind, where)
         cls = registry.member_class(interface, kind, where=where)
         model = validate(cls.options_model, options, where=where)
         members[name] = {"name": name, "kind": kind, "options": model.model_dump(mode="json")}
     return members
+
+
+def _check_kind(interface: registry.Interface, name: str, kind: object, where: str) -> None:
+    """A kind is a name; the baseline `none`, which every difference is taken to, has no features whatever is defined."""
+    if not isinstance(kind, str):
+        raise ConfigError(
+            f"the kind is {kind!r}, not a name", where=f"{where}.kind", allowed=", ".join(registry.member_files(interface))
+        )
+    if interface == "teachers" and name == "none" and kind != "none":
+        raise ConfigError(
+            f"`none` is the baseline without features and cannot be of kind {kind!r}",
+            where=f"{where}.kind",
+            mend="give this teacher another name",
+        )
 
 
 def _recipe(name: str, options: Mapping[str, Any]) -> Recipe:
@@ -199,7 +217,11 @@ def _recipe(name: str, options: Mapping[str, Any]) -> Recipe:
 def _checked_recipe_name(name: str) -> None:
     """Recipe names may start with a digit (`3drs`): they are path parts, never Python names."""
     if not is_name(f"r{name}"):
-        raise ConfigError(f"{name!r} is not a name", where=f"config.yaml: recipes.{name}", allowed="[a-z0-9_]+")
+        raise ConfigError(
+            f"{name!r} is not a name",
+            where=f"config.yaml: recipes.{name}",
+            allowed=f"[a-z0-9_]+, {NAME_LONGEST} characters at most",
+        )
 
 
 def json_schema() -> dict[str, Any]:
@@ -214,27 +236,6 @@ def json_schema() -> dict[str, Any]:
     return schema
 
 
-def merge(base: dict[str, Any], update: Mapping[str, Any]) -> dict[str, Any]:
-    """Deep-merge mappings, replace everything else (Snakemake's rule for several config files)."""
-    for key, value in update.items():
-        if isinstance(value, Mapping) and isinstance(base.get(key), dict):
-            merge(base[key], value)
-        else:
-            base[key] = value
-    return base
-
-
 def read_config(files: Sequence[Path]) -> StudyConfig:
     """Read and merge YAML files, the first being the base. ConfigError for faults of syntax or content."""
-    content: dict[str, Any] = {}
-    for path in files:
-        try:
-            loaded = yaml.safe_load(path.read_text(encoding="utf-8"))
-        except FileNotFoundError:
-            raise ConfigError(f"{path} does not exist") from None
-        except yaml.YAMLError as error:
-            raise ConfigError(f"{path} is not valid YAML: {error}") from None
-        if not isinstance(loaded, dict):
-            raise ConfigError(f"{path} does not hold a mapping", allowed=", ".join(ConfigFile.model_fields))
-        merge(content, loaded)
-    return StudyConfig(content)
+    return StudyConfig(read_files(files))

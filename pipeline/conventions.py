@@ -22,6 +22,9 @@ from pipeline.errors import DataError
 NAME_PATTERN = r"[a-z][a-z0-9_]*"
 """Names of datasets, teachers, backbones, recipes, benchmarks, splits: lower snake case."""
 
+NAME_LONGEST = 64
+"""Most characters of a name; five of them make the path of a run's log, and file systems allow 255 for one part."""
+
 ID_PATTERN = r"[A-Za-z0-9][A-Za-z0-9_.\-]*"
 """Ids that come from data files (scenes, frames). They may become path parts, so no separators and no leading dot."""
 
@@ -37,7 +40,7 @@ _ID = re.compile(ID_PATTERN)
 
 def is_name(text: str) -> bool:
     """True when ``text`` is a lower-snake-case name."""
-    return bool(_NAME.fullmatch(text))
+    return len(text) <= NAME_LONGEST and bool(_NAME.fullmatch(text))
 
 
 def checked_id(text: object, *, what: str, where: str) -> str:

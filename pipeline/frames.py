@@ -54,7 +54,7 @@ class FrameOptions(Options):
         description="max_coverage only: stop when this share of all voxels that any frame sees is covered (Video-3D LLM: "
         "0.95). null: stop at `count` only.",
     )
-    voxel_m: float = Field(0.1, gt=0, le=5, description="max_coverage only: edge of a voxel in metres (3DRS: 0.1).")
+    voxel_m: float = Field(0.1, ge=1e-3, le=5, description="max_coverage only: edge of a voxel in metres (3DRS: 0.1).")
     seed: int = Field(0, ge=0, description="max_coverage only: order in which frames that add equally much are taken.")
 
     @model_validator(mode="after")

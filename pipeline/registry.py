@@ -16,12 +16,14 @@ import importlib.util
 import inspect
 import os
 import sys
-from collections.abc import Iterable, Mapping
+import traceback
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from types import ModuleType
 from typing import Any, Literal
 
-from pipeline.errors import ConfigError, UnknownNameError
+from pipeline.errors import ConfigError, PipelineError, UnknownNameError
 from pipeline.options import did_you_mean, validate
 
 Interface = Literal["datasets", "teachers", "backbones", "benchmarks"]
@@ -70,8 +72,33 @@ def _load(interface: Interface, kind: str, path: Path) -> ModuleType:
         raise ConfigError(f"cannot load plugin file {path}")
     module = importlib.util.module_from_spec(spec)
     sys.modules[name] = module
-    spec.loader.exec_module(module)
+    try:
+        with plugin_named(path):
+            spec.loader.exec_module(module)
+    except BaseException:
+        del sys.modules[name]  # half of a module must not be found the next time
+        raise
     return module
+
+
+@contextmanager
+def plugin_named(path: Path) -> Iterator[None]:
+    """Give the file and line of whatever goes wrong in a plug-in's own code; a fault of this package keeps its traceback."""
+    try:
+        yield
+    except PipelineError:
+        raise
+    except (Exception, SystemExit) as error:
+        if path.is_relative_to(Path(__file__).parent):
+            raise
+        lines = [frame.lineno for frame in traceback.extract_tb(error.__traceback__) if frame.filename == str(path)]
+        line = error.lineno if isinstance(error, SyntaxError) else lines[-1] if lines else None
+        first = next(iter(str(error).splitlines()), "")
+        raise ConfigError(
+            f"the plug-in {path.name} fails: {type(error).__name__}{f': {first}' if first else ''}",
+            where=f"{path}, line {line}" if line else str(path),
+            mend="correct the file, or take its folder out of PIPELINE_PLUGINS",
+        ) from None
 
 
 def member_class(interface: Interface, kind: str, *, where: str | None = None) -> type[Any]:
@@ -96,8 +123,12 @@ def member_class(interface: Interface, kind: str, *, where: str | None = None) -
 
 def create(interface: Interface, member: Mapping[str, Any]) -> Any:
     """Instance of a member from its resolved spec ``{"name": .., "kind": .., "options": {..}}`` (see config.py)."""
-    cls = member_class(interface, member["kind"])
-    return cls(member["name"], validate(cls.options_model, member["options"], where=f"{interface}.{member['name']}"))
+    if not isinstance(member, Mapping):
+        raise ConfigError(f"{member!r} is no member of {interface}", allowed="{name: ..., kind: ..., options: {...}}")
+    kind, name = str(member["kind"]), str(member["name"])
+    cls = member_class(interface, kind)
+    with plugin_named(member_path(interface, kind)):
+        return cls(name, validate(cls.options_model, member["options"], where=f"{interface}.{name}"))
 
 
 def member_path(interface: Interface, kind: str) -> Path:

@@ -184,6 +184,10 @@ class Backbone(ABC):
         Raises CheckpointError for missing, partial or other weights.
         """
 
+    def depth(self) -> int | None:
+        """Layers of the decoder where they are known without loading anything, else None."""
+        return None
+
     def size(self) -> ModelSize | None:
         """Size of a released model, from its checkpoint or from what is published; None when neither is known."""
         return None

@@ -72,12 +72,12 @@ def examine_dataset(selection: Selection, name: str) -> Examined:
             index, state = None, "damaged"
             needs.append(_damaged(name, manifest, error))
     if index is None or state == "outdated":
-        index, extent = None, _planned(selection, name)
+        index, extent = None, planned(selection, name)
     sources = _sources(selection, name, needed=state != "prepared", needs=needs)
     annotations, counts = _annotations(selection, name, index, needs)
     if index is None and name in selection.study:
         counts = _published(selection, name, extent)
-        needs += _will_lack(selection, name, extent)
+        needs += will_lack(selection, name, extent)
     row = _row(selection, name, state, extent, annotations, counts, sources)
     notes = tuple(note.line() for note in index.notes) if index else ()
     return Examined(replace(row, notes=notes), tuple(needs), extent, index)
@@ -131,7 +131,7 @@ def _extent(index: SceneIndex) -> Extent:
     return Extent(scenes, views, max(sizes, default=(0, 0), key=lambda size: size[0] * size[1]))
 
 
-def _planned(selection: Selection, name: str) -> Extent | None:
+def planned(selection: Selection, name: str) -> Extent | None:
     plan = selection.datasets[name].planned()
     if plan is None:
         return None
@@ -200,7 +200,7 @@ def _published(selection: Selection, name: str, extent: Extent | None) -> Counts
     return counts
 
 
-def _will_lack(selection: Selection, name: str, extent: Extent | None) -> list[Need]:
+def will_lack(selection: Selection, name: str, extent: Extent | None) -> list[Need]:
     """Scenes and annotations that the study reads and that preparing the dataset will not make, found before it is made."""
     split = selection.config.evaluation.split
     where = f"datasets.{name}"

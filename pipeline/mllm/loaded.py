@@ -21,6 +21,7 @@ from pipeline.backbones.base import LoadedBackbone, Prefix
 from pipeline.mllm import images
 from pipeline.mllm.chat import ChatFormat
 from pipeline.mllm.initial import start_embeddings
+from pipeline.mllm.member import TINY_LAYERS
 from pipeline.mllm.tokenizer import token_id
 
 TINY_POSITIONS: Final = 4096
@@ -184,7 +185,7 @@ def tiny_text_config(tokenizer: PreTrainedTokenizerBase) -> dict[str, Any]:
         "vocab_size": -(-len(tokenizer) // 8) * 8,
         "hidden_size": 128,
         "intermediate_size": 256,
-        "num_hidden_layers": 3,
+        "num_hidden_layers": TINY_LAYERS,
         "num_attention_heads": 4,
         "num_key_value_heads": 4,
         "max_position_embeddings": TINY_POSITIONS,

@@ -12,6 +12,7 @@ from pydantic import Field, model_validator
 
 from pipeline.backbones.base import Backbone, LoadedBackbone, ModelSize
 from pipeline.errors import CheckpointError
+from pipeline.hf_folder import layer_count
 from pipeline.mllm.chat import ChatFormat
 from pipeline.mllm.releases import Release, release_of
 from pipeline.options import Options
@@ -21,6 +22,8 @@ if TYPE_CHECKING:
     from pipeline.mllm.loaded import TransformersBackbone
 
 
+TINY_LAYERS = 3
+"""Decoder layers of a model that is built here."""
 FAMILY_CODE = (
     "mllm.loaded",
     "mllm.initial",
@@ -141,6 +144,12 @@ class TransformersMember(Backbone):
             from pipeline.mllm.released import check_released
 
             check_released(self.family(), self.checkpoint)
+
+    def depth(self) -> int | None:
+        if self.checkpoint is None:
+            return TINY_LAYERS
+        release = self.release()
+        return layer_count(self.checkpoint, "text_config") or (release.size.layers if release else None)
 
     def size(self) -> ModelSize | None:
         if self.checkpoint is None:

@@ -4,6 +4,10 @@ from __future__ import annotations
 
 import argparse
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from pipeline.config import StudyConfig
 
 HELP = "check config files (merged left to right) and print the size of the study"
 
@@ -16,6 +20,7 @@ def run(args: argparse.Namespace) -> None:
     from pipeline.config import read_config
 
     config = read_config(args.configfiles)
+    _refuse_what_preparing_cannot_give(config)
     study = config.study
     runs = 1
     for section in ("datasets", "backbones", "teachers", "recipes", "seeds"):
@@ -23,3 +28,23 @@ def run(args: argparse.Namespace) -> None:
         print(f"{section:<11} {', '.join(str(v) for v in study[section])}")
     print(f"{'benchmarks':<11} {', '.join(study['benchmarks'])}")
     print(f"{runs} runs, each scored on {len(study['benchmarks'])} benchmarks")
+
+
+def _refuse_what_preparing_cannot_give(config: StudyConfig) -> None:
+    """ConfigError when a dataset that is still to be prepared will have no scenes or annotations that the study reads."""
+    from pipeline import paths
+    from pipeline.doctor.scenes import planned, will_lack
+    from pipeline.doctor.selection import select
+    from pipeline.errors import ConfigError
+
+    selection = select(config)
+    for name in selection.datasets:
+        if Path(paths.SCENES.format(dataset=name)).is_file():
+            continue
+        extent = planned(selection, name)
+        if name in selection.study:
+            for need in will_lack(selection, name, extent):
+                raise ConfigError(need.what, where=f"config.yaml: {need.where}", mend=need.mend)
+        elif extent is not None and not extent.scenes.get("train"):
+            what = f"{name} will have no scene of split train for the {selection.roles[name]}"
+            raise ConfigError(what, where=f"config.yaml: datasets.{name}.train")

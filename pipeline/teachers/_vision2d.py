@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 from pydantic import Field, model_validator
 
 from pipeline.grid import TokenGrid
+from pipeline.hf_folder import checked_layers, layer_count
 from pipeline.options import Options
 from pipeline.teachers._network import NetworkTeacher
 from pipeline.teachers.base import Licence, WeightFile
@@ -118,6 +119,21 @@ class Vision2DTeacher(NetworkTeacher):
     def parts(self) -> dict[str, int]:
         return {f"layer{layer % self._vision.depth}": self._vision.width for layer in self.options.layers}
 
+    def part_names(self) -> tuple[str, ...] | None:
+        depth = self._known_depth()
+        return None if depth is None else tuple(f"layer{layer % depth}" for layer in self.options.layers)
+
+    def check_options(self) -> None:
+        depth = self._known_depth()
+        if depth is not None:
+            checked_layers(self.options.layers, depth)
+
+    def _known_depth(self) -> int | None:
+        """Blocks of the network, as far as that is known before anything is downloaded."""
+        if self.options.size == "tiny_untrained":
+            return self._vision.depth
+        return layer_count(self._folder, "vision_config")
+
     def licences(self) -> Licence:
         if self.options.size == "tiny_untrained":
             return Licence(code=self.released.code, weights="none (random)", commercial=True)
@@ -131,7 +147,6 @@ class Vision2DTeacher(NetworkTeacher):
 
     def check_weights(self) -> None:
         from pipeline.nets.vision2d.checkpoint import check_network
-        from pipeline.nets.vision2d.features import checked_layers
 
         checked_layers(self.options.layers, self._vision.depth)
         if self.options.size == "checkpoint":

@@ -149,6 +149,13 @@ class Teacher(ABC):
         """Layers that stand side by side in the tokens, in order: name -> width; the widths add up to ``dim``."""
         return {"tokens": self.dim}
 
+    def part_names(self) -> tuple[str, ...] | None:
+        """Names of ``parts`` where they are known without loading anything, else None."""
+        return tuple(self.parts())
+
+    def check_options(self) -> None:  # noqa: B027 - most option models say all there is to say
+        """Refuse options that the network cannot have, as far as is known without loading anything. Raises ConfigError."""
+
     def licences(self) -> Licence:
         """Licence of code and weights of this configured teacher. Default: no weights but the project's own code."""
         return Licence(code="Apache-2.0 (this project)", weights="none", commercial=True)

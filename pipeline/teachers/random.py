@@ -7,9 +7,11 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from pydantic import Field
+from pydantic import Field, field_validator
 
+from pipeline.errors import ConfigError
 from pipeline.grid import TokenGrid
+from pipeline.hf_folder import checked_layers
 from pipeline.options import Options
 from pipeline.teachers._network import NetworkTeacher
 
@@ -19,6 +21,17 @@ class RandomOptions(Options):
 
     seed: int = Field(0, ge=0, description="Seed of its weights.")
     layers: tuple[int, ...] = Field((-1,), min_length=1, description="Aggregator layers, concatenated; -1 is the last.")
+
+    @field_validator("layers")
+    @classmethod
+    def _exist_once(cls, layers: tuple[int, ...]) -> tuple[int, ...]:
+        from pipeline.nets.vggt.config import ROOMS
+
+        try:
+            checked_layers(layers, ROOMS.depth)
+        except ConfigError as error:
+            raise ValueError(f"{error.what}{f' (allowed: {error.allowed})' if error.allowed else ''}") from None
+        return layers
 
 
 class RandomTeacher(NetworkTeacher):

@@ -12,6 +12,10 @@ from pathlib import Path
 
 import pytest
 
+from pipeline.__main__ import main, parser
+from pipeline.errors import ConfigError
+from pipeline.provenance import digest
+
 ROOT = Path(__file__).parents[2]
 PARENT = """
 import os, time
@@ -71,6 +75,46 @@ def test_workers_end_with_a_parent_that_was_killed(tmp_path: Path) -> None:
     while _runs(worker) and time.monotonic() < deadline:
         time.sleep(0.05)
     assert not _runs(worker)
+
+
+@pytest.mark.parametrize("verb", ["prepare", "pretrain_teacher", "pretrain_backbone", "extract", "train", "predict", "score"])
+def test_a_specification_without_its_keys(verb: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Every verb that takes one says which key it lacks: `--spec '{}'` was a KeyError."""
+    command = [verb, "--spec", "{}", "--out", str(tmp_path / "out" / "manifest.json")]
+    needed = {"scenes": verb != "prepare", "run": verb == "predict", "predictions": verb == "score"}
+    for option, wanted in needed.items():
+        command += [f"--{option}", str(tmp_path / f"{option}.json")] if wanted else []
+    assert main(command) == 2
+    said = capsys.readouterr().err
+    assert "--spec" in said or "does not exist" in said, said
+
+
+@pytest.mark.parametrize("text", ["[]", "{", '{"a": NaN}', "@no_such_file", "@.", "[" * 100_000], ids=range(6))
+def test_a_specification_that_is_no_json_object(text: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as caught:
+        main(["prepare", "--spec", text, "--out", "x"])
+    assert caught.value.code == 2
+    assert "argument --spec: not a JSON object" in capsys.readouterr().err
+
+
+def test_a_key_is_missed_at_any_depth() -> None:
+    spec = parser().parse_args(["prepare", "--out", "x", "--spec", '{"a": {"b": 1}}']).spec
+    assert spec["a"]["b"] == 1
+    for lacking in (spec, spec["a"]):
+        with pytest.raises(ConfigError, match="the specification lacks the key 'kind'"):
+            lacking["kind"]
+    assert digest(spec) == digest({"a": {"b": 1}})
+
+
+def test_a_reader_that_has_gone_is_no_fault() -> None:
+    """`check | head` ended with a BrokenPipeError's traceback."""
+    read, write = os.pipe()
+    os.close(read)
+    done = subprocess.run(
+        [sys.executable, "-m", "pipeline", "check"], cwd=ROOT, stdout=write, stderr=subprocess.PIPE, check=False
+    )
+    os.close(write)
+    assert (done.returncode, done.stderr) == (141, b"")
 
 
 def _runs(pid: int) -> bool:

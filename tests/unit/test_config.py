@@ -6,7 +6,8 @@ import jsonschema
 import pytest
 import yaml
 
-from pipeline.config import StudyConfig, json_schema, merge, read_config
+from pipeline.config import StudyConfig, json_schema, read_config
+from pipeline.configfile import merge
 from pipeline.errors import ConfigError, UnknownNameError
 
 ROOT = Path(__file__).parents[2]

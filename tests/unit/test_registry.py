@@ -55,6 +55,29 @@ def test_a_file_without_a_member_class_is_refused(tmp_path, monkeypatch):
         registry.member_class("teachers", "empty_one")
 
 
+BROKEN = {
+    "import": ("import no_such_module_at_all\n", "ModuleNotFoundError: No module named 'no_such_module_at_all'", 1),
+    "exit": ("import sys\nsys.exit(3)\n", "SystemExit: 3", 2),
+    "syntax": ("x = 1\ndef (:\n", "SyntaxError: invalid syntax", 2),
+    "init": (PLUGIN + "\n    def __init__(self, name, options):\n        self.size = {}['size']\n", "KeyError: 'size'", 20),
+    "exit in init": (PLUGIN + "\n    def __init__(self, name, options):\n        raise SystemExit\n", "SystemExit", 20),
+}
+
+
+@pytest.mark.parametrize("fault", BROKEN)
+def test_a_plugin_that_fails_is_named_with_its_line(tmp_path, monkeypatch, fault):
+    text, message, line = BROKEN[fault]
+    file = tmp_path / "benchmarks" / "broken_one.py"
+    file.parent.mkdir()
+    file.write_text(text)
+    monkeypatch.setenv("PIPELINE_PLUGINS", str(tmp_path))
+    for _ in range(2):  # the second time as well: half of a module is not kept
+        with pytest.raises(ConfigError) as error:
+            registry.create("benchmarks", {"name": "p", "kind": "broken_one", "options": {}})
+        assert f"the plug-in broken_one.py fails: {message}" in str(error.value)
+        assert error.value.where == f"{file}, line {line}"
+
+
 def test_member_files_import_without_heavy_packages():
     import subprocess
     import sys

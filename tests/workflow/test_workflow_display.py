@@ -48,7 +48,7 @@ def test_lines(plugin: ModuleType, capsys: pytest.CaptureFixture[str], monkeypat
     _say(handler, None, message="Select jobs to execute...")
     _job(handler, 2, "train", "train  b")
     _say(handler, "job_error", jobid=2, rule_name="train", log=["b.log"])
-    _say(handler, "error", logging.ERROR, "Command 'long' returned 2", exception="RuleException")
+    _say(handler, "error", logging.ERROR, "CalledProcessError: Command 'long' returned 2", exception="RuleException")
     _say(handler, "error", logging.ERROR, "Directory cannot be locked", exception="LockException")
     assert capsys.readouterr().err.splitlines() == [
         "6 jobs: 5 train; up to 2 at a time",

@@ -10,7 +10,7 @@ import pytest
 import yaml
 from workflow_project import SMOKE, Project
 
-from pipeline.config import merge
+from pipeline.configfile import merge
 
 pytestmark = pytest.mark.slow
 

@@ -13,6 +13,9 @@ FAULTS = {
     "recipes: {3drs: {weigth: 1.0}}": "unknown key 'weigth', did you mean 'weight'?",
     "study: {seeds: [0, 0]}": "named twice: 0",
     "teachers: {vggt_rooms: {pretrain: {dataset: rooms_pretrian}}}": "unknown dataset 'rooms_pretrian'",
+    "recipes: {3drs: {weight: .inf}}": "weight: Input should be a finite number",
+    "recipes: {3drs: {weight: 0.5, weight: 5.0}}": "the key 'weight' is given twice",
+    "study: {seeds: [010]}": "010 without quotes is a number to another base",
 }
 
 
@@ -32,3 +35,28 @@ def test_the_verb_check_says_the_same(fresh: Project) -> None:
     done = fresh.run("python", "-m", "pipeline", "check", "config.yaml", "mistake.yaml", check=False)
     assert done.returncode == 2
     assert FAULTS["study: {teachrs: [none]}"] in done.stdout
+
+
+def test_the_base_file_is_read_as_strictly(fresh: Project) -> None:
+    """Snakemake's own reader ended with a traceback of 40 lines where config.yaml itself was UTF-16."""
+    path = fresh.folder / "config.yaml"
+    path.write_text(path.read_text(encoding="utf-8"), encoding="utf-16")
+    done = fresh.run("snakemake", "--cores", "1", check=False)
+    assert done.returncode == 2
+    assert "config.yaml is UTF-16 text" in done.stdout
+    assert "Traceback" not in done.stdout
+
+
+def test_a_failed_job_says_its_fault_once_and_last(fresh: Project) -> None:
+    """It stood there four times, twice behind a command with the whole specification as JSON."""
+    text = "datasets: {mine: {kind: posed_rgbd, root: no_such_folder}}\nstudy: {datasets: [mine]}\n"
+    (fresh.folder / "mine.yaml").write_text(text, encoding="utf-8")
+    scenes, log = "results/scenes/mine/manifest.json", "results/logs/prepare/mine.log"
+    done = fresh.run("snakemake", scenes, "--cores", "1", "--configfile", "mine.yaml", check=False)
+    assert done.returncode == 1
+    assert done.stdout.count("no_such_folder is not a folder") == 1
+    assert "--spec" not in done.stdout
+    assert "CalledProcessError" not in done.stdout
+    assert done.stdout.index(f"log: {log}") < done.stdout.index(f"FAILED: {log}")
+    (complete,) = (fresh.folder / ".snakemake/log").glob("*.log")
+    assert "--spec" in complete.read_text(encoding="utf-8")

@@ -5,8 +5,9 @@ import os
 import sys
 from pathlib import Path
 
-from pipeline import paths
+from pipeline import paths, screen
 from pipeline.config import StudyConfig
+from pipeline.configfile import read_files
 from pipeline.errors import PipelineError
 from pipeline.specs import Specs
 
@@ -23,20 +24,42 @@ os.environ.update(
 FAILURES = "results/logs/failed"
 
 # `logged LOG COMMAND...` keeps a job's output in its log, shows its lines that begin with "warning:" on the screen too and,
-# when the job fails, shows the end of it: at once and again as the last words of the whole run (onerror).
+# when the job fails, keeps the end of it for the last words of the whole run (onerror).
 shell.prefix(
     "set -euo pipefail; "
-    'logged() {{ local log="$1"; shift; "$@" > "$log" 2>&1 || {{ local code=$?; '
-    f'mkdir -p {FAILURES}; {{{{ echo; echo "FAILED: $log"; tail -n 15 "$log"; }}}} '
-    f'| tee "{FAILURES}/$(tr / + <<< "$log")" >&2; return $code; }}}}; '
-    'grep "^warning: " "$log" >&2 || true; }}; '
+    'logged() {{ local log="$1" code=0; shift; "$@" > "$log" 2>&1 || code=$?; '
+    f'local failure="{FAILURES}/$(tr / + <<< "$log")"; rm -f "$failure"; '
+    'if [ $code -eq 0 ]; then grep "^warning: " "$log" >&2 || true; '
+    f'else mkdir -p {FAILURES}; {{{{ echo; echo "FAILED: $log"; tail -n 15 "$log"; }}}} '
+    '> "$failure"; fi; return $code; }}; '
 )
 
-try:
-    specs = Specs(StudyConfig(config))
-except PipelineError as error:
-    print(f"{type(error).__name__}: {error}", file=sys.stderr)
-    raise SystemExit(error.exit_code) from None
+
+screen.shorten(workflow.logger_manager.logger.handlers)
+
+
+def checked(make):
+    """What ``make`` gives; a fault of the configuration ends Snakemake with one message, before any job starts."""
+    try:
+        return make()
+    except PipelineError as error:
+        print(f"{type(error).__name__}: {error}", file=sys.stderr)
+        raise SystemExit(error.exit_code) from None
+
+
+# Snakemake's own reader takes the last of two equal keys, `yes` for true and `010` for 8. It has read the files of
+# --configfile by now; config.yaml it reads next.
+checked(
+    lambda: read_files(
+        [*filter(Path.exists, [Path("config.yaml")]), *workflow.configfiles]
+    )
+)
+
+
+configfile: "config.yaml"
+
+
+specs = checked(lambda: Specs(StudyConfig(config)))
 
 
 def names(section):

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from pipeline.errors import ConfigError
+from pipeline.hf_folder import checked_layers
 from pipeline.nets.resize import InputRule
 from pipeline.nets.views import PreparedViews, ViewInput, begin_copy, side_by_side
 from pipeline.nets.vision2d.checkpoint import Vision
@@ -74,14 +74,3 @@ class VisionFeatures:
         finally:
             self._kept.clear()  # also when memory runs out: what is kept would be missing in the next try
         return side_by_side(parts)
-
-
-def checked_layers(layers: Sequence[int], depth: int) -> list[int]:
-    """``layers`` counted from the front. ConfigError for one that ``depth`` blocks do not have or that is named twice."""
-    for layer in layers:
-        if not -depth <= layer < depth:
-            raise ConfigError(f"the network has no block {layer}", allowed=f"{-depth} to {depth - 1}")
-    counted = [layer % depth for layer in layers]
-    if len(set(counted)) < len(counted):
-        raise ConfigError(f"layers {list(layers)} name a block twice ({depth} blocks, so {depth - 1} is -1)")
-    return counted

@@ -108,5 +108,5 @@ class LogHandler(LogHandlerBase):
         self._line("FAILED", f"{text}  (log: {', '.join(fields['log']) or 'none'})")
 
     def _error(self, fields: dict[str, Any]) -> None:
-        if fields.get("exception") != "RuleException":  # the failed job has its own line and the end of its log
+        if "CalledProcessError" not in str(fields["msg"]):  # the failed job has its own line, and the end of its log comes last
             self._print(str(fields["msg"]))

@@ -106,3 +106,24 @@ def write_scannet(folder: Path, scene: Scene, *, nested: bool = False, lost: Ite
     names = ("intrinsic_color.txt", "intrinsic_depth.txt") if nested else ("intrinsic.txt", "depth_intrinsic.txt")
     for name in names:
         (at["intrinsic"] / name).write_text(text_of(square))
+
+
+def write_icl_nuim(folder: Path, scene: Scene, *, lists: bool = False, y_up: bool = False) -> None:
+    """rgb/N.png, depth/N.png, associations.txt (and rgb.txt, depth.txt), livingRoom0.gt.freiburg; frame numbers for times.
+
+    ``y_up``: poses as the dataset has them, camera and world with y the other way, which belongs to fy below 0.
+    """
+    mirror = np.diag([1.0, -1.0, 1.0, 1.0]) if y_up else np.eye(4)
+    content: dict[str, list[str]] = {"associations.txt": [], "livingRoom0.gt.freiburg": []}
+    content |= {"rgb.txt": [], "depth.txt": []} if lists else {}
+    for view, pose in enumerate(scene.record.world_from_camera):
+        save(folder / "rgb" / f"{view}.png", scene.rgb[view])
+        save(folder / "depth" / f"{view}.png", stored(scene.depth_m[view], 5000))
+        pose = mirror @ pose @ mirror
+        numbers = (*pose[:3, 3], *Rotation.from_matrix(pose[:3, :3]).as_quat())
+        content["livingRoom0.gt.freiburg"].append(f"{view} " + " ".join(f"{n:.6f}" for n in numbers))
+        content["associations.txt"].append(f"{view} depth/{view}.png {view} rgb/{view}.png")
+        for kind in ("rgb", "depth") if lists else ():
+            content[f"{kind}.txt"].append(f"{view} {kind}/{view}.png")
+    for name, lines in content.items():
+        (folder / name).write_text("\n".join(lines) + "\n")

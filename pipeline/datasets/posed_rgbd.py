@@ -1,4 +1,4 @@
-"""Posed RGB-D of others: TUM RGB-D, 7-Scenes, Redwood/Open3D and exported ScanNet, told apart by their files or named.
+"""Posed RGB-D of others: TUM RGB-D, 7-Scenes, Redwood/Open3D, exported ScanNet, told apart by their files or named.
 
 Every scene found under ``root`` is converted to the layout that all datasets share (colour JPEG, depth in millimetres with 0 =
 invalid, world from camera). Frames without a usable pose are dropped and counted, on stderr and in the scene's scene.json.
@@ -11,7 +11,6 @@ Run: python -m pipeline prepare --out DIR/manifest.json --spec \
 from __future__ import annotations
 
 import shutil
-import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
@@ -26,7 +25,7 @@ from pipeline.options import Options, did_you_mean
 from pipeline.provenance import digest
 
 if TYPE_CHECKING:
-    from pipeline.notes import Note
+    from pipeline.posed_rgbd.convention import ReadOptions
     from pipeline.posed_rgbd.convert import Converted, ConvertOptions
     from pipeline.posed_rgbd.detect import Scan
 
@@ -58,7 +57,8 @@ class PosedRgbdOptions(Options):
     intrinsics: Pinhole | None = Field(
         None,
         description="fx, fy, cx, cy of the colour images in pixels. null: from the scene's files, else the default of the "
-        "convention for 640x480 (TUM, Open3D: 525, 525, 319.5, 239.5; 7-Scenes: 585, 585, 320, 240).",
+        "convention for 640x480 (TUM, Open3D: 525, 525, 319.5, 239.5; 7-Scenes: 585, 585, 320, 240; ICL-NUIM: 481.2, -480, "
+        "319.5, 239.5). fy below 0: the camera's y points upwards; y of camera and world is turned.",
     )
     depth_intrinsics: Pinhole | None = Field(
         None, description="fx, fy, cx, cy of the depth images in pixels; null: from files, else the colour camera's."
@@ -73,12 +73,23 @@ class PosedRgbdOptions(Options):
         "plain", description="rotated: bits of depth are turned left by three (SUN RGB-D, SUN3D)."
     )
     depth_max_m: float | None = Field(None, gt=0, description="Depth beyond this many metres is dropped; null: none is.")
-    camera_file: str | None = Field(None, description="Redwood/Open3D: name of the camera's JSON file in a scene's folder.")
+    camera_file: str | None = Field(
+        None, description="Name of the camera's file in a scene's folder or the one above: Open3D's JSON, or a matrix as text."
+    )
     trajectory: str | None = Field(
-        None, description="Name of the trajectory file in a scene's folder (Redwood: *.log; TUM: groundtruth.txt)."
+        None,
+        description="Name of the trajectory file in a scene's folder (Redwood: *.log; TUM: groundtruth.txt, *.gt.freiburg).",
     )
     max_time_difference_s: float = Field(
         0.02, gt=0, le=1, description="TUM: entries closer than this many seconds belong together (TUM's tool: 0.02)."
+    )
+    clock_offset_s: float = Field(
+        0.0, description="TUM: seconds that are added to the times of the poses, where they are of another clock."
+    )
+    frame_numbers: Literal["auto", "order", "from_0", "from_1"] = Field(
+        "auto",
+        description="Redwood/Open3D: what entries of a trajectory count. order: the images; from_0, from_1: numbers in their "
+        "names, beginning with 0 or 1. auto: refused where both could be meant.",
     )
     exif_orientation: Literal["refuse", "turn", "ignore"] = Field(
         "refuse",
@@ -173,12 +184,13 @@ class PosedRgbd(Dataset):
         from pipeline.index import write_index
         from pipeline.posed_rgbd.annotations import copy_annotations, with_objects
         from pipeline.posed_rgbd.convert import convert_scan
+        from pipeline.posed_rgbd.report import notes_of, report
 
         o, root = self.options, folder / "posed_images"
         converted: list[Converted] = []
         for scan, split in self._scans():
             done = convert_scan(scan, root / scan.scene_id, self._convert_options(scan), split=split, threads=threads)
-            _report(scan, done)
+            report(scan, done)
             converted.append(done)
         records = [done.record for done in converted]
         _remove_others(root, {record.scene_id for record in records})
@@ -197,17 +209,16 @@ class PosedRgbd(Dataset):
             root="posed_images",
             annotations=annotations,
             spec=spec,
-            notes=_notes(converted),
+            notes=notes_of(converted),
             skip_unmatched=o.skip_unmatched_annotations,
         )
 
     def _scans(self) -> list[tuple[Scan, str]]:
         """Scenes with their splits, by id. ConfigError when `splits` names a scene that is not there."""
-        from pipeline.posed_rgbd.convention import ReadOptions
         from pipeline.posed_rgbd.detect import find_scans
 
         o, where = self.options, f"datasets.{self.name}"
-        read = ReadOptions(o.trajectory, o.camera_file, o.max_time_difference_s)
+        read = self._read_options()
         scans = find_scans(Path(o.root), o.convention, o.scenes, where=where, read=read)
         if o.splits is None and o.split == "auto":
             return [(scan, scan.convention.split(scan.folder) or "test") for scan in scans]
@@ -226,11 +237,16 @@ class PosedRgbd(Dataset):
             raise ConfigError("no scene is in any split", where=f"{where}.splits", allowed=", ".join(sorted(known)[:20]))
         return [(scan, split_of[scan.scene_id]) for scan in scans if scan.scene_id in split_of]
 
+    def _read_options(self) -> ReadOptions:
+        from pipeline.posed_rgbd.convention import ReadOptions
+
+        o = self.options
+        return ReadOptions(o.trajectory, o.camera_file, o.max_time_difference_s, o.clock_offset_s, o.frame_numbers)
+
     def _convert_options(self, scan: Scan) -> ConvertOptions:
         """The options for one scene, the convention's defaults filled in."""
         import numpy as np
 
-        from pipeline.posed_rgbd.convention import ReadOptions
         from pipeline.posed_rgbd.convert import ConvertOptions
         from pipeline.posed_rgbd.depth import DepthCode
         from pipeline.posed_rgbd.poses import usable_pose
@@ -246,7 +262,7 @@ class PosedRgbd(Dataset):
         invalid = scan.convention.invalid_depth if o.depth_invalid is None else o.depth_invalid
         unit = o.depth_unit_per_m or scan.convention.depth_unit_per_m
         return ConvertOptions(
-            read=ReadOptions(o.trajectory, o.camera_file, o.max_time_difference_s),
+            read=self._read_options(),
             frames=o.frames,
             depth=DepthCode(unit, invalid, o.depth_code, o.depth_max_m),
             camera=o.intrinsics,
@@ -256,36 +272,6 @@ class PosedRgbd(Dataset):
             matrix_file=o.matrix_file,
             exif=o.exif_orientation,
         )
-
-
-def _notes(converted: list[Converted]) -> list[Note]:
-    """What was left out of all scenes."""
-    from pipeline.notes import Note
-
-    frames = sum(done.facts["frames"] for done in converted)
-    found = []
-    for key, text, out_of in (
-        ("without_pose", "frames without a usable pose: left out", frames),
-        ("incomplete", "image, depth or pose files without partner: left out", None),
-    ):
-        scenes = tuple(sorted(done.record.scene_id for done in converted if done.facts[key]))
-        count = sum(done.facts[key] for done in converted)
-        found.append(Note(f"frames_{key}", text, count, out_of=out_of, scenes=scenes))
-    return [note for note in found if note.count]
-
-
-def _report(scan: Scan, done: Converted) -> None:
-    """One line on stderr per scene: what was found, dropped and used."""
-    facts = done.facts
-    dropped = [f"{facts[key]} {text}" for key, text in (("without_pose", "without usable pose"),) if facts[key]]
-    dropped += [f"{facts['incomplete']} files without partner"] if facts["incomplete"] else []
-    state = "" if done.written else " (there already)"
-    print(
-        f"{scan.scene_id}: {scan.convention.name}, split {done.record.split}, {facts['used']} of {facts['frames']} frames"
-        f"{'; dropped ' + ', '.join(dropped) if dropped else ''}{state}",
-        file=sys.stderr,
-        flush=True,
-    )
 
 
 def _remove_others(root: Path, keep: set[str]) -> None:

@@ -10,6 +10,8 @@ from typing import ClassVar
 import numpy as np
 from numpy.typing import NDArray
 
+from pipeline.posed_rgbd.frame_names import Numbering
+
 Pinhole = tuple[float, float, float, float]
 """fx, fy, cx, cy in pixels."""
 
@@ -30,6 +32,8 @@ class Listing:
 
     ``incomplete`` counts pictures without depth and depth images without picture; intrinsics (3,3) are None where no file
     of the scene states them. ``camera_size`` (height, width) is that of the images that a camera file is made for.
+    ``default_camera`` replaces the convention's for scenes of this kind. ``cause`` says why no frame has a pose, or why there
+    is none, and ``mend`` what to do, where that is known.
     """
 
     frames: tuple[SourceFrame, ...]
@@ -37,15 +41,21 @@ class Listing:
     camera_size: tuple[int, int] | None = None
     intrinsics: NDArray[np.float64] | None = None
     depth_intrinsics: NDArray[np.float64] | None = None
+    default_camera: Pinhole | None = None
+    cause: str | None = None
+    mend: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class ReadOptions:
-    """What a reader may need to be told: names of files in the scene's folder, largest time difference of a pair."""
+    """What a reader may need to be told: names of files in the scene's folder, largest time difference of a pair, seconds that
+    are added to the times of the trajectory, and what the entries of a trajectory count."""
 
     trajectory: str | None = None
     camera_file: str | None = None
     max_time_difference_s: float = 0.02
+    clock_offset_s: float = 0.0
+    frame_numbers: Numbering = "auto"
 
 
 class Convention(ABC):

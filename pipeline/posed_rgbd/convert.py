@@ -17,7 +17,7 @@ from pipeline.frames import FrameOptions, sample_frames, seen_voxels
 from pipeline.geometry import unproject
 from pipeline.index import with_depth_of_files
 from pipeline.posed_rgbd.align import Gravity, floor_height, level
-from pipeline.posed_rgbd.cameras import cameras_of
+from pipeline.posed_rgbd.cameras import cameras_of, turned_down
 from pipeline.posed_rgbd.convention import Listing, Pinhole, ReadOptions, SourceFrame
 from pipeline.posed_rgbd.depth import DepthCode
 from pipeline.posed_rgbd.detect import Scan
@@ -45,7 +45,7 @@ class ConvertOptions:
 
 @dataclass(frozen=True, slots=True)
 class _Views:
-    """Usable frames of a scene (poses (F,4,4) aligned) and their cameras."""
+    """Usable frames of a scene (poses (F,4,4) aligned) and their cameras; ``y_up``: y was turned (cameras.py)."""
 
     frames: tuple[SourceFrame, ...]
     poses: NDArray[np.float64]
@@ -53,6 +53,7 @@ class _Views:
     depth_intrinsics: NDArray[np.float64]
     image_size: tuple[int, int]
     depth_size: tuple[int, int]
+    y_up: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,7 +61,7 @@ class Converted:
     """A scene's record (no objects), what was dropped, and whether its files were written or there already.
 
     ``facts``: ``frames`` (listed), ``without_pose``, ``incomplete`` (files without partner), ``used``, ``covered`` (share of
-    voxels, max_coverage), ``alignment`` (4x4, aligned from source).
+    voxels, max_coverage), ``alignment`` (4x4, aligned from source), ``y_up`` (y of camera and world was turned first).
     """
 
     record: SceneRecord
@@ -93,6 +94,7 @@ def convert_scan(scan: Scan, folder: Path, options: ConvertOptions, *, split: st
         "used": len(kept.frames),
         "covered": chosen.covered,
         "alignment": alignment.tolist(),
+        "y_up": kept.y_up,
     }
     writer = SceneWriter(folder)
     shown = _write_frames(writer, kept, depth, options.exif, threads)
@@ -107,20 +109,24 @@ def _views(scan: Scan, listing: Listing, options: ConvertOptions) -> tuple[_View
     where = str(scan.folder)
     usable = [(frame, frame.world_from_camera) for frame in listing.frames if frame.world_from_camera is not None]
     if not usable:
+        cause = f": {listing.cause}" if listing.cause else ""
         raise FrameError(
-            f"none of the {len(listing.frames)} frames has a usable pose ({listing.incomplete} files have no partner)",
+            f"none of the {len(listing.frames)} frames has a usable pose ({listing.incomplete} files have no partner){cause}",
             where=where,
+            mend=listing.mend,
         )
     frames = tuple(frame for frame, _ in usable)
     twice = len(frames) - len({frame.frame_id for frame in frames})
     if twice:
         raise DataError(f"{twice} frames have the name of another frame", where=where)
     poses = np.stack([pose for _, pose in usable])
-    alignment = _alignment(scan, options, poses)
     first = frames[0]
     sizes = image_size(first.colour, str(first.colour), options.exif), image_size(first.depth, str(first.depth))
-    cameras = cameras_of(scan.folder, scan.convention, listing, (options.camera, options.depth_camera), sizes)
-    return _Views(frames, alignment @ poses, *cameras, *sizes), alignment
+    stated = options.camera, options.depth_camera
+    cameras = cameras_of(scan.folder, scan.convention, listing, stated, sizes, options.read.camera_file)
+    poses = turned_down(poses) if cameras.y_up else poses
+    alignment = _alignment(scan, options, poses)
+    return _Views(frames, alignment @ poses, cameras.colour, cameras.depth, *sizes, cameras.y_up), alignment
 
 
 def _alignment(scan: Scan, options: ConvertOptions, poses: NDArray[np.float64]) -> NDArray[np.float64]:

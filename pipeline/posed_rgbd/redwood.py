@@ -1,25 +1,26 @@
 """Redwood and Open3D: folders of colour and depth images, a trajectory .log, and the camera as JSON of Open3D.
 
 A .log holds five lines per frame: three whole numbers, the first being the frame's number from 0, and a 4x4 matrix, world from
-camera. Frames are numbered in the order of their names. Depth is in millimetres. The camera is an Open3D pinhole camera
+camera. Which frame that is: frame_names.py. Depth is in millimetres. The camera is an Open3D pinhole camera
 (``width``, ``height``, ``intrinsic_matrix`` by columns); without a file it is Open3D's default for PrimeSense sensors.
 Source: Redwood's file format page and Open3D's documentation of trajectories and cameras.
 """
 
 from __future__ import annotations
 
-import json
-from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 from pipeline.conventions import checked_id
 from pipeline.errors import DataError
+from pipeline.posed_rgbd.camera_files import named_camera, only, read_camera
 from pipeline.posed_rgbd.convention import Convention, Listing, Pinhole, ReadOptions, SourceFrame, images_in
+from pipeline.posed_rgbd.frame_names import entries_of, pair
 from pipeline.posed_rgbd.poses import number, read_text, usable_pose
+from pipeline.posed_rgbd.tum import FREIBURG, listed
 
 COLOUR_FOLDERS = ("color", "rgb", "image", "images")
 _ROWS = 5
@@ -35,74 +36,48 @@ class Redwood(Convention):
 
     def matches(self, folder: Path, options: ReadOptions) -> bool:
         name = options.trajectory
-        lists = (folder / "rgb.txt").is_file() and (folder / "depth.txt").is_file()  # of TUM, whose folders have the same names
-        trajectory = any(folder.glob("*.log")) if name is None else (folder / name).is_file() and not lists
+        trajectory = any(folder.glob("*.log"))
+        if name is not None:  # the folders of TUM and ICL-NUIM have the same names
+            trajectory = (folder / name).is_file() and (
+                name.endswith(".log") or not (listed(folder) or name.endswith(FREIBURG))
+            )
         return trajectory and (folder / "depth").is_dir() and bool(_colour_folders(folder))
 
     def read(self, folder: Path, options: ReadOptions) -> Listing:
-        colour = images_in(_one(_colour_folders(folder), "folder of colour images", folder), (".jpg", ".jpeg", ".png"))
+        colour = images_in(only(_colour_folders(folder), "folder of colour images", folder), (".jpg", ".jpeg", ".png"))
         depth = images_in(folder / "depth", (".png",))
         poses = read_log(_trajectory(folder, options.trajectory))
-        pairs, incomplete = _pairs(colour, depth, folder)
-        if poses and max(poses) >= len(pairs):
-            raise DataError(
-                f"the trajectory speaks of frame {max(poses)}, but there are {len(pairs)} frames", where=str(folder)
-            )
+        found = pair(colour, depth, where=str(folder))
+        entry = entries_of(found.numbers, poses, options.frame_numbers, where=str(folder))
         frames = []
-        for i, (picture, measured) in enumerate(pairs):
-            frame_id = checked_id(picture.stem, what="frame id", where=str(picture.parent))
-            frames.append(SourceFrame(frame_id, picture, measured, poses.get(i)))
+        for frame in found.whole:
+            frame_id = checked_id(frame.colour.stem, what="frame id", where=str(frame.colour.parent))
+            frames.append(SourceFrame(frame_id, frame.colour, frame.depth, poses.get(entry[frame.number])))
         path = _camera_file(folder, options.camera_file)
         size, camera = (None, None) if path is None else read_camera(path)
-        return Listing(tuple(frames), incomplete, size, camera)
+        return Listing(tuple(frames), found.incomplete, size, camera)
 
 
 def _colour_folders(folder: Path) -> list[Path]:
     return [folder / name for name in COLOUR_FOLDERS if (folder / name).is_dir()]
 
 
-def _one(found: Sequence[Path], what: str, folder: Path, option: str = "") -> Path:
-    """The only one; DataError that lists all when there are several or none."""
-    if len(found) == 1:
-        return found[0]
-    names = ", ".join(path.name for path in found) or "(none)"
-    mend = f"name one with the option `{option}`" if option else "keep one of them"
-    raise DataError(f"{len(found)} candidates for the {what}: {names}", where=str(folder), mend=mend)
-
-
 def _trajectory(folder: Path, name: str | None) -> Path:
     if name is not None:
         return folder / name
     usual = folder / "trajectory.log"
-    return usual if usual.is_file() else _one(sorted(folder.glob("*.log")), "trajectory", folder, "trajectory")
+    return usual if usual.is_file() else only(sorted(folder.glob("*.log")), "trajectory", folder, "trajectory")
 
 
 def _camera_file(folder: Path, name: str | None) -> Path | None:
     """The camera's JSON in the scene's folder or the one above it; None when there is none."""
     if name is not None:
-        return folder / name
+        return named_camera(folder, name)
     for place in (folder, folder.parent):
         found = sorted({*place.glob("camera*.json"), *place.glob("*intrinsic*.json")})
         if found:
-            return _one(found, "camera file", place, "camera_file")
+            return only(found, "camera file", place, "camera_file")
     return None
-
-
-def _pairs(colour: list[Path], depth: list[Path], folder: Path) -> tuple[list[tuple[Path, Path]], int]:
-    """Pictures with their depth images, in order, and how many files have no partner.
-
-    Equal names belong together; where no name of one kind occurs in the other, the order decides and numbers must agree.
-    """
-    by_name = {path.stem: path for path in depth}
-    if any(path.stem in by_name for path in colour):
-        found = [(path, by_name[path.stem]) for path in colour if path.stem in by_name]
-        return found, len(colour) + len(depth) - 2 * len(found)
-    if len(colour) != len(depth):
-        raise DataError(
-            f"{len(colour)} colour and {len(depth)} depth images have different names and cannot be paired by order",
-            where=str(folder),
-        )
-    return list(zip(colour, depth, strict=True)), 0
 
 
 def read_log(path: Path) -> dict[int, NDArray[np.float64] | None]:
@@ -137,18 +112,3 @@ def _entry(rows: list[list[str]], where: str) -> tuple[int, NDArray[np.float64]]
             mend="name the trajectory with the option `trajectory`",
         )
     return header[0], np.array(matrix)
-
-
-def read_camera(path: Path) -> tuple[tuple[int, int] | None, NDArray[np.float64]]:
-    """Size (height, width) of the images, where it is stated, and intrinsics (3,3) of an Open3D pinhole camera file."""
-    text = read_text(path)
-    try:
-        content: Any = json.loads(text)
-        values = np.asarray(content["intrinsic_matrix"], dtype=np.float64).reshape(3, 3, order="F")
-        size = (int(content["height"]), int(content["width"])) if {"height", "width"} <= set(content) else None
-    except (KeyError, TypeError, ValueError, OverflowError, RecursionError) as error:
-        raise DataError(
-            f"camera file {path} cannot be read ({error!r})",
-            allowed='{"width": .., "height": .., "intrinsic_matrix": [9 numbers by columns]}',
-        ) from None
-    return size, values

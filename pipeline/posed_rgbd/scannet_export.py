@@ -1,7 +1,8 @@
 """ScanNet as exported: flat (NNNNN.jpg, .png, .txt, intrinsic.txt) or in color/, depth/, pose/, intrinsic/ folders.
 
 The flat form is the ``posed_images`` folder of MMDetection3D, EmbodiedScan and 3DRS; the other is what ScanNet's own SensReader
-writes. Pose = world from camera, -inf where tracking failed; depth in millimetres; 4x4 intrinsics of colour and depth.
+writes; scannet_frames_25k lays intrinsics_color.txt and intrinsics_depth.txt beside these folders. Pose = world from camera,
+-inf where tracking failed; depth in millimetres; 4x4 intrinsics of colour and depth.
 """
 
 from __future__ import annotations
@@ -63,10 +64,16 @@ def _flat_stems(folder: Path, suffixes: Iterable[str]) -> set[str]:
     return {path.stem for path in _numbered(folder, tuple(suffixes))}
 
 
+def _first(folder: Path, kind: str) -> Path:
+    """The file of a camera: of SensReader, or of scannet_frames_25k."""
+    names = (f"intrinsic/intrinsic_{kind}.txt", f"intrinsics_{kind}.txt", f"intrinsic_{kind}.txt")
+    return next((folder / name for name in names if (folder / name).is_file()), folder / names[0])
+
+
 def _cameras(folder: Path, nested: bool) -> tuple[NDArray[np.float64] | None, NDArray[np.float64] | None]:
     """Intrinsics (3,3) of colour and depth; None for those without a file."""
     if nested:
-        paths = (folder / "intrinsic" / "intrinsic_color.txt", folder / "intrinsic" / "intrinsic_depth.txt")
+        paths = tuple(_first(folder, kind) for kind in ("color", "depth"))
     else:
         paths = (folder / "intrinsic.txt", folder / "depth_intrinsic.txt")
     found = [read_matrix(path)[:3, :3] if path.is_file() else None for path in paths]

@@ -1,9 +1,10 @@
-"""7-Scenes: per frame frame-XXXXXX.color.png, .depth.png and .pose.txt in one folder per sequence.
+"""7-Scenes: per frame frame-XXXXXX.color.png (or .jpg), .depth.png and .pose.txt in one folder per sequence.
 
 Source: the page of the RGB-D Dataset 7-Scenes (Microsoft Research): pose = world from camera, homogeneous; depth in
 millimetres with 65535 = invalid; the cameras are not calibrated, and the depth camera's default is focal length 585, principal
 point (320, 240); TrainSplit.txt and TestSplit.txt beside the sequences name those of each split. Colour and depth are not
-registered; without an option the same camera is assumed for both.
+registered; without an option the same camera is assumed for both. 3DMatch and tsdf-fusion name frames alike and lay
+camera-intrinsics.txt beside them or beside the sequence (camera_files.py).
 """
 
 from __future__ import annotations
@@ -19,30 +20,31 @@ from pipeline.posed_rgbd.poses import read_matrix, read_text, usable_pose
 
 _LISTS = {"train": "TrainSplit.txt", "test": "TestSplit.txt"}
 _SEQUENCE, _LISTED = re.compile(r"seq-([0-9]+)"), re.compile(r"sequence([0-9]+)")
-_COLOUR, _DEPTH, _POSE = ".color.png", ".depth.png", ".pose.txt"
+_COLOURS, _DEPTH, _POSE = (".color.png", ".color.jpg"), ".depth.png", ".pose.txt"
 
 
 class SevenScenes(Convention):
     """The RGB-D Dataset 7-Scenes."""
 
     name = "seven_scenes"
-    needs = f"frame-XXXXXX{_COLOUR}, frame-XXXXXX{_DEPTH}, frame-XXXXXX{_POSE}"
+    needs = f"frame-XXXXXX{_COLOURS[0]} (or .jpg), frame-XXXXXX{_DEPTH}, frame-XXXXXX{_POSE}, perhaps camera-intrinsics.txt"
     depth_unit_per_m = 1000
     invalid_depth = (65535,)
     default_camera: ClassVar[Pinhole | None] = (585.0, 585.0, 320.0, 240.0)
 
     def matches(self, folder: Path, options: ReadOptions) -> bool:
-        return any((folder / (name + _POSE)).is_file() for name in _stems(folder, _COLOUR))
+        return any((folder / (name + _POSE)).is_file() for ending in _COLOURS for name in _stems(folder, ending))
 
     def read(self, folder: Path, options: ReadOptions) -> Listing:
-        colour, depth = set(_stems(folder, _COLOUR)), set(_stems(folder, _DEPTH))
+        colour = {stem: folder / (stem + ending) for ending in _COLOURS[::-1] for stem in _stems(folder, ending)}
+        depth = set(_stems(folder, _DEPTH))
         frames = []
-        for stem in sorted(colour & depth):
+        for stem in sorted(colour.keys() & depth):
             frame_id = checked_id(stem, what="frame id", where=str(folder))
             path = folder / (stem + _POSE)
             pose = usable_pose(read_matrix(path)) if path.is_file() else None
-            frames.append(SourceFrame(frame_id, folder / (stem + _COLOUR), folder / (stem + _DEPTH), pose))
-        return Listing(tuple(frames), incomplete=len(colour ^ depth))
+            frames.append(SourceFrame(frame_id, colour[stem], folder / (stem + _DEPTH), pose))
+        return Listing(tuple(frames), incomplete=len(colour.keys() ^ depth))
 
     def split(self, folder: Path) -> str | None:
         """By the lists beside the sequence folders (lines ``sequence1``: the folder seq-01); None where there are none."""

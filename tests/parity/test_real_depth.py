@@ -17,8 +17,9 @@ from PIL import Image
 from pipeline import registry
 from pipeline.consistency import agreement, describe, invalid_depth, shared_cells
 from pipeline.index import SceneIndex
+from pipeline.posed_rgbd.camera_files import read_camera
 from pipeline.posed_rgbd.depth import DepthCode
-from pipeline.posed_rgbd.redwood import read_camera, read_log
+from pipeline.posed_rgbd.redwood import read_log
 from pipeline.scene import Scene
 
 ROOT = Path(os.environ.get("PIPELINE_SHARED", Path(__file__).parents[3] / "shared")) / "data" / "open3d_rgbd"

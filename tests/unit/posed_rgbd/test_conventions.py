@@ -11,11 +11,12 @@ import pytest
 from box_rooms import make_scene
 
 from pipeline.errors import DataError, FrameError
+from pipeline.posed_rgbd.camera_files import read_camera
+from pipeline.posed_rgbd.clocks import associate
 from pipeline.posed_rgbd.convention import Listing, ReadOptions
 from pipeline.posed_rgbd.detect import CONVENTIONS, find_scans
 from pipeline.posed_rgbd.poses import pose_of_quaternion, read_matrix, usable_pose
-from pipeline.posed_rgbd.redwood import read_camera, read_log
-from pipeline.posed_rgbd.tum import associate
+from pipeline.posed_rgbd.redwood import read_log
 
 SCENE = make_scene("conventions", views=3, size=(24, 32))
 WRITERS: dict[str, Callable[[Path], None]] = {
@@ -137,6 +138,9 @@ def test_redwood_pairs_by_order_where_names_differ(tmp_path: Path) -> None:
     listing = read(tmp_path)
     assert [(f.colour.name, f.depth.name) for f in listing.frames][2] == ("00002.jpg", "00002-000000066666.png")
     assert listing.intrinsics is None
+    for i, path in enumerate(sorted((tmp_path / "color").iterdir())):
+        path.rename(path.with_name(f"view_{'abc'[i]}.jpg"))
+    assert [(f.colour.name, f.depth.name) for f in read(tmp_path).frames][2] == ("view_c.jpg", "00002-000000066666.png")
     (tmp_path / "depth" / "00002-000000066666.png").unlink()
     with pytest.raises(DataError, match="3 colour and 2 depth images have different names"):
         read(tmp_path)

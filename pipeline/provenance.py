@@ -13,6 +13,7 @@ import json
 import os
 import platform
 import resource
+import sys
 import time
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
@@ -140,9 +141,30 @@ def seed_for(*parts: object) -> int:
     return int.from_bytes(hashlib.sha256(text.encode()).digest()[:8], "big") >> 1
 
 
+def machine() -> dict[str, str]:
+    """What of this machine decides the last digits of a result: CPU, the instructions torch uses on it, the GPU in use."""
+    found = {"cpu": _cpu_model()}
+    torch = sys.modules.get("torch")  # not loaded for this: a step without it computes nothing with it
+    if torch is not None:
+        found["instructions"] = str(torch.backends.cpu.get_cpu_capability())
+        if torch.cuda.is_initialized():
+            found["gpu"] = str(torch.cuda.get_device_name())
+    return found
+
+
+def _cpu_model() -> str:
+    """Name of the processor; its architecture where the system tells no name."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace").splitlines()
+    except OSError:
+        lines = []
+    named = (line.partition(":")[2].strip() for line in lines if line.lower().startswith("model name"))
+    return next(named, "") or platform.processor() or platform.machine()
+
+
 @contextmanager
 def run_record(path: Path, **facts: Any) -> Iterator[dict[str, Any]]:
-    """Write run.json at the end of a step: wall and CPU seconds, peak memory, host, versions, plus what the body adds."""
+    """Write run.json at the end of a step: wall and CPU seconds, peak memory, machine, versions, plus what the body adds."""
     record: dict[str, Any] = dict(facts)
     start, cpu = time.perf_counter(), time.process_time()
     yield record
@@ -151,6 +173,7 @@ def run_record(path: Path, **facts: Any) -> Iterator[dict[str, Any]]:
         "cpu_s": round(time.process_time() - cpu, 3),
         "peak_rss_mb": round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024, 1),
         "host": platform.node(),
+        "machine": machine(),
         "versions": versions(),
     }
     write_atomic(path, json.dumps(record, sort_keys=True, indent=1, default=str) + "\n")

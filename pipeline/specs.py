@@ -58,11 +58,13 @@ _CODE: dict[str, tuple[str, ...]] = {
         "tables.derived",
         "tables.scores",
         "tables.schema",
+        "tables.uncertainty",
+        "tables.machines",
         "metrics.scorefile",
         "metrics.stats",
     ),
     "summary": ("steps.summary", "tables"),
-    "report": ("steps.report", "report", "notes", "tables.findings", "tables.markdown", "tables.text"),
+    "report": ("steps.report", "report", "notes", "tables"),
 }
 """Per verb the package modules (below pipeline/) that its result depends on, besides the members' own files."""
 

@@ -1,4 +1,4 @@
-"""Uncertainty of a score: bootstrap over scenes, paired between runs.
+"""A score on resampled scenes: the bootstrap behind every interval, paired between runs.
 
 Questions about one scene are not independent, so whole scenes are resampled with replacement. The resamples depend on the
 sorted scene ids and a seed and on nothing else: every run that is scored on the same scenes gets the same ones, and the
@@ -6,15 +6,15 @@ replicates of two runs may be subtracted one by one (paired bootstrap). Means ov
 and METEOR are recombined from sums of their sufficient statistics, and CIDEr keeps the document frequencies of the full
 set (resampling scenes would otherwise change the weight of every n-gram as well).
 
-An interval covers the choice of test scenes, not the choice of training seeds; averaging replicates over seeds first
-(``seed_mean``) narrows nothing but the noise of single seeds.
+Replicates tell what other test scenes would change. What other training seeds would change is added where several runs are
+there: tables/uncertainty.py makes the intervals.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Literal, NamedTuple
+from typing import Literal
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -22,13 +22,6 @@ from numpy.typing import ArrayLike, NDArray
 from pipeline.provenance import seed_for
 
 Correlation = Literal["pearson", "spearman"]
-
-
-class Interval(NamedTuple):
-    """A percentile interval; both ends NaN when there is nothing to take it from."""
-
-    low: float
-    high: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,33 +77,6 @@ def corpus_replicates(
     return result
 
 
-def interval(replicates: ArrayLike, level: float = 0.95) -> Interval:
-    """Percentile interval of replicates (R,); NaN replicates (empty resamples) are left out."""
-    values = np.asarray(replicates, dtype=np.float64)
-    values = values[np.isfinite(values)]
-    if not len(values):
-        return Interval(float("nan"), float("nan"))
-    low, high = np.quantile(values, [(1 - level) / 2, (1 + level) / 2])
-    return Interval(float(low), float(high))
-
-
-def seed_mean(replicates: ArrayLike) -> NDArray[np.float64]:
-    """Replicates (seeds,R) or (R,) -> (R,): the mean over training seeds on each resample of scenes."""
-    table = np.atleast_2d(np.asarray(replicates, dtype=np.float64))
-    return np.asarray(table.mean(axis=0), dtype=np.float64)
-
-
-def paired_difference(a: ArrayLike, b: ArrayLike, level: float = 0.95) -> Interval:
-    """Interval of the difference a - b of two runs or groups of seeds; each (R,) or (seeds,R) on the same resamples.
-
-    Raises ValueError when the two were not made with the same number of resamples.
-    """
-    first, second = seed_mean(a), seed_mean(b)
-    if first.shape != second.shape:
-        raise ValueError(f"replicates of different resamples cannot be paired: {first.shape} and {second.shape}")
-    return interval(first - second, level)
-
-
 def _ranks(values: NDArray[np.float64]) -> NDArray[np.float64]:
     from scipy.stats import rankdata
 
@@ -126,32 +92,3 @@ def correlations(x: ArrayLike, y: ArrayLike, kind: Correlation = "spearman") -> 
     right = right - right.mean(axis=-1, keepdims=True)
     norm = np.sqrt((left**2).sum(-1) * (right**2).sum(-1))
     return np.divide((left * right).sum(-1), norm, out=np.full(norm.shape, np.nan), where=norm > 1e-15)
-
-
-class CorrelationResult(NamedTuple):
-    """A correlation over ``n`` runs with its interval over resampled scenes."""
-
-    value: float
-    low: float
-    high: float
-    n: int
-
-
-def correlation(
-    x: ArrayLike,
-    y: ArrayLike,
-    x_replicates: ArrayLike,
-    y_replicates: ArrayLike,
-    kind: Correlation = "spearman",
-    level: float = 0.95,
-) -> CorrelationResult:
-    """Does one score go with another over K runs? E.g. x correspondence, y accuracy, both (K,), replicates (K,R).
-
-    The interval is over scenes; K runs that differ in little make it wide. NaN with fewer than three runs.
-    """
-    values_x, values_y = np.asarray(x, dtype=np.float64), np.asarray(y, dtype=np.float64)
-    if len(values_x) < 3:
-        return CorrelationResult(float("nan"), float("nan"), float("nan"), len(values_x))
-    spread = correlations(np.asarray(x_replicates).T, np.asarray(y_replicates).T, kind)
-    low, high = interval(spread, level)
-    return CorrelationResult(float(correlations(values_x, values_y, kind)), low, high, len(values_x))

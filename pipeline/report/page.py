@@ -19,9 +19,10 @@ from pipeline.report.html import bullets, definitions, inline, paragraph, pictur
 from pipeline.report.template import PAGE
 from pipeline.tables.derived import QUARTERS
 from pipeline.tables.findings import BASELINE, Estimate, Lift, associations, headline_rows, lifts, unique
+from pipeline.tables.machines import machine_notes
 from pipeline.tables.markdown import association_sentences, lift_sentence, reference_body
 from pipeline.tables.schema import Row
-from pipeline.tables.text import LEGEND, estimate_text, interval_text, mark, number
+from pipeline.tables.text import LEGEND, estimate_text, half_width, interval_text, intervals_sentence, mark, number
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,10 +85,7 @@ def study_section(page: Page, rows: Sequence[Row], metadata: Mapping[str, Any], 
     items = [(name, ", ".join(f"`{value}`" for value in values)) for name, values in study.items()]
     items += [
         ("runs", f"{len(runs)} fine-tuned models, {len(rows)} rows in the summary table"),
-        (
-            "intervals",
-            f"{metadata['level']:.0%} percentile intervals over resampled test scenes, the same resamples for every run",
-        ),
+        ("intervals", intervals_sentence(metadata["level"])),
     ]
     page.add(definitions(items))
 
@@ -122,9 +120,7 @@ def _head(row: Row) -> str:
 
 
 def _cell(row: Row) -> str:
-    text = number(row["value"], row["unit"])
-    if row["ci_low"] is not None:
-        text += f" <small>±{number((row['ci_high'] - row['ci_low']) / 2, row['unit'])}</small>"
+    text = number(row["value"], row["unit"]) + (f" <small>{half}</small>" if (half := half_width(row)) else "")
     if row["diff_to_none"] is None:
         return text
     sign = Estimate(0.0, row["diff_low"], row["diff_high"], 0).sign
@@ -137,8 +133,7 @@ def _lift_cells(lift: Lift) -> list[str]:
     return [
         inline(f"`{lift.teacher}` − `{lift.against}`"),
         f"<strong>{lift.verdict}</strong>",
-        estimate_text(lift.over_scenes),
-        interval_text(lift.over_runs.low, lift.over_runs.high, "percent"),
+        estimate_text(lift.overall),
         f"{lift.up} up, {lift.down} down of {lift.cells}",
     ]
 
@@ -151,25 +146,18 @@ def lift_section(page: Page, rows: Sequence[Row], dataset: str, recipe: str, lev
         page.add(paragraph(f"Only `{BASELINE}` was run: nothing to compare."))
         return
     body = [(_lift_cells(lift), False) for lift in found]
-    header = [
-        "difference",
-        "verdict",
-        "mean in points, interval over scenes",
-        "interval over runs",
-        "backbone x benchmark cells",
-    ]
+    header = ["difference", "verdict", "mean in points, interval", "backbone x benchmark cells"]
     page.add(
         paragraph(
             "Mean of the paired headline differences over backbones and benchmarks (correspondence apart). A verdict "
-            "needs both intervals on one side of 0: "
-            f"over test scenes, and over the {found[0].over_runs.n} backbone x seed runs (training noise)."
+            "needs its interval, over scenes and seeds, on one side of 0."
         ),
         table(header, body, left=2),
     )
     png = figures.forest(rows, dataset, recipe)
     caption = (
-        f"Paired differences to `{BASELINE}` with {level:.0%} intervals over scenes; ticks below are the single seeds, "
-        "hollow marks are controls."
+        f"Paired differences to `{BASELINE}` with {level:.0%} intervals over scenes and seeds; ticks below are the single "
+        "seeds, hollow marks are controls."
     )
     page.figure(Picture(f"differences_{dataset}_{recipe}", png, "forest plot of paired differences", caption))
 
@@ -180,7 +168,9 @@ def reference_section(page: Page, rows: Sequence[Row], dataset: str, recipe: str
     if body:
         page.add(
             "<h3>Do the models know anything?</h3>",
-            paragraph(f"How far `{BASELINE}` is above levels that need no model (below an oracle), paired over scenes."),
+            paragraph(
+                f"How far `{BASELINE}` is above levels that need no model (below an oracle), intervals over scenes and seeds."
+            ),
             table(header, [([escape(cell) for cell in line], False) for line in body], left=2),
         )
 
@@ -218,7 +208,11 @@ def provenance_section(page: Page, rows: Sequence[Row], metadata: Mapping[str, A
         (f"cell {d} / {b}", f"spec `{s}`")
         for d, b, s in dict.fromkeys((r["dataset"], r["backbone"], r["spec_digest"]) for r in rows)
     ]
+    notes = machine_notes(rows)
+    machines = dict.fromkeys(name for row in rows for name in row["machines"] if name)
+    items += [("machine", name) for name in machines]
     page.add(
+        *([paragraph(notes[0]), bullets(notes[1:])] if notes else []),
         definitions(items),
         paragraph("Digests of every run and score file stand in the rows of `results/tables/summary.parquet`.", "note"),
     )

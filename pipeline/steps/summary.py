@@ -21,6 +21,7 @@ def run(args: argparse.Namespace) -> None:
     import shutil
 
     from pipeline.provenance import write_atomic
+    from pipeline.tables.machines import machine_notes
     from pipeline.tables.markdown import summary_markdown
     from pipeline.tables.schema import concatenate, read_table, write_table
     from pipeline.tables.text import fit_width
@@ -30,5 +31,7 @@ def run(args: argparse.Namespace) -> None:
     text = summary_markdown(rows, metadata)
     write_atomic(args.out.with_suffix(".md"), text)
     write_table(args.out, rows, metadata)
+    for note in machine_notes(rows)[:1]:
+        print(f"warning: {note}")
     print(fit_width(text, shutil.get_terminal_size((120, 24)).columns), end="")
     print(f"\n{args.out}: {len(rows)} rows; this text: {args.out.with_suffix('.md')}")

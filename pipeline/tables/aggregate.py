@@ -1,29 +1,31 @@
 """From the score files of one dataset x backbone to the rows of its table.
 
-Every interval is a percentile interval over resampled scenes. The resamples are the same for every run (metrics/stats.py), so a
-difference of two runs is taken resample by resample, and the mean over seeds as well: what scenes have in common cancels.
-The interval says what other scenes would do to the number; what other training seeds would do stands beside it
-(``seed_std``, ``seed_values``, ``diff_seed_values``) and is part of the verdicts of findings.py.
+Every interval holds what other test scenes and what other training seeds would change (uncertainty.py).
+The resamples of scenes are the same for every run (metrics/stats.py) and a difference is taken seed by seed, so what scenes
+and seeds do to both sides cancels. The seeds' variance is pooled over the teachers of a recipe; every seed's own value stands
+in the row (``seed_values``, ``diff_seed_values``).
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, replace
 
 import numpy as np
 
 from pipeline import __version__, paths
 from pipeline.errors import DataError
-from pipeline.metrics.stats import interval
 from pipeline.provenance import digest
 from pipeline.tables.derived import QUARTERS, SCENE_CORRELATION, derived_scores
 from pipeline.tables.schema import DERIVED, MEASURED, REFERENCE, Row
 from pipeline.tables.scores import Cell, MetricKey, Reals, RunKey, RunScores, SetScore, some_of
+from pipeline.tables.uncertainty import Noise, Spread, paired_noise, scene_spread, seed_noise, spread, to_fisher
 
 BASELINE = "none"
 _CAPTION_SCORES = ("cider", "bleu", "meteor", "rouge")
 _SHARES = ("no_pairs", "unparsed")
+_RANGES = {"percent": (0.0, 100.0), "x100": (0.0, np.inf), "count": (0.0, np.inf), "cosine": (-1.0, 1.0)}
+"""Values that a unit can have: no interval ends outside."""
 
 
 def check_comparable(cell: Cell) -> None:
@@ -65,10 +67,32 @@ def cell_rows(cell: Cell) -> list[Row]:
     cell = with_derived(cell)
     rows: list[Row] = []
     for recipe in dict.fromkeys(key.recipe for key in cell.runs):
+        noise = _noise(cell, recipe)
         for teacher in dict.fromkeys(key.teacher for key in cell.runs if key.recipe == recipe):
-            rows += _teacher_rows(cell, recipe, teacher)
-        rows += _reference_rows(cell, recipe)
+            rows += _teacher_rows(cell, recipe, teacher, noise)
+        rows += _reference_rows(cell, recipe, noise)
     return rows
+
+
+def _noise(cell: Cell, recipe: str) -> dict[MetricKey, tuple[Noise, Noise]]:
+    """Per metric the variance over seeds of one run and of a paired difference, pooled over the teachers of a recipe.
+
+    Seeds that not every teacher has are left out of it.
+    """
+    runs = {(key.teacher, key.seed): run for key, run in cell.runs.items() if key.recipe == recipe}
+    teachers, seeds = (list(dict.fromkeys(part)) for part in zip(*runs, strict=True))
+    shared = [seed for seed in seeds if all((teacher, seed) in runs for teacher in teachers)]
+    found = {}
+    for name in next(iter(runs.values())).sets:
+        values = [[runs[teacher, seed].sets[name].value for seed in shared] for teacher in teachers]
+        table = np.asarray(values, dtype=np.float64).reshape(len(teachers), -1)
+        found[name] = seed_noise(_comparable(name, table)), paired_noise(table)
+    return found
+
+
+def _comparable(name: MetricKey, values: Reals) -> Reals:
+    """Correlations as Fisher's z, in which they vary alike everywhere; everything else as it is."""
+    return to_fisher(values) if name[1] == SCENE_CORRELATION else values
 
 
 def with_derived(cell: Cell) -> Cell:
@@ -95,7 +119,7 @@ def with_derived(cell: Cell) -> Cell:
     return replace(cell, runs={key: replace(run, sets=kept[key]) for key, run in runs.items()})
 
 
-def _teacher_rows(cell: Cell, recipe: str, teacher: str) -> list[Row]:
+def _teacher_rows(cell: Cell, recipe: str, teacher: str, noise: Mapping[MetricKey, tuple[Noise, Noise]]) -> list[Row]:
     keys = [key for key in cell.runs if (key.recipe, key.teacher) == (recipe, teacher)]
     baseline = None if teacher == BASELINE else [replace(key, teacher=BASELINE) for key in keys]
     for key in baseline or ():
@@ -105,23 +129,32 @@ def _teacher_rows(cell: Cell, recipe: str, teacher: str) -> list[Row]:
                 where=f"cell {cell.dataset}/{cell.backbone}, recipe {recipe}",
                 mend=f"add `{BASELINE}` and the same seeds to `study` in config.yaml",
             )
-    runs = [cell.runs[key] for key in keys]
-    return [
-        _row(cell, keys, name, [run.sets[name] for run in runs])
-        | _differences([run.sets[name] for run in runs], [cell.runs[key].sets[name] for key in baseline or ()], cell, name)
-        for name in runs[0].sets
-        if not name[3]
-    ]
+    rows = []
+    for name in cell.runs[keys[0]].sets:
+        if name[3]:
+            continue
+        scores = [cell.runs[key].sets[name] for key in keys]
+        rows.append(_row(cell, keys, name, scores, _spread(name, scores, noise[name][0])))
+        if baseline:
+            rows[-1] |= _differences(scores, [cell.runs[key].sets[name] for key in baseline], cell.level, noise[name][1])
+    return rows
 
 
-def _row(cell: Cell, keys: Sequence[RunKey], name: MetricKey, scores: Sequence[SetScore]) -> Row:
-    """The columns of a row that need no baseline."""
+def _spread(name: MetricKey, scores: Sequence[SetScore], noise: Noise) -> Spread | None:
+    values = np.asarray([score.value for score in scores])
+    drawn = np.stack([score.replicates for score in scores])
+    return spread([_comparable(name, values)], [_comparable(name, drawn)], scores[0].n_scenes, [noise])
+
+
+def _row(cell: Cell, keys: Sequence[RunKey], name: MetricKey, scores: Sequence[SetScore], sure: Spread | None) -> Row:
+    """The columns of a row that need no baseline; empty ones for the difference (the baseline itself has none)."""
     benchmark, metric, subset, reference = name
     facts = cell.benchmarks[benchmark]
     values = np.asarray([score.value for score in scores], dtype=np.float64)
-    low, high = _interval(np.mean([score.replicates for score in scores], axis=0), cell.level)
     runs = [cell.runs[key] for key in keys]
     kind = REFERENCE if reference else DERIVED if metric == SCENE_CORRELATION or subset in QUARTERS else MEASURED
+    headline = kind == MEASURED and metric == facts.headline and subset == "all"
+    low, high = _ends(name, unit(facts.task, metric), float(values.mean()), sure, cell.level)
     return {
         "dataset": cell.dataset,
         "backbone": cell.backbone,
@@ -134,7 +167,7 @@ def _row(cell: Cell, keys: Sequence[RunKey], name: MetricKey, scores: Sequence[S
         "reference": reference,
         "task": facts.task,
         "unit": unit(facts.task, metric),
-        "headline": kind == MEASURED and metric == facts.headline and subset == "all",
+        "headline": headline,
         "value": _finite(values.mean()),
         "ci_low": low,
         "ci_high": high,
@@ -144,44 +177,56 @@ def _row(cell: Cell, keys: Sequence[RunKey], name: MetricKey, scores: Sequence[S
         "seeds": [] if reference else [key.seed for key in keys],
         "seed_values": [] if reference else values.tolist(),
         "seed_std": _finite(values.std(ddof=1)) if len(values) > 1 and not reference else None,
+        **dict.fromkeys(("diff_to_none", "diff_low", "diff_high", "diff_p")),
+        "diff_seed_values": [],
+        "replicates": [score.replicates.tolist() for score in scores] if headline else [],
         "run_digests": [] if reference else [run.manifest for run in runs],
+        "machines": [] if reference else [run.machine for run in runs],
         "scores_digest": digest([run.digests[benchmark] for run in runs]),
         "code_version": __version__,
         "spec_digest": cell.spec_digest,
     }
 
 
-def _differences(scores: Sequence[SetScore], baseline: Sequence[SetScore], cell: Cell, name: MetricKey) -> Row:
-    """The columns of the paired difference; empty ones when there is no baseline to compare with (the baseline itself)."""
-    empty: Row = {"diff_to_none": None, "diff_low": None, "diff_high": None, "diff_opposite": None}
-    empty |= {"diff_seed_values": [], "diff_replicates": []}
-    if not baseline:
-        return empty
+def _ends(name: MetricKey, kind: str, value: float, sure: Spread | None, level: float) -> tuple[float | None, float | None]:
+    """Ends of a value's interval, inside what its unit allows."""
+    if sure is None:
+        return None, None
+    if name[1] == SCENE_CORRELATION:
+        low, high = np.tanh(sure.interval(float(to_fisher(value)), level))
+        return float(low), float(high)
+    least, most = _RANGES[kind]
+    low, high = sure.interval(value, level)
+    return max(low, least), min(high, most)
+
+
+def _differences(scores: Sequence[SetScore], baseline: Sequence[SetScore], level: float, noise: Noise) -> Row:
+    """The columns of the paired difference."""
     per_seed = np.asarray([a.value - b.value for a, b in zip(scores, baseline, strict=True)])
-    replicates = np.mean([a.replicates - b.replicates for a, b in zip(scores, baseline, strict=True)], axis=0)
-    low, high = _interval(replicates, cell.level)
-    mean = _finite(per_seed.mean())
-    headline = name[1:] == (cell.benchmarks[name[0]].headline, "all", "")
-    return empty | {
-        "diff_to_none": mean,
+    replicates = np.stack([a.replicates - b.replicates for a, b in zip(scores, baseline, strict=True)])
+    mean, sure = float(per_seed.mean()), spread([per_seed], [replicates], scores[0].n_scenes, [noise])
+    low, high = sure.interval(mean, level) if sure else (None, None)
+    return {
+        "diff_to_none": _finite(mean),
         "diff_low": low,
         "diff_high": high,
         "diff_seed_values": per_seed.tolist(),
-        "diff_opposite": None if mean is None or not len(replicates) else float(np.mean(replicates * np.sign(mean) <= 0)),
-        "diff_replicates": replicates.tolist() if headline else [],
+        "diff_p": sure.p_value(mean) if sure else None,
     }
 
 
-def _reference_rows(cell: Cell, recipe: str) -> list[Row]:
+def _reference_rows(cell: Cell, recipe: str, noise: Mapping[MetricKey, tuple[Noise, Noise]]) -> list[Row]:
     """Reference levels depend on the samples only, so one run speaks for all. Their difference to `none` is paired as well."""
     first = next(key for key in cell.runs if key.recipe == recipe)
-    baseline = [key for key in cell.runs if (key.recipe, key.teacher) == (recipe, BASELINE)]
+    baseline = [run for key, run in cell.runs.items() if (key.recipe, key.teacher) == (recipe, BASELINE)]
     rows = []
     for name, score in cell.runs[first].sets.items():
+        measured = (*name[:3], "")
         if name[3]:
-            measured = (*name[:3], "")
-            none = [cell.runs[key].sets[measured] for key in baseline if measured in cell.runs[key].sets]
-            rows.append(_row(cell, [first], name, [score]) | _differences([score] * len(none), none, cell, name))
+            rows.append(_row(cell, [first], name, [score], scene_spread(score.replicates, score.n_scenes)))
+            none = [run.sets[measured] for run in baseline if measured in run.sets]
+            if none:
+                rows[-1] |= _differences([score] * len(none), none, cell.level, noise[measured][0])
     return rows
 
 
@@ -194,11 +239,6 @@ def unit(task: str, metric: str) -> str:
     if task == "representation" and metric not in _SHARES:
         return "cosine"
     return "x100" if metric.startswith(_CAPTION_SCORES) else "percent"
-
-
-def _interval(replicates: Reals, level: float) -> tuple[float | None, float | None]:
-    low, high = interval(replicates, level)
-    return _finite(low), _finite(high)
 
 
 def _finite(value: float) -> float | None:

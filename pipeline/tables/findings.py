@@ -1,26 +1,28 @@
 """What the table says about the paper's two questions, as numbers (markdown.py and the report put them into words).
 
-1. *Does a teacher lift the scores over `none`?* The mean over benchmarks and backbones of the paired differences, with two
-   intervals: over scenes (what other test scenes would change; same resamples on both sides) and over runs (what other
-   trainings would change; Student's t over the backbone x seed pairs). A verdict needs both, because either alone ignores
-   one of the two noises.
+1. *Does a teacher lift the scores over `none`?* The mean over benchmarks and backbones of the paired differences, with one
+   interval that holds other test scenes and other training seeds (uncertainty.py). Backbones and benchmarks are those of the
+   study: it says nothing about others.
 2. *Does correspondence go with performance?* Correlation over the runs of a backbone (teacher x seed), pooled over
    backbones after each one's mean is taken off, and within single runs over scenes (derived rows). Intervals over runs are
-   Fisher's z (for Spearman with the variance of Bonett and Wright, 2000); runs of one teacher are not independent, so they are
-   optimistic.
+   Fisher's z (for Spearman with the variance of Bonett and Wright, 2000). Runs of one teacher are not independent: n runs count
+   as n / (1 + (K - 1) p q), p and q being the intraclass correlations of the two scores (Clifford, Richardson and Hemon,
+   "Assessing the significance of the correlation between two spatial processes", Biometrics 45, 1989). A run's score holds
+   its scenes' and its seed's noise, so both are in it; it is never narrower than resampling the scenes makes it.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline.metrics.stats import correlations, interval
+from pipeline.metrics.stats import Correlation, correlations
 from pipeline.tables.schema import DERIVED, Row
+from pipeline.tables.uncertainty import MIN_SCENES, Spread, paired_noise, spread, to_fisher
 
 BASELINE = "none"
 CONTROLS = ("shuffled", "random")
@@ -50,18 +52,16 @@ class Estimate:
 
 @dataclass(frozen=True, slots=True)
 class Lift:
-    """Question 1 for one teacher. ``over_scenes``/``over_runs`` are the same mean with its two intervals.
+    """Question 1 for one teacher: the mean difference ``overall``, and per benchmark the mean over backbones.
 
-    ``by_benchmark``: benchmark -> mean over backbones, interval over scenes. ``up``/``down``: backbone x benchmark cells
-    whose own interval excludes zero, of ``cells``.
+    ``up``/``down``: backbone x benchmark cells whose own interval excludes zero, of ``cells``.
     """
 
     dataset: str
     recipe: str
     teacher: str
     against: str
-    over_scenes: Estimate
-    over_runs: Estimate
+    overall: Estimate
     by_benchmark: dict[str, Estimate]
     up: int
     down: int
@@ -69,10 +69,8 @@ class Lift:
 
     @property
     def verdict(self) -> str:
-        """lifts or lowers when both intervals say so, else no evidence."""
-        if self.over_scenes.sign == self.over_runs.sign != 0:
-            return LIFTS if self.over_runs.sign > 0 else LOWERS
-        return NO_EVIDENCE
+        """lifts or lowers when the interval says so, else no evidence."""
+        return {1: LIFTS, -1: LOWERS, 0: NO_EVIDENCE}[self.overall.sign]
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,80 +116,88 @@ def lifts(rows: Sequence[Row], dataset: str, recipe: str, level: float) -> list[
     return [lift for lift in found if lift is not None]
 
 
-def _differences(row: Row, other: Row | None) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """(per seed, per resample) of a row's difference to `none`, or to another teacher's row (both are paired to none)."""
-    seeds, resamples = np.asarray(row["diff_seed_values"]), np.asarray(row["diff_replicates"])
-    if other is None:
-        return seeds, resamples
-    return seeds - np.asarray(other["diff_seed_values"]), resamples - np.asarray(other["diff_replicates"])
-
-
 def _lift(rows: Sequence[Row], dataset: str, recipe: str, teacher: str, against: str, level: float) -> Lift | None:
-    others = {(row["backbone"], row["benchmark"]): row for row in rows if row["teacher"] == against != BASELINE}
-    pairs: dict[tuple[str, str], tuple[NDArray[np.float64], NDArray[np.float64]]] = {}
-    for row in rows:
-        if row["teacher"] == teacher and row["diff_to_none"] is not None:
-            key = row["backbone"], row["benchmark"]
-            pairs[key] = _differences(row, others.get(key))
+    table = {(row["backbone"], row["benchmark"], row["teacher"]): row for row in rows}
+    pairs = [key[:2] for key in table if key[2] == teacher and (*key[:2], against) in table]
     if not pairs:
         return None
-    by_run: list[float] = []
-    for backbone in dict.fromkeys(backbone for backbone, _ in pairs):
-        by_run += np.mean([seeds for (b, _), (seeds, _) in pairs.items() if b == backbone], axis=0).tolist()
-    by_benchmark = {
-        name: _over_scenes([pair for (_, b), pair in pairs.items() if b == name], level)
-        for name in dict.fromkeys(benchmark for _, benchmark in pairs)
-    }
-    signs = [_over_scenes([pair], level).sign for pair in pairs.values()]
+
+    def estimate(chosen: Sequence[tuple[str, str]]) -> Estimate:
+        return _mean_difference(table, chosen, teacher, against, level)
+
+    signs = [estimate([pair]).sign for pair in pairs]
     return Lift(
         dataset=dataset,
         recipe=recipe,
         teacher=teacher,
         against=against,
-        over_scenes=_over_scenes(list(pairs.values()), level),
-        over_runs=_over_runs(by_run, level),
-        by_benchmark=by_benchmark,
+        overall=estimate(pairs),
+        by_benchmark={name: estimate([p for p in pairs if p[1] == name]) for name in dict.fromkeys(p[1] for p in pairs)},
         up=signs.count(1),
         down=signs.count(-1),
         cells=len(pairs),
     )
 
 
-def _over_scenes(pairs: Sequence[tuple[NDArray[np.float64], NDArray[np.float64]]], level: float) -> Estimate:
-    """Mean difference; interval of the resample-by-resample mean."""
-    mean = float(np.mean([seeds.mean() for seeds, _ in pairs]))
-    resamples = [spread for _, spread in pairs if len(spread)]
-    if len(resamples) < len(pairs):
-        return Estimate(mean, None, None, len(pairs))
-    low, high = interval(np.mean(resamples, axis=0), level)
-    return Estimate(mean, low, high, len(pairs))
+def _mean_difference(
+    table: Mapping[tuple[str, str, str], Row], pairs: Sequence[tuple[str, str]], teacher: str, against: str, level: float
+) -> Estimate:
+    """Mean of teacher - against over (backbone, benchmark) ``pairs``: of benchmarks in a run, of its seeds, of backbones."""
+    values, replicates, noise = [], [], []
+    for backbone in dict.fromkeys(pair[0] for pair in pairs):
+        names = [name for b, name in pairs if b == backbone]
+        teachers = [t for t in dict.fromkeys(key[2] for key in table) if all((backbone, name, t) in table for name in names)]
+        seeds = table[backbone, names[0], teacher]["seeds"]
+        runs = {t: [_of_seeds(table[backbone, name, t], seeds) for name in names] for t in teachers}
+        means = {t: np.mean([scores for scores, _ in found], axis=0) for t, found in runs.items()}
+        values.append(means[teacher] - means[against])
+        drawn = [np.mean([spread for _, spread in runs[t]], axis=0) for t in (teacher, against)]
+        replicates.append(drawn[0] - drawn[1])
+        noise.append(paired_noise([m for m in means.values() if np.isfinite(m).all()]))
+    scenes = min(table[backbone, name, teacher]["n_scenes"] for backbone, name in pairs)
+    mean = float(np.mean([found.mean() for found in values]))
+    return _estimate(mean, spread(values, replicates, scenes, noise), level, len(pairs))
 
 
-def _over_runs(values: Sequence[float], level: float) -> Estimate:
-    """Mean with Student's t interval; no interval below two runs."""
-    from scipy.stats import t
-
-    mean, count = float(np.mean(values)), len(values)
-    if count < 2:
-        return Estimate(mean, None, None, count)
-    half = float(t.ppf((1 + level) / 2, count - 1)) * float(np.std(values, ddof=1)) / math.sqrt(count)
-    return Estimate(mean, mean - half, mean + half, count)
+def _of_seeds(row: Row, seeds: Sequence[int]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Scores (K,) and replicates (K,R) of a row for these seeds; NaN for a seed that it lacks."""
+    resamples = np.asarray(row["replicates"], dtype=np.float64).reshape(len(row["seeds"]), -1)
+    found = dict(zip(row["seeds"], zip(row["seed_values"], resamples, strict=True), strict=True))
+    lacking = math.nan, np.full(resamples.shape[1], math.nan)
+    chosen = [found.get(seed, lacking) for seed in seeds]
+    return np.asarray([value for value, _ in chosen], dtype=np.float64), np.stack([drawn for _, drawn in chosen])
 
 
-def run_points(rows: Sequence[Row], dataset: str, recipe: str) -> list[Point]:
-    """The point of every run: its correspondence and its mean headline score over the other benchmarks."""
-    chosen = headline_rows(rows, dataset, recipe)
-    points = []
+def _estimate(value: float, sure: Spread | None, level: float, count: int) -> Estimate:
+    low, high = sure.interval(value, level) if sure else (None, None)
+    return Estimate(value, low, high, count)
+
+
+@dataclass(frozen=True, slots=True)
+class _Run:
+    """A run's point, and both of its numbers on every resample of scenes (R,)."""
+
+    point: Point
+    correspondence: NDArray[np.float64]
+    performance: NDArray[np.float64]
+
+
+def _runs(chosen: Sequence[Row]) -> list[_Run]:
+    """Every run that has a correspondence score and headline scores on other benchmarks; their mean is its performance."""
+    runs = []
     for backbone in unique(chosen, "backbone"):
         for teacher in unique(chosen, "teacher"):
             mine = [row for row in chosen if (row["backbone"], row["teacher"]) == (backbone, teacher)]
-            correspondence = [row for row in mine if row["task"] == "representation"]
-            scores = [row["seed_values"] for row in mine if row["task"] != "representation"]
-            if correspondence and scores:
-                seeds, levels = correspondence[0]["seeds"], correspondence[0]["seed_values"]
-                performance = np.mean(scores, axis=0)
-                points += [(backbone, teacher, *run) for run in zip(seeds, levels, performance.tolist(), strict=True)]
-    return points
+            levels = [row for row in mine if row["task"] == "representation"]
+            others = [row for row in mine if row["task"] != "representation"]
+            if levels and others:
+                seeds = levels[0]["seeds"]
+                x, x_drawn = _of_seeds(levels[0], seeds)
+                tables = [_of_seeds(row, seeds) for row in others]
+                y, y_drawn = np.mean([v for v, _ in tables], axis=0), np.mean([drawn for _, drawn in tables], axis=0)
+                points = [(backbone, teacher, *run) for run in zip(seeds, x.tolist(), y.tolist(), strict=True)]
+                runs += [_Run(*parts) for parts in zip(points, x_drawn, y_drawn, strict=True)]
+    return runs
 
 
 def associations(rows: Sequence[Row], dataset: str, recipe: str, level: float) -> list[Association]:
@@ -200,15 +206,15 @@ def associations(rows: Sequence[Row], dataset: str, recipe: str, level: float) -
     The last one asks whether runs of the same teacher that differ by seed alone show it too: without that, whatever a
     teacher does to both numbers is enough for a correlation. It needs two seeds.
     """
-    points = run_points(rows, dataset, recipe)
-    backbones = list(dict.fromkeys(point[0] for point in points))
-    found = [_association([p for p in points if p[0] == b], (dataset, recipe, b, ""), 1, level) for b in backbones]
+    chosen = headline_rows(rows, dataset, recipe)
+    runs, scenes = _runs(chosen), min((row["n_scenes"] for row in chosen), default=0)
+    backbones = list(dict.fromkeys(run.point[0] for run in runs))
+    wanted = [([run for run in runs if run.point[0] == b], (dataset, recipe, b, ""), 0) for b in backbones]
     if len(backbones) > 1:
-        found.append(_association(centred(points, 1), (dataset, recipe, "", BACKBONES), len(backbones), level))
-    groups = len({point[:2] for point in points})
-    if len(points) >= 2 * groups > 2:
-        found.append(_association(centred(points, 2), (dataset, recipe, "", TEACHERS), groups, level))
-    return found
+        wanted.append((runs, (dataset, recipe, "", BACKBONES), 1))
+    if len(runs) >= 2 * len({run.point[:2] for run in runs}) > 2:
+        wanted.append((runs, (dataset, recipe, "", TEACHERS), 2))
+    return [_association(found, scope, parts, scenes, level) for found, scope, parts in wanted]
 
 
 def main_association(found: Sequence[Association]) -> Association | None:
@@ -217,34 +223,62 @@ def main_association(found: Sequence[Association]) -> Association | None:
     return chosen[-1] if chosen else None
 
 
-def centred(points: Sequence[Point], parts: int) -> list[Point]:
-    """Points with the means of their group taken off; a group shares the first ``parts`` of (backbone, teacher)."""
-    moved: list[Point] = []
-    for group in dict.fromkeys(point[:parts] for point in points):
-        mine = [point for point in points if point[:parts] == group]
-        x, y = (float(np.mean([point[i] for point in mine])) for i in (3, 4))
-        # rounded, so that what was equal stays equal: ranks would order the rounding errors
-        moved += [(*point[:3], round(point[3] - x, 9), round(point[4] - y, 9)) for point in mine]
-    return moved
+def _centre(values: NDArray[np.float64], groups: Sequence[tuple[object, ...]]) -> NDArray[np.float64]:
+    """Values (n,...) with the means of their group taken off."""
+    moved = values.copy()
+    for group in dict.fromkeys(groups):
+        mine = [i for i, other in enumerate(groups) if other == group]
+        moved[mine] -= values[mine].mean(0)
+    # rounded, so that what was equal stays equal: ranks would order the rounding errors
+    return np.round(moved, 9)
 
 
-def _association(points: Sequence[Point], scope: tuple[str, str, str, str], groups: int, level: float) -> Association:
-    x, y = np.asarray([point[3] for point in points]), np.asarray([point[4] for point in points])
-    spearman = _fisher(float(correlations(x, y, "spearman")), len(points), groups, level, ranks=True)
-    pearson = _fisher(float(correlations(x, y, "pearson")), len(points), groups, level, ranks=False)
-    return Association(*scope, spearman, pearson, tuple(points))
+def _association(runs: Sequence[_Run], scope: tuple[str, str, str, str], parts: int, scenes: int, level: float) -> Association:
+    """Correlations of runs; a mean is taken off each group that shares the first ``parts`` of (backbone, teacher)."""
+    points = [run.point for run in runs]
+    groups, teachers = [point[:parts] for point in points], [point[:2] for point in points]
+    sides = [np.asarray([point[i] for point in points]) for i in (3, 4)]
+    width = min(len(drawn) for run in runs for drawn in (run.correspondence, run.performance))
+    drawn = [np.stack([getattr(run, name)[:width] for run in runs]) for name in ("correspondence", "performance")]
+    if parts:
+        sides, drawn = [_centre(side, groups) for side in sides], [_centre(table, groups) for table in drawn]
+    freedom = _independent(sides, teachers, parts) - len(set(groups)) - 2
+    kinds: tuple[Correlation, Correlation] = ("spearman", "pearson")
+    found = [_correlated(sides, drawn, freedom if scenes >= MIN_SCENES else 0.0, level, kind) for kind in kinds]
+    moved = [(*p[:3], x, y) for p, x, y in zip(points, sides[0].tolist(), sides[1].tolist(), strict=True)]
+    return Association(*scope, found[0], found[1], tuple(moved))
 
 
-def _fisher(value: float, count: int, groups: int, level: float, ranks: bool) -> Estimate:
-    """Interval of a correlation over ``count`` points of ``groups`` centred groups; none below four degrees of freedom."""
+def _independent(sides: Sequence[NDArray[np.float64]], teachers: Sequence[tuple[object, ...]], parts: int) -> float:
+    """How many independent runs these are worth (see the module's text); all of them where teachers' means are taken off."""
+    count, clusters = len(teachers), len(set(teachers))
+    if parts > 1 or count == clusters:
+        return float(count)
+    between, per = 1.0, count / clusters
+    backbones = len({teacher[0] for teacher in teachers})
+    for side in sides:
+        own = _centre(side, [teacher[:1] for teacher in teachers])
+        inside = float((_centre(own, teachers) ** 2).sum()) / (count - clusters)
+        above = float(((own - _centre(own, teachers)) ** 2).sum()) / max(clusters - backbones, 1)
+        total = above + (per - 1) * inside
+        between *= min(max((above - inside) / total, 0.0), 1.0) if total else 1.0
+    return max(count / (1 + (per - 1) * between), float(clusters))
+
+
+def _correlated(
+    sides: Sequence[NDArray[np.float64]], drawn: Sequence[NDArray[np.float64]], freedom: float, level: float, kind: Correlation
+) -> Estimate:
+    """Interval of a correlation; none below one degree of ``freedom`` (runs, less their groups' means and Fisher's three)."""
     from scipy.stats import norm
 
-    freedom = count - (groups - 1) - 3
+    value, count = float(correlations(sides[0], sides[1], kind)), len(sides[0])
     if not math.isfinite(value) or freedom < 1:
         return Estimate(value, None, None, count)
-    error = math.sqrt((1 + value**2 / 2 if ranks else 1.0) / freedom)
-    half = float(norm.ppf((1 + level) / 2)) * error
-    centre = math.atanh(max(-0.999999, min(0.999999, value)))
+    by_runs = (1 + value**2 / 2 if kind == "spearman" else 1.0) / freedom
+    resampled = to_fisher(correlations(drawn[0].T, drawn[1].T, kind))
+    by_scenes = float(np.nanvar(resampled)) if np.isfinite(resampled).any() else 0.0
+    half = float(norm.ppf((1 + level) / 2)) * math.sqrt(max(by_runs, by_scenes))
+    centre = float(to_fisher(value))
     return Estimate(value, math.tanh(centre - half), math.tanh(centre + half), count)
 
 

@@ -21,14 +21,26 @@ from pipeline.tables.findings import (
     scene_correlations,
     unique,
 )
+from pipeline.tables.machines import machine_notes
 from pipeline.tables.schema import REFERENCE, Row
-from pipeline.tables.text import LEGEND, estimate_text, interval_text, mark, number, render_table
+from pipeline.tables.text import (
+    LEGEND,
+    estimate_text,
+    half_width,
+    interval_text,
+    intervals_sentence,
+    mark,
+    number,
+    render_table,
+)
 
 
 def summary_markdown(rows: Sequence[Row], metadata: Mapping[str, Any]) -> str:
     """The whole text. ``metadata``: of the summary table (``level``)."""
     level = float(metadata["level"])
     lines = ["# Summary", "", _preamble(rows, level), ""]
+    notes = machine_notes(rows)
+    lines += [*notes[:1], *([""] if notes else []), *(f"- {note}" for note in notes[1:]), *([""] if notes else [])]
     for dataset in unique(rows, "dataset"):
         for recipe in unique([row for row in rows if row["dataset"] == dataset], "recipe"):
             lines += [f"## {dataset} · recipe {recipe}", ""]
@@ -44,11 +56,7 @@ def _preamble(rows: Sequence[Row], level: float) -> str:
     seeds = sorted({seed for row in rows for seed in row["seeds"]})
     return (
         f"{len(unique(rows, 'backbone'))} backbones x {len(unique(rows, 'teacher'))} teachers x {len(seeds)} seeds "
-        f"({', '.join(map(str, seeds))}). Values are means over seeds; intervals are {level:.0%} percentile intervals "
-        "over resampled "
-        "test scenes, the same resamples for every run, so differences are paired. They say what other scenes would change, "
-        "not what other training seeds would: for that see the seeds' own values in the Parquet file and the intervals "
-        "over runs below."
+        f"({', '.join(map(str, seeds))}). Values are means over seeds. {intervals_sentence(level)}"
     )
 
 
@@ -73,9 +81,7 @@ def _matrix(chosen: Sequence[Row], cell: Any, skip: str = "") -> list[str]:
 
 
 def _headline_cell(row: Row) -> str:
-    text = number(row["value"], row["unit"])
-    if row["ci_low"] is not None:
-        text += f" ±{number((row['ci_high'] - row['ci_low']) / 2, row['unit'])}"
+    text = f"{number(row['value'], row['unit'])} {half_width(row)}".rstrip()
     if row["diff_to_none"] is not None:
         text += f" ({number(row['diff_to_none'], row['unit'], sign=True)}{mark(row)})"
     return text
@@ -163,22 +169,18 @@ def _lift_section(found: Sequence[Lift], level: float) -> list[str]:
     body = [
         [
             f"{lift.teacher} − {lift.against}",
-            estimate_text(lift.over_scenes),
-            interval_text(lift.over_runs.low, lift.over_runs.high, "percent"),
+            estimate_text(lift.overall),
             f"{lift.up} up, {lift.down} down of {lift.cells}",
             lift.verdict,
             *(estimate_text(lift.by_benchmark[name]) for name in benchmarks),
         ]
         for lift in found
     ]
-    header = ["difference", "mean, interval over scenes", "over runs", "cells", "verdict", *benchmarks]
-    runs = found[0].over_runs.n
+    header = ["difference", "mean", "cells", "verdict", *benchmarks]
     return [
         *lines,
-        "Mean of the paired headline differences over backbones and benchmarks (correspondence apart), in points; "
-        f"{level:.0%} intervals "
-        f"over test scenes and over the {runs} backbone x seed runs. *Lifts* or *lowers* needs both on one side of 0. "
-        "Caption scores "
+        "Mean of the paired headline differences over backbones and benchmarks (correspondence apart), in points, with "
+        f"{level:.0%} intervals over scenes and seeds. *Lifts* or *lowers*: the interval lies on one side of 0. Caption scores "
         "(x100) move in larger steps than percentages: see the columns of the single benchmarks.",
         "",
         *render_table(header, body, left=1),
@@ -191,19 +193,12 @@ def _lift_section(found: Sequence[Lift], level: float) -> list[str]:
 def lift_sentence(lift: Lift) -> str:
     """Question 1 for one comparison in words."""
     what = f"`{lift.teacher}`" + (" (a control)" if is_control(lift.teacher) and lift.against == BASELINE else "")
-    size = f"{number(lift.over_scenes.value, 'percent', sign=True)} points"
+    size = f"{estimate_text(lift.overall)} points on average"
     if lift.verdict in (LIFTS, LOWERS):
-        scenes, runs = (interval_text(found.low, found.high, "percent") for found in (lift.over_scenes, lift.over_runs))
-        size += f" on average, {scenes} over scenes, {runs} over runs"
         return f"{what} **{lift.verdict}** the scores over `{lift.against}`: {size}."
-    if lift.over_runs.low is None and lift.over_scenes.sign:
-        return (
-            f"{what} against `{lift.against}`: {size} on average, beyond what scenes explain, but a single run says "
-            "nothing about training noise: **no evidence** either way until there are more seeds."
-        )
-    noise = "over scenes" if not lift.over_scenes.sign else "over runs"
-    why = f"{size} on average, the interval {noise} holds 0"
-    return f"{what}: **no evidence** that it changes the scores over `{lift.against}` ({why})."
+    if lift.overall.low is None:
+        return f"{what} against `{lift.against}`: {size}; too few scenes or seeds for an interval: **no evidence** either way."
+    return f"{what}: **no evidence** that it changes the scores over `{lift.against}` ({size})."
 
 
 def _association_section(rows: Sequence[Row], dataset: str, recipe: str, level: float) -> list[str]:
@@ -221,8 +216,7 @@ def _association_section(rows: Sequence[Row], dataset: str, recipe: str, level: 
     return [
         *lines,
         "Over runs (teacher x seed): correlation of a run's correspondence score with its mean headline score on the other "
-        f"benchmarks, {level:.0%} intervals (Fisher's z; runs of one teacher are not independent, so they are too "
-        "narrow if anything). Over "
+        f"benchmarks, {level:.0%} intervals (Fisher's z; runs of one teacher count for less, as far as they are alike). Over "
         "scenes: mean rank correlation within single runs, with the share of teacher x benchmark cells whose interval "
         "is above / below 0.",
         "",

@@ -22,11 +22,11 @@ import pyarrow.parquet as pq
 from pipeline.errors import DataError
 from pipeline.provenance import write_atomic
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 MEASURED, DERIVED, REFERENCE = "measured", "derived", "reference"
 
 _TEXT, _REAL, _WHOLE, _FLAG = pa.string(), pa.float64(), pa.int64(), pa.bool_()
-_REALS, _WHOLES, _TEXTS = pa.list_(_REAL), pa.list_(_WHOLE), pa.list_(_TEXT)
+_REALS, _WHOLES, _TEXTS, _TABLE = pa.list_(_REAL), pa.list_(_WHOLE), pa.list_(_TEXT), pa.list_(pa.list_(_REAL))
 
 COLUMNS: tuple[tuple[str, pa.DataType, bool, str], ...] = (
     ("dataset", _TEXT, False, "dataset name (config key)"),
@@ -42,8 +42,13 @@ COLUMNS: tuple[tuple[str, pa.DataType, bool, str], ...] = (
     ("unit", _TEXT, False, "percent, x100 (caption scores), cosine or rank correlation"),
     ("headline", _FLAG, False, "stands for its benchmark in overview tables"),
     ("value", _REAL, True, "mean over seeds of the metric over the whole set; null when not defined"),
-    ("ci_low", _REAL, True, "lower end of the scene-bootstrap interval of `value` (level in the file metadata)"),
-    ("ci_high", _REAL, True, "upper end"),
+    (
+        "ci_low",
+        _REAL,
+        True,
+        "lower end of the interval of `value` over scenes and seeds (level in the file metadata)",
+    ),
+    ("ci_high", _REAL, True, "upper end; both null below 10 scenes or with too few seeds (tables/uncertainty.py)"),
     ("n", _WHOLE, False, "samples behind the value (of one run)"),
     ("n_scenes", _WHOLE, False, "scenes of those samples, the unit that is resampled"),
     ("n_seeds", _WHOLE, False, "runs behind the value"),
@@ -51,12 +56,13 @@ COLUMNS: tuple[tuple[str, pa.DataType, bool, str], ...] = (
     ("seed_values", _REALS, False, "the metric of every seed, in the order of `seeds`"),
     ("seed_std", _REAL, True, "standard deviation over seeds (n-1); null below two seeds"),
     ("diff_to_none", _REAL, True, "mean over seeds of (this teacher - none), same seed, same scenes; null for none itself"),
-    ("diff_low", _REAL, True, "lower end of its interval, from the same resampled scenes on both sides"),
+    ("diff_low", _REAL, True, "lower end of its interval over scenes and seeds, the same ones on both sides; null as `ci_low`"),
     ("diff_high", _REAL, True, "upper end"),
     ("diff_seed_values", _REALS, False, "the difference of every seed, in the order of `seeds`; empty for none itself"),
-    ("diff_opposite", _REAL, True, "share of resamples whose difference is zero or has the other sign (one-sided)"),
-    ("diff_replicates", _REALS, False, "the resampled differences behind the interval, headline rows only (for pooling)"),
+    ("diff_p", _REAL, True, "two-sided p-value of the difference, from the same spread as its interval"),
+    ("replicates", _TABLE, False, "per seed the metric on every resample of scenes; headline rows only (for pooling)"),
     ("run_digests", _TEXTS, False, "digest of every run's manifest.json, in the order of `seeds`"),
+    ("machines", _TEXTS, False, "where every seed was trained and answered: CPU, GPU, versions that decide its last digits"),
     ("scores_digest", _TEXT, False, "digest over the score files behind the row"),
     ("code_version", _TEXT, False, "version of the pipeline package"),
     ("spec_digest", _TEXT, False, "digest of the cell's resolved specification, code included"),
@@ -128,5 +134,9 @@ def concatenate(tables: Sequence[tuple[Path, list[Row], dict[str, Any]]]) -> tup
     _refuse_duplicates(rows, where=", ".join(str(path) for path, _, _ in tables))
     return rows, {
         "level": levels.pop(),
-        "cells": [{key: metadata[key] for key in ("spec", "packages")} for _, _, metadata in tables],
+        "cells": [
+            {key: cell[key] for key in ("spec", "packages")}
+            for _, _, metadata in tables
+            for cell in metadata.get("cells", [metadata])  # a summary holds cells already
+        ],
     }

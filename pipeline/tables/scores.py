@@ -18,6 +18,7 @@ from pipeline import paths
 from pipeline.errors import ConfigError, DataError
 from pipeline.metrics.scorefile import read_scores
 from pipeline.provenance import digest, file_digest, read_manifest
+from pipeline.tables.machines import machine_of
 
 Reals = NDArray[np.float64]
 MetricKey = tuple[str, str, str, str]
@@ -54,12 +55,16 @@ class SampleScores:
 
 @dataclass(frozen=True, slots=True)
 class RunScores:
-    """All scores of one run. ``digests``: benchmark -> digest of its score file; ``manifest``: digest of the run's manifest."""
+    """All scores of one run. ``digests``: benchmark -> digest of its score file; ``manifest``: digest of the run's manifest.
+
+    ``machine``: where it was trained and answered (machines.py), empty where nothing tells.
+    """
 
     sets: dict[MetricKey, SetScore]
     samples: dict[tuple[str, str], SampleScores]
     digests: dict[str, str]
     manifest: str
+    machine: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,8 +140,7 @@ def load_cell(spec: Mapping[str, Any], scores: Sequence[Path], manifests: Sequen
     found = match_files(scores, wanted, what="score file")
     run_files = {paths.RUN_MANIFEST.format(dataset=dataset, backbone=backbone, **asdict(key)): key for key in keys}
     given = match_files(list(manifests) or [Path(name) for name in run_files], run_files, what="run manifest")
-    digests = {run_files[name]: manifest_digest(path) for name, path in given.items()}
-    runs = {key: RunScores({}, {}, {}, digests[key]) for key in keys}
+    runs = {run_files[name]: RunScores({}, {}, {}, manifest_digest(path), _machine(path)) for name, path in given.items()}
     facts: dict[str, BenchmarkFacts] = {}
     origin: dict[str, tuple[str, Path]] = {}
     for name, path in found.items():
@@ -152,6 +156,13 @@ def manifest_digest(path: Path) -> str:
     """Digest of a run's manifest; DataError when it is not there."""
     read_manifest(path, made_by=f"snakemake --cores all {path}")
     return file_digest(path)
+
+
+def _machine(manifest: Path) -> str:
+    """Where a run was trained and, with predictions in the same results folder, where it answered."""
+    answered = manifest.parents[6] / "predictions" / Path(*manifest.parts[-6:-1]) if len(manifest.parts) > 6 else None
+    folders = [manifest.parent, *([answered] if answered else [])]
+    return machine_of([folder / "run.json" for folder in folders])
 
 
 def _check_origin(first: tuple[str, Path], scenes: str, path: Path) -> None:

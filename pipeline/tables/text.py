@@ -7,12 +7,23 @@ from collections.abc import Sequence
 
 from pipeline.tables.findings import Estimate
 from pipeline.tables.schema import Row
+from pipeline.tables.uncertainty import MIN_SCENES
 
 MARKS = {(1, True): "▲", (1, False): "△", (-1, True): "▼", (-1, False): "▽"}
 LEGEND = (
     "▲ ▼ interval of the difference excludes 0 and every seed has its sign · "
-    "△ ▽ interval excludes 0 but the seeds disagree · no mark: the interval holds 0"
+    "△ ▽ interval excludes 0 but the seeds disagree · no mark: the interval holds 0, or there is none"
 )
+
+
+def intervals_sentence(level: float) -> str:
+    """What an interval holds, where there is none, and how often a mark means nothing."""
+    return (
+        f"{level:.0%} intervals hold other test scenes and other training seeds (of these backbones, on these benchmarks); "
+        "differences are paired by scene and seed. A number stands without interval and without mark below "
+        f"{MIN_SCENES} scenes, below two seeds, and with two seeds of a single teacher. By chance alone {1 - level:.0%} of all "
+        "differences would have a mark."
+    )
 
 
 def number(value: float | None, unit: str, *, sign: bool = False) -> str:
@@ -28,6 +39,13 @@ def mark(row: Row) -> str:
     """Whether the interval of a row's difference excludes zero (see LEGEND)."""
     sign = Estimate(0.0, row["diff_low"], row["diff_high"], 0).sign
     return MARKS[sign, all(value * sign > 0 for value in row["diff_seed_values"])] if sign else ""
+
+
+def half_width(row: Row) -> str:
+    """``±1.2``, the larger side of a value's interval (the other one may end where its unit does); nothing without one."""
+    if row["ci_low"] is None:
+        return ""
+    return f"±{number(max(row['value'] - row['ci_low'], row['ci_high'] - row['value']), row['unit'])}"
 
 
 def interval_text(low: float | None, high: float | None, unit: str) -> str:

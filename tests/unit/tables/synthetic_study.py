@@ -14,6 +14,7 @@ from pipeline.metrics.scorefile import write_scores
 from pipeline.metrics.stats import mean_replicates, scene_weights
 from pipeline.provenance import seed_for, write_manifest
 from pipeline.scene import Sample
+from pipeline.tables.schema import SCHEMA, Row
 
 BENCHMARKS: dict[str, tuple[str, str, float]] = {
     "scanrefer": ("grounding", "acc@0.25", 34.0),
@@ -22,6 +23,14 @@ BENCHMARKS: dict[str, tuple[str, str, float]] = {
 }
 """Benchmark -> (task, headline metric, level of the baseline)."""
 EFFECT = {"none": 0.0, "geometry": 6.0, "shuffled": -0.4}
+
+
+def blank_row(backbone: str, teacher: str, benchmark: str, **more: Any) -> Row:
+    """A headline row of the table with nothing in it but its key."""
+    row: Row = {name: [] if str(SCHEMA.field(name).type).startswith("list") else None for name in SCHEMA.names}
+    row |= {"dataset": "rooms", "recipe": "3drs", "subset": "all", "kind": "measured", "reference": "", "metric": "em"}
+    row |= {"backbone": backbone, "teacher": teacher, "benchmark": benchmark, "task": "qa", "unit": "percent"}
+    return row | {"headline": True, "n_scenes": 40} | more
 
 
 def samples_of(benchmark: str, scenes: int, per_scene: int) -> list[Sample]:

@@ -8,65 +8,98 @@ from pathlib import Path
 import numpy as np
 import pytest
 import synthetic_study as study
+from scipy.stats import t
 
 from pipeline import paths
 from pipeline.errors import ConfigError, DataError
 from pipeline.tables.aggregate import cell_rows, unit
 from pipeline.tables.schema import SCHEMA
 from pipeline.tables.scores import BenchmarkFacts, Cell, RunKey, RunScores, SampleScores, SetScore, load_cell
+from pipeline.tables.text import mark
+from pipeline.tables.uncertainty import MIN_SCENES
 
 KEY = ("scanqa", "em", "all", "")
 CHANCE = ("scanqa", "em", "all", "chance")
 
 
-def run_scores(value: float, replicates: list[float]) -> RunScores:
+def run_scores(value: float, replicates: list[float], scenes: int = 40) -> RunScores:
     samples = SampleScores(("a", "b"), ("s0", "s1"), np.asarray([value, value]))
-    sets = {KEY: SetScore(value, 2, 2, np.asarray(replicates)), CHANCE: SetScore(5.0, 2, 2, np.asarray([5.0, 5.0, 5.0]))}
-    return RunScores(sets, {("scanqa", "em"): samples}, {"scanqa": "d"}, "m")
+    sets = {KEY: SetScore(value, 80, scenes, np.asarray(replicates))}
+    sets[CHANCE] = SetScore(5.0, 80, scenes, np.asarray([5.0, 5.0, 5.0]))
+    return RunScores(sets, {("scanqa", "em"): samples}, {"scanqa": "d"}, "m", f"machine {value:.0f}")
+
+
+def hand_made(scenes: int) -> Cell:
+    """Two teachers, two seeds, three resamples: differences per seed +4 and +2, per resample (+1, +3, +5)."""
+    runs = {
+        RunKey("none", "3drs", 0): run_scores(20.0, [18.0, 20.0, 22.0], scenes),
+        RunKey("none", "3drs", 1): run_scores(30.0, [28.0, 30.0, 32.0], scenes),
+        RunKey("geometry", "3drs", 0): run_scores(24.0, [20.0, 24.0, 28.0], scenes),
+        RunKey("geometry", "3drs", 1): run_scores(32.0, [28.0, 32.0, 36.0], scenes),
+    }
+    return Cell("rooms", "tiny", {"scanqa": BenchmarkFacts("qa", "em")}, runs, 0.95, "spec")
 
 
 @pytest.fixture
 def hand_cell() -> Cell:
-    """Two teachers, two seeds, three resamples: differences per seed +4 and +2, per resample (+1, +3, +5)."""
-    runs = {
-        RunKey("none", "3drs", 0): run_scores(20.0, [18.0, 20.0, 22.0]),
-        RunKey("none", "3drs", 1): run_scores(30.0, [28.0, 30.0, 32.0]),
-        RunKey("geometry", "3drs", 0): run_scores(24.0, [20.0, 24.0, 28.0]),
-        RunKey("geometry", "3drs", 1): run_scores(32.0, [28.0, 32.0, 36.0]),
-    }
-    return Cell("rooms", "tiny", {"scanqa": BenchmarkFacts("qa", "em")}, runs, 0.5, "spec")
+    return hand_made(40)
 
 
 def test_values_intervals_and_paired_differences_by_hand(hand_cell):
     none, geometry, chance = cell_rows(hand_cell)
     assert (none["teacher"], none["value"], none["seed_values"], none["seeds"]) == ("none", 25.0, [20.0, 30.0], [0, 1])
     assert none["seed_std"] == pytest.approx(50**0.5)
-    # mean replicates (23, 25, 27); the middle half of three points lies half-way to the outer ones
-    assert (none["ci_low"], none["ci_high"]) == (24.0, 26.0)
+    assert none["machines"] == ["machine 20", "machine 30"]
+    assert none["replicates"] == [[18.0, 20.0, 22.0], [28.0, 30.0, 32.0]]
+    # Scenes: variance of the mean replicates (23, 25, 27) is 8 / 3, times 40 / 39. Seeds: within teachers 50 + 32 over 2, the
+    # own 50 is larger: 25 for two seeds. Nothing is both. Two teachers move alike: 81 and 1 in squares, 1.02 degrees.
+    scenes, freedom = 8 / 3 * 40 / 39, (81 + 1) ** 2 / (81**2 + 1)
+    total = scenes + 25
+    half = t.ppf(0.975, total**2 / (scenes**2 / 39 + 25**2 / freedom)) * total**0.5
+    assert none["ci_low"] == max(0.0, 25.0 - half)
+    assert none["ci_high"] == min(100.0, 25.0 + half)
     assert none["diff_to_none"] is None
-    assert none["diff_replicates"] == []
     assert geometry["diff_to_none"] == 3.0
     assert geometry["diff_seed_values"] == [4.0, 2.0]
-    assert geometry["diff_replicates"] == [1.0, 3.0, 5.0]
-    assert (geometry["diff_low"], geometry["diff_high"]) == (2.0, 4.0)
-    assert geometry["diff_opposite"] == 0.0
+    assert geometry["diff_low"] < 0 < geometry["diff_high"]
+    assert geometry["diff_high"] - 3.0 == pytest.approx(3.0 - geometry["diff_low"])
+    assert geometry["diff_p"] > 0.05
     assert (chance["kind"], chance["teacher"], chance["reference"]) == ("reference", "", "chance")
     assert (chance["value"], chance["n_seeds"], chance["seeds"]) == (5.0, 0, [])
+    assert (chance["ci_low"], chance["ci_high"]) == (None, None)  # a level that never varies
     assert chance["diff_to_none"] == -20.0
-    assert (chance["diff_low"], chance["diff_high"]) == (-21.0, -19.0)
+
+
+@pytest.mark.parametrize("scenes", [1, MIN_SCENES - 1, MIN_SCENES])
+def test_no_interval_and_no_mark_below_the_least_number_of_scenes(scenes):
+    for row in cell_rows(hand_made(scenes))[:2]:
+        assert (row["ci_low"] is None) == (row["ci_high"] is None) == (scenes < MIN_SCENES)
+        if row["teacher"] == "geometry":
+            assert (row["diff_low"] is None) == (row["diff_p"] is None) == (scenes < MIN_SCENES)
+            assert mark(row) == ""
+
+
+def test_no_interval_and_no_mark_with_one_seed_or_two_of_one_teacher(hand_cell):
+    one_seed = {key: run for key, run in hand_cell.runs.items() if key.seed == 0}
+    one_teacher = {key: run for key, run in hand_cell.runs.items() if key.teacher == "none"}
+    for runs in (one_seed, one_teacher):
+        for row in cell_rows(replace(hand_cell, runs=runs)):
+            assert [row[name] for name in ("ci_low", "ci_high", "diff_low", "diff_high", "diff_p")] == [None] * 5
+            assert mark(row) == ""
+
+
+def test_a_seed_that_tells_more_than_the_others_is_believed(hand_cell):
+    """The pooled variance of the seeds may not hide a teacher that trains unsteadily."""
+    calm = cell_rows(hand_cell)[1]
+    key = RunKey("geometry", "3drs", 1)
+    hand_cell.runs[key] = run_scores(90.0, [86.0, 90.0, 94.0])
+    wild = cell_rows(hand_cell)[1]
+    assert wild["diff_high"] - wild["diff_low"] > 2 * (calm["diff_high"] - calm["diff_low"])
 
 
 def test_every_column_of_the_schema_is_filled_and_no_other(hand_cell):
     for row in cell_rows(hand_cell):
         assert set(row) == set(SCHEMA.names)
-
-
-def test_share_of_resamples_on_the_other_side(hand_cell):
-    key = RunKey("geometry", "3drs", 0)
-    hand_cell.runs[key].sets[KEY] = SetScore(24.0, 2, 2, np.asarray([10.0, 24.0, 28.0]))
-    row = cell_rows(hand_cell)[1]
-    assert row["diff_replicates"] == [-4.0, 3.0, 5.0]
-    assert row["diff_opposite"] == pytest.approx(1 / 3)
 
 
 def test_one_seed_has_no_deviation(hand_cell):
@@ -117,7 +150,7 @@ def test_load_cell_reads_real_score_files(tmp_path):
         "geometry",
         "shuffled",
     ]
-    assert all(len(row["diff_replicates"]) == 200 for row in rows if row["headline"] and row["teacher"] != "none")
+    assert all(np.shape(row["replicates"]) == (2, 200) for row in rows if row["headline"])
     assert len({row["run_digests"][0] for row in rows if row["run_digests"]}) == 3
 
 

@@ -4,13 +4,19 @@ from __future__ import annotations
 
 import argparse
 import re
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from doc_options import option_items
+from scannet_files import write_release
 
-from pipeline.__main__ import parser
+from pipeline.__main__ import main, parser
 from pipeline.config import read_config
+from pipeline.index import SceneIndex
+from pipeline.registry import member_class, member_files
+from pipeline.specs import Specs
 
 ROOT = Path(__file__).parents[2]
 PAGES = {path.name: path.read_text(encoding="utf-8") for path in (ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md")))}
@@ -73,6 +79,30 @@ def test_configuration_that_a_page_shows_is_valid(page: str, block: str, tmp_pat
     shown = tmp_path / f"{page}.yaml"
     shown.write_text(block, encoding="utf-8")
     read_config([ROOT / "config.yaml", shown])
+
+
+@pytest.mark.parametrize("kind", sorted(member_files("datasets")))
+def test_every_option_of_a_dataset_stands_in_its_page(kind: str) -> None:
+    """With default and description as the code has them; `python tests/doc_options.py KIND` prints the list."""
+    page = ROOT / "docs" / f"{kind}.md"
+    shown = " ".join(page.read_text(encoding="utf-8").split())
+    items = list(option_items(member_class("datasets", kind).options_model))
+    assert [item for item in items if item not in shown] == []
+    listed = shown.split("## Options")[1].split(" ## ")[0]
+    assert len(re.findall(r"(?:^| )- `[\w.]+`", listed)) == len(items), "no option that is not there any more"
+
+
+@pytest.mark.parametrize(("number", "splits"), [(0, {"train": 1}), (1, {"val": 1}), (2, {"train": 2, "val": 1})])
+def test_studies_of_the_page_of_scannet_can_be_prepared(number: int, splits: dict[str, int], tmp_path: Path) -> None:
+    """One scan, evaluation only, the whole: on a small release in the real formats."""
+    block = [text for page, text in _studies() if page == "scannet.md"][number]
+    write_release(tmp_path / "release")
+    shown = tmp_path / "study.yaml"
+    shown.write_text(block.replace("root: data/scannet", f"root: {tmp_path / 'release'}"), encoding="utf-8")
+    spec = Specs(read_config([ROOT / "config.yaml", shown])).prepare("scannet")
+    manifest = tmp_path / "scenes/manifest.json"
+    assert main(["prepare", "--spec", spec, "--out", str(manifest)]) == 0
+    assert Counter(record.split for record in SceneIndex(manifest)) == splits
 
 
 @pytest.mark.parametrize("page", PAGES)

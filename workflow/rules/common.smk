@@ -108,7 +108,9 @@ def flag(name):
 
 # What `prepare` found doubtful in the study's datasets, said again as the last words of a run: hours lie between.
 DATA_NOTES = "grep -h '^warning: ' {} >&2 2> /dev/null || true".format(
-    " ".join(f"results/logs/prepare/{name}.log" for name in specs.config.study["datasets"])
+    " ".join(
+        f"results/logs/prepare/{name}.log" for name in specs.config.study["datasets"]
+    )
 )
 
 

@@ -176,7 +176,8 @@ def _decode(
     """Token ids of each row's answer, end of turn excluded."""
     hidden, cache = _read(loaded, cached, batch, rows, edit)
     count, device = len(rows), hidden.device
-    end = loaded.tokenizer.eos_token_id
+    # What training teaches as the end of a turn; a released tokenizer's own end may be another token.
+    ends = {loaded.answer_ids("")[-1], loaded.tokenizer.eos_token_id}
     last = hidden[torch.arange(count, device=device), batch.lengths - 1]
     visible = torch.cat([torch.ones(count, cached.hidden.shape[1], dtype=torch.bool, device=device), batch.valid], dim=1)
     answers: list[list[int]] = [[] for _ in rows]
@@ -184,7 +185,7 @@ def _decode(
     for step in range(max_new_tokens):
         chosen = loaded.logits(last).float().argmax(-1)
         for row, token in enumerate(chosen.tolist()):
-            running[row] = running[row] and token != end
+            running[row] = running[row] and token not in ends
             if running[row]:
                 answers[row].append(token)
         if not any(running) or step + 1 == max_new_tokens:

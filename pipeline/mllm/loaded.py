@@ -166,11 +166,6 @@ class TransformersBackbone(LoadedBackbone):
     def logits(self, hidden: torch.Tensor) -> torch.Tensor:
         return self.model.lm_head(hidden)
 
-    @property
-    def end_id(self) -> int:
-        """Token that ends an answer."""
-        return token_id(self.tokenizer, "<|im_end|>")
-
 
 def _tap(taken: dict[int, torch.Tensor], layer: int) -> Callable[[Any, Any, Any], None]:
     def hook(_module: Any, _arguments: Any, output: Any) -> None:

@@ -112,9 +112,14 @@ class Recipe(Options):
             raise ValueError("`train_on` names a benchmark twice")
         return self
 
-    def total_steps(self, samples: int) -> int:
-        """Optimiser steps of a run on ``samples`` training samples."""
+    def total_steps(self, samples: int, visits: int | None = None) -> int:
+        """Optimiser steps of a run on ``samples`` training samples.
+
+        ``visits``: visits of scenes in which every sample is asked once (sampler.py). Without it, their least number: a
+        scene's last visit is seldom full, and a run of that many steps would leave samples out.
+        """
         if self.steps is not None:
             return self.steps
         assert self.epochs is not None
-        return max(1, math.ceil(samples * self.epochs / (self.questions_per_scene * self.scenes_per_step)))
+        least = samples / self.questions_per_scene
+        return max(1, math.ceil((least if visits is None else visits) * self.epochs / self.scenes_per_step))

@@ -61,13 +61,21 @@ class QuestionSampler:
         self._balance = balance
         self._epoch: tuple[int, list[tuple[str, int]]] = (-1, [])
 
+    @property
+    def visits(self) -> int | None:
+        """Visits in which every sample is asked exactly once; None when samples are balanced over tasks instead."""
+        return self._visits() if self._balance == "samples" else None
+
+    def _visits(self) -> int:
+        return sum(self._visits_per_pass(scene_id) for scene_id in self.scene_ids)
+
     def plan(self, step: int) -> list[Visit]:
         """The visits of step ``step`` (0-based)."""
         return [self._visit(step * self._scenes_per_step + i) for i in range(self._scenes_per_step)]
 
     def _visit(self, number: int) -> Visit:
         """The ``number``-th visit of the whole run."""
-        length = sum(self._visits_per_pass(scene_id) for scene_id in self.scene_ids)
+        length = self._visits()
         epoch, place = divmod(number, length)
         if self._epoch[0] != epoch:
             visits = [(scene_id, i) for scene_id in self.scene_ids for i in range(self._visits_per_pass(scene_id))]

@@ -9,7 +9,9 @@ import pytest
 
 from pipeline.errors import ConfigError
 from pipeline.options import validate
+from pipeline.scene import Sample
 from pipeline.training.recipe import Recipe
+from pipeline.training.sampler import QuestionSampler
 
 
 def test_every_field_is_documented() -> None:
@@ -38,6 +40,19 @@ def test_steps_from_epochs() -> None:
     recipe = Recipe(steps=None, epochs=1, questions_per_scene=1, scenes_per_step=16)
     assert recipe.total_steps(223_128) == 13_946, "the paper's number of steps"
     assert Recipe(steps=7).total_steps(10**6) == 7
+
+
+def test_an_epoch_of_samples_asks_every_question_once() -> None:
+    """Scenes of 9 questions at 8 a visit need 2 visits each; 9 / 8 of a visit left 3 in 8 of the samples out."""
+    made = {f"s{i}": [Sample(f"s{i}|{n}", f"s{i}", "scanqa", "qa", text="?", answer="a") for n in range(9)] for i in range(4)}
+    recipe = Recipe(steps=None, epochs=1, balance="samples", questions_per_scene=8, scenes_per_step=2)
+    sampler = QuestionSampler(
+        {"scanqa": [s for found in made.values() for s in found]},
+        dataset="d", seed=0, scenes_per_step=2, questions_per_scene=8, balance=recipe.balance,
+    )  # fmt: skip
+    asked = [s.sample_id for n in range(recipe.total_steps(36, sampler.visits)) for v in sampler.plan(n) for s in v.samples]
+    assert sorted(asked) == sorted(s.sample_id for found in made.values() for s in found)
+    assert recipe.total_steps(36) * 2 < 8, "the least number of visits is not enough"
 
 
 def test_importing_the_recipe_is_light() -> None:

@@ -114,12 +114,15 @@ def _answer(
     from pipeline.evaluation.engine import Engine, Outputs
     from pipeline.evaluation.records import row, write_records
     from pipeline.progress import Progress
+    from pipeline.training.positions import clamped_centres
 
+    asked = list(dict.fromkeys(sample.scene_id for found in samples.values() for sample in found))
+    if model.world is not None and (clamped := clamped_centres([index.records[name] for name in asked])):
+        print(f"warning: dataset {index.dataset!r}: {clamped}", flush=True)
     engine = Engine(model, index, benchmarks, device=device)
     _tune(engine, index, benchmarks, args.spec["split"])
-    scenes = len({sample.scene_id for found in samples.values() for sample in found})
     outputs: Outputs = {}
-    with Progress("predict", scenes, "scenes") as progress:
+    with Progress("predict", len(asked), "scenes") as progress:
         for count, found in engine.run(samples):
             outputs |= found
             progress.step(count)

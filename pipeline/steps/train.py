@@ -54,6 +54,7 @@ def _train(args: argparse.Namespace, device: str) -> dict[str, Any]:
     from pipeline.training.data import TrainingData
     from pipeline.training.loop import Trainer
     from pipeline.training.model import SpatialMLLM
+    from pipeline.training.positions import clamped_centres
     from pipeline.training.recipe import Recipe
 
     spec, folder = args.spec, args.out.parent
@@ -66,9 +67,11 @@ def _train(args: argparse.Namespace, device: str) -> dict[str, Any]:
     sampler = _sampler(spec, index, recipe)
     _check_features(features, sampler, index, args.features)
     unseen = _unseen_share(features, sampler, index, loaded, recipe, spec)
+    if recipe.world_positions and (clamped := clamped_centres([index.records[name] for name in sampler.scene_ids])):
+        print(f"warning: dataset {index.dataset!r}: {clamped}", flush=True)
     model = SpatialMLLM(loaded, recipe, teacher_dim=features.dim if features else None, seed=spec["seed"]).place(device)
     torch_seed(spec["seed"])
-    steps = recipe.total_steps(sampler.total)
+    steps = recipe.total_steps(sampler.total, sampler.visits)
     data = TrainingData(index, sampler, loaded, recipe, features, cache_mb=args.cache_mb)
     trainer = Trainer(model, data, folder, steps=steps, digest=digest([spec, inputs]), device=device)
     final = trainer.run()

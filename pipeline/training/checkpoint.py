@@ -53,7 +53,11 @@ class Checkpoints:
         """The newest complete and undamaged checkpoint of this digest, if any."""
         for path in sorted(self.folder.glob("step*"), reverse=True):
             facts = self._facts(path)
-            if facts is None or facts.get("digest") != self.digest:
+            if facts is None:
+                continue
+            if facts.get("digest") != self.digest:
+                steps = f"{facts.get('step')} finished steps"
+                print(f"warning: checkpoint {path} is of another spec or other inputs: {steps} are not used", file=sys.stderr)
                 continue
             if all(_matches(path / name, facts.get(name)) for name in (_MODEL, _STATE)):
                 return path

@@ -8,9 +8,13 @@ centre into them).
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 import torch
 from numpy.typing import NDArray
+
+from pipeline.scene import SceneRecord
 
 LOWER_M = np.array([-15.0, -15.0, -5.0], dtype=np.float32)
 UPPER_M = np.array([15.0, 15.0, 5.0], dtype=np.float32)
@@ -24,6 +28,26 @@ def discretise(points_m: NDArray[np.floating]) -> NDArray[np.int64]:
     clamped = np.clip(np.asarray(points_m, dtype=np.float32), LOWER_M, UPPER_M)
     numbers: NDArray[np.int64] = np.rint((clamped - LOWER_M) / VOXEL_M).astype(np.int64)
     return numbers
+
+
+def clamped_centres(records: Sequence[SceneRecord]) -> str | None:
+    """How many cameras and boxes lie outside of the volume and are encoded as if at its edge, in words; None for none.
+
+    A scan in another coordinate system (millimetres, a map's origin far away) gets equal encodings everywhere.
+    """
+    total, outside, scenes = 0, 0, []
+    for record in records:
+        centres = np.concatenate([record.world_from_camera[:, :3, 3], record.candidate_boxes().reshape(-1, 6)[:, :3]])
+        beyond = int(((centres < LOWER_M) | (centres > UPPER_M)).any(1).sum())
+        total, outside = total + len(centres), outside + beyond
+        scenes += [record.scene_id] if beyond else []
+    if not outside:
+        return None
+    (x, y, z), (right, far, top) = LOWER_M, UPPER_M
+    return (
+        f"{outside:,} of {total:,} cameras and boxes lie outside of what positions are encoded in (x {x:g} to {right:g}, "
+        f"y {y:g} to {far:g}, z {z:g} to {top:g} m) and count as at its edge: {len(scenes)} scenes, first {scenes[0]!r}"
+    )
 
 
 def axis_table(count: int, width: int) -> torch.Tensor:

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
+from training_helpers import scene
 
-from pipeline.training.positions import WorldPositions, axis_table, discretise
+from pipeline.training.positions import WorldPositions, axis_table, clamped_centres, discretise
 
 
 def test_numbers_are_integers_clamped_to_the_volume() -> None:
@@ -14,6 +17,20 @@ def test_numbers_are_integers_clamped_to_the_volume() -> None:
     numbers = discretise(points)
     assert numbers.dtype == np.int64
     assert numbers.tolist() == [[0, 150, 50], [300, 300, 100], [150, 150, 51], [300, 300, 100]]
+
+
+def test_what_is_clamped_is_counted() -> None:
+    """A scan in millimetres: every camera but the one at the origin of x and every box stands at the volume's edge."""
+    room = scene().record
+    assert clamped_centres([room]) is None
+    poses = room.world_from_camera.copy()
+    poses[:, :3, 3] *= 1000
+    boxes = tuple(replace(o, box=tuple(1000 * value for value in o.box)) for o in room.objects)
+    found = clamped_centres([room, replace(room, scene_id="in_mm", world_from_camera=poses, objects=boxes)])
+    assert found is not None
+    assert found.startswith("5 of 10 cameras and boxes lie outside")
+    assert "z -5 to 5 m" in found
+    assert "1 scenes, first 'in_mm'" in found
 
 
 def test_half_voxels_round_to_even() -> None:

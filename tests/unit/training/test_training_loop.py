@@ -71,12 +71,14 @@ def test_resume_equals_an_uninterrupted_run_bit_for_bit(tmp_path: Path, stop: in
     assert [line["step"] for line in lines(tmp_path / "cut")] == [1, 2, 3, 4, 5, 6]
 
 
-def test_checkpoints_of_another_spec_are_not_used(tmp_path: Path) -> None:
+def test_checkpoints_of_another_spec_are_not_used(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     interrupt(trainer(tmp_path, digest="old"), 4)
     assert trainer(tmp_path, digest="old").checkpoints.latest() is not None
     fresh = trainer(tmp_path, digest="new")
     before = weights(fresh)
+    assert not capsys.readouterr().err
     assert fresh._resume() == 0
+    assert "another spec or other inputs: 4 finished steps are not used" in capsys.readouterr().err
     assert all(torch.equal(before[name], value) for name, value in weights(fresh).items())
     assert not fresh.checkpoints.folder.exists()
 

@@ -6,8 +6,8 @@ shifts cells by up to 0.21 cell when both are treated as plain 14x14 arrays). He
 original image it covers, and resampling averages by exact overlapped area.
 
 A teacher may see less than the image (VGGT and FLARE crop portraits) or more (VGGT pads with white). Only what lies in the
-image and in the teacher's window is averaged. A cell that the teacher saw less than half of is unseen (``seen_cells``): no
-number of the teacher is about it, so it gets zeros here and weight 0 in the loss.
+image and in the teacher's window is averaged. A cell that the teacher saw less than half of is unseen (``seen_cells``) and has
+weight 0 in the loss; where it saw nothing there are zeros, never a neighbour's numbers.
 
 Source of the offset figure: reading of the public 3DRS code (student cell centre (i+.5)*27/384, teacher about (i+.5)/14).
 """

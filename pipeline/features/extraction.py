@@ -121,10 +121,13 @@ def scenes_manifest(
 
 
 def _interchangeable(records: Sequence[SceneRecord]) -> list[list[SceneRecord]]:
-    """Records grouped by their number of views. Scenes alone with theirs join the largest group (a view then repeats)."""
-    groups: dict[int, list[SceneRecord]] = defaultdict(list)
+    """Records grouped by number of views and image size, so that a teacher saw the same part of the images.
+
+    Scenes alone with theirs join the largest group (a view then repeats).
+    """
+    groups: dict[tuple[int, int, int], list[SceneRecord]] = defaultdict(list)
     for record in records:
-        groups[len(record.frame_ids)].append(record)
+        groups[len(record.frame_ids), *record.image_size].append(record)
     alone = [group[0] for group in groups.values() if len(group) == 1]
     large = [group for group in groups.values() if len(group) > 1]
     if not alone:

@@ -13,6 +13,7 @@ from typing import Any
 from pipeline.conventions import checked_id
 from pipeline.errors import PipelineError, StoreError
 from pipeline.features.spec import rebuild
+from pipeline.grid import Window
 from pipeline.provenance import digest, write_atomic
 
 
@@ -31,29 +32,35 @@ class SceneEntry:
 
     ``views``: array name ("tokens" or "tokens.{part}", "scales", "confidence", "depth", "pose") -> checksums in frame order.
     ``error``: largest 1 - cosine between a token before and after storing, for int8 (measured), else None (numbers.py).
+    ``seen``: the part of its images that the teacher saw, where that is not what the spec's ``native`` grid says (scenes with
+    images of another size on a student's grid), else None.
     """
 
     frame_ids: tuple[str, ...]
     views: dict[str, tuple[str, ...]]
     bytes: int
     error: float | None = None
+    seen: Window | None = None
 
     @property
     def checksum(self) -> str:
         """One checksum for the scene."""
-        return digest([self.frame_ids, sorted(self.views.items())])
+        return digest([self.frame_ids, sorted(self.views.items()), *([list(self.seen)] if self.seen else [])])
 
     def to_json(self) -> dict[str, Any]:
         """Content for a manifest or a journal line."""
         content = {"frame_ids": self.frame_ids, "views": self.views, "bytes": self.bytes, "checksum": self.checksum}
-        return content if self.error is None else content | {"error": self.error}
+        content |= {} if self.error is None else {"error": self.error}
+        return content if self.seen is None else content | {"seen": self.seen}
 
     @classmethod
     def from_json(cls, content: Any, *, where: str) -> SceneEntry:
         """StoreError when it is malformed or contradicts its own checksum."""
         try:
             views = {name: tuple(values) for name, values in content["views"].items()}
-            entry = cls(tuple(content["frame_ids"]), views, content["bytes"], content.get("error"))
+            entry = cls(
+                tuple(content["frame_ids"]), views, content["bytes"], content.get("error"), _window(content.get("seen"))
+            )
             texts = [content["frame_ids"], *content["views"].values()]
             if not all(isinstance(values, list) and all(isinstance(text, str) for text in values) for values in texts):
                 raise TypeError("frame ids and checksums are lists of texts")
@@ -61,11 +68,18 @@ class SceneEntry:
                 raise TypeError("bytes is a whole number, error one from 0 to 1")
             complete = bool(views) and all(len(values) == len(entry.frame_ids) > 0 for values in views.values())
             complete = complete and entry.checksum == content["checksum"]
-        except (AttributeError, TypeError, KeyError) as error:
+        except (AttributeError, TypeError, KeyError, ValueError) as error:
             raise StoreError(f"a scene entry is malformed ({error!r})", where=where, mend=rebuild(where)) from None
         if not complete:
             raise StoreError("a scene entry contradicts its own checksum", where=where, mend=rebuild(where))
         return entry
+
+
+def _window(content: Any) -> Window | None:
+    if content is None:
+        return None
+    x0, y0, x1, y1 = (float(edge) for edge in content)
+    return x0, y0, x1, y1
 
 
 class Journal:

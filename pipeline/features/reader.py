@@ -139,8 +139,12 @@ class FeatureReader:
 
         From geometry alone, also for stores that were averaged onto a student's grid. StoreError when it is not stored.
         """
-        self._locate(scene_id)
-        return common_window(self.grid.window, (self.spec.native or self.grid).window)
+        return common_window(self.grid.window, self._seen(self._locate(scene_id)[1]) or self.grid.window)
+
+    def _seen(self, source: str) -> Window | None:
+        """What the teacher saw of a stored scene, where that is not the grid's window."""
+        native = self.spec.native.window if self.spec.native else None
+        return self._shards[source][0].seen or native
 
     def extras(self, scene_id: str) -> tuple[str, ...]:
         """What is stored beside a scene's tokens: confidence, depth, pose."""
@@ -264,8 +268,7 @@ class FeatureReader:
 
         each(decode, len(views), self._threads_for(tokens.nbytes))
         extras = {name: np.array(self._take(source, name, views)) for name in EXTRAS if name in entry.views}
-        seen = self.spec.native.window if self.spec.native else None
-        return TeacherFeatures(tokens, self.grid, seen=seen, **extras)
+        return TeacherFeatures(tokens, self.grid, seen=self._seen(source), **extras)
 
     def _load(self, source: str, views: range) -> StoredFeatures:
         entry, _ = self._shards[source]

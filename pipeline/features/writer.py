@@ -175,7 +175,8 @@ class FeatureWriter:
         self._arrays.flush()
         checksums = {name: tuple(values) for name, values in views.items()}
         size = self._arrays.bytes_on_disk(scene_id)
-        return SceneEntry(frame_ids, checksums, size, error if self.spec.dtype == "int8" else None)
+        seen = features.seen if self.spec.native and features.seen != self.spec.native.window else None
+        return SceneEntry(frame_ids, checksums, size, error if self.spec.dtype == "int8" else None, seen)
 
     def _threads_for(self, features: TeacherFeatures) -> int:
         """1 where there is little to compute: then views share one buffer, and each is written before the next is made."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
 from pathlib import Path
 
@@ -13,6 +14,7 @@ from training_helpers import MemoryIndex, backbone, scene
 
 from pipeline.alignment.losses import alignment_loss, cosine_distance
 from pipeline.errors import StoreError
+from pipeline.features.manifest import ViewEntry, ViewManifest, source_reference
 from pipeline.features.store import FeatureReader, FeatureWriter, StoreSpec
 from pipeline.grid import IMAGE, TokenGrid, Window, area_matrices, resample_tokens, same_view, seen_cells
 from pipeline.nets.flare.config import RELEASED as FLARE
@@ -185,6 +187,31 @@ def test_a_stored_student_grid_carries_the_same_weights(tmp_path: Path, stored: 
     again = resample_tokens(torch.from_numpy(whole.tokens), found.grid, STUDENT, "adaptive", found.seen)[0, :, 0, 0]
     seen = torch.from_numpy(seen_cells(STUDENT, found.window).all(1))
     torch.testing.assert_close(again[seen], torch.ones(int(seen.sum()))), "stored cells that hold nothing are not averaged in"
+
+
+def test_scenes_of_one_store_with_images_of_several_sizes_have_their_own_windows(tmp_path: Path) -> None:
+    portrait_grid, landscape = vggt(1296, 968), vggt(968, 1296)
+    spec = StoreSpec("d", "t", "vggt", DIM, 14, 14, native=landscape, dtype="float32")
+    with FeatureWriter(tmp_path / "shard", spec) as writer:
+        for name, own in (("tall", portrait_grid), ("wide", landscape)):
+            writer.write(name, ("000",), TeacherFeatures(np.ones((1, own.rows, own.cols, DIM), np.float32), own), own)
+        writer.finish()
+    source = tmp_path / "shard" / "manifest.json"
+    reader = FeatureReader([source])
+    assert {name: reader.seen(name) for name in ("tall", "wide")} == {"tall": portrait_grid.window, "wide": IMAGE}
+    assert reader.read("tall", ("000",)).window == portrait_grid.window
+    with FeatureWriter(tmp_path / "shard", spec) as again:
+        assert again.is_done("tall")
+        again.finish()
+    view = tmp_path / "view.json"
+    stands_in = {"wide": ViewEntry("tall", ("007",))}
+    ViewManifest(replace(spec, kind="view"), stands_in, (source_reference(source, view),)).write(view)
+    assert FeatureReader([view]).seen("wide") == portrait_grid.window, "the scene whose features these are says what was seen"
+    content = json.loads(source.read_text())
+    content["scenes"]["tall"]["seen"] = list(IMAGE)
+    source.write_text(json.dumps(content))
+    with pytest.raises(StoreError, match="contradicts its own"):
+        FeatureReader([source])
 
 
 def portrait(name: str, height: int = 128) -> Scene:

@@ -20,7 +20,8 @@ CONSTRAINTS = Path(__file__).parents[2] / "envs" / "constraints.txt"
 WATCHED = ("torch", "transformers", "safetensors", "zarr", "snakemake", "numpy", "pandas", "pyarrow", "open3d")
 """Packages whose version decides results or file formats."""
 OPEN3D: list[str | Path] = [sys.executable, "-c", "import open3d; print(open3d.__version__)"]
-TIMEOUT_S = 60
+TIMEOUT_S = 300
+"""Importing Open3D takes seconds, on a machine with many other jobs minutes; a driver that hangs must end some time."""
 SETUP = "make setup"
 
 

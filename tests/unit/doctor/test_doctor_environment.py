@@ -98,6 +98,6 @@ def test_a_program_that_cannot_start_or_hangs(monkeypatch: pytest.MonkeyPatch) -
     assert Probe(["no-such-program-of-this-test"]).answer()[0] is False
     assert Probe(None).answer() == (False, ["cannot be started"])
     monkeypatch.setattr("pipeline.doctor.environment.TIMEOUT_S", 0.2)
-    hanging = Probe(["sleep", "30"])
+    hanging = Probe(["sleep", "infinity"])
     assert hanging.answer() == (False, ["no answer within 0.2 s"])
     assert hanging.answer() == (False, ["no answer within 0.2 s"])

@@ -23,7 +23,7 @@ from pipeline.options import Options
 from pipeline.scene import Scene
 from pipeline.teachers.base import Teacher, TeacherFeatures
 
-SIZE, SCENES, TIMEOUT_S = (24, 32), 6, 20.0
+SIZE, SCENES = (24, 32), 6
 
 
 class MeanColourTeacher(Teacher):
@@ -85,13 +85,17 @@ def test_any_flight_gives_the_same_store(index: SceneIndex, tmp_path: Path, flig
 def test_order_is_kept_and_the_number_in_flight_bounded(index: SceneIndex, tmp_path: Path, monkeypatch) -> None:
     """Scenes are decoded by several threads, the first ones slowest; they are encoded and written in order all the same."""
     lock, loaded, most, encoded, written = threading.Lock(), [0], [0], [], []
+    second = threading.Event()
     load = index.load
 
     def counting_load(scene_id: str, *, depth: bool) -> Scene:
         with lock:
             loaded[0] += 1
             most[0] = max(most[0], loaded[0] - len(written))
-        threading.Event().wait(0.05 if scene_id == "box0" else 0.0)
+        if scene_id == "box0":
+            second.wait()  # the first scene is read until another one is, too
+        else:
+            second.set()
         return load(scene_id, depth=depth)
 
     class Watched(MeanColourTeacher):
@@ -124,7 +128,7 @@ def test_reading_encoding_and_writing_overlap(index: SceneIndex, tmp_path: Path,
     class Waiting(MeanColourTeacher):
         def encode(self, scene: Scene) -> TeacherFeatures:
             if scene.scene_id == "box0":
-                assert read_second.wait(TIMEOUT_S), "the second scene is not read while the first is encoded"
+                read_second.wait()  # the second scene is read while the first is encoded
             if scene.scene_id == "box1":
                 encoding_second.set()
             return super().encode(scene)
@@ -135,7 +139,7 @@ def test_reading_encoding_and_writing_overlap(index: SceneIndex, tmp_path: Path,
 
         def watched_write(scene_id: str, *rest: Any) -> None:
             if scene_id == "box0":
-                assert encoding_second.wait(TIMEOUT_S), "the second scene is not encoded while the first is written"
+                encoding_second.wait()  # the second scene is encoded while the first is written
             write(scene_id, *rest)
 
         monkeypatch.setattr(writer, "write", watched_write)

@@ -6,7 +6,7 @@ import dataclasses
 import json
 import multiprocessing
 import threading
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
 from contextlib import closing
 from pathlib import Path
 
@@ -287,8 +287,8 @@ def test_a_reader_in_worker_processes(tmp_path: Path, start: str) -> None:
     reader = FeatureReader([manifest], part="y", threads=3)
     expected = _sums(reader, [0, 5])
     assert FeatureReader([manifest], threads=3).read("a", FRAMES).tokens.nbytes > SMALL_BYTES
-    with multiprocessing.get_context(start).Pool(1) as pool:
-        assert pool.apply_async(_sums, (reader, [0, 5])).get(timeout=60) == expected
+    with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context(start)) as pool:  # a worker that dies is an error there
+        assert pool.submit(_sums, reader, [0, 5]).result() == expected
 
 
 def test_threads_share_a_reader(tmp_path: Path) -> None:

@@ -47,6 +47,11 @@ _HALF_CHARACTER = re.compile("[\ud800-\udfff]")
 _CONTROL = re.compile(r"</?(?:coord|ground|image|video|img|IMG_CONTEXT)>|<\|[^<>|\s]+\|>")
 """Texts that tokenizers of the backbones read as one token with a meaning: a box, an image, the end of a turn."""
 _TEXT = "that is not blank, of whole characters and without control tokens such as <image> or <|im_end|>"
+LONGEST_TEXT = 4000
+"""Bytes (UTF-8) of the longest text; the longest of SQA3D's test questions has 206. A text never has more tokens than bytes,
+and attention takes memory with the square of the longest text of a step: one description of 20,000 characters asked for 29 GB
+in 2D pretraining (64 descriptions a step), one of this length takes 5 GB.
+"""
 _MOST_DIGITS = 18
 _HUGE = 1e300
 """Whole numbers beyond this are no floating-point numbers; NaN and infinities fail the comparison too."""
@@ -75,14 +80,21 @@ class Entry:
         value = self.value(key)
         if not _usable_text(value):
             raise self.fault(f"{key!r} is {value!r}", allowed=f"a string {_TEXT}")
-        return str(value)
+        return self._short(key, str(value))
 
     def texts(self, key: str) -> tuple[str, ...]:
         """A list of usable strings (may be an empty list)."""
         value = self.value(key)
         if not isinstance(value, list) or not all(_usable_text(v) for v in value):
             raise self.fault(f"{key!r} is {value!r}", allowed=f"a list of strings, each {_TEXT}")
-        return tuple(value)
+        return tuple(self._short(key, text) for text in value)
+
+    def _short(self, key: str, text: str) -> str:
+        size = len(text.encode())
+        if size > LONGEST_TEXT:
+            what = f"{key!r} has {size:,} bytes of text, which begin with {text[:40]!r}"
+            raise self.fault(what, allowed=f"at most {LONGEST_TEXT:,} bytes (UTF-8)")
+        return text
 
     def whole(self, key: str) -> int:
         """A whole number, also as a string of digits (ScanRefer writes object ids so)."""

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from pipeline.backbones.base import COORD_TOKEN
+from pipeline.benchmarks._annotations import LONGEST_TEXT
 from pipeline.errors import AnnotationError, DataError
 from pipeline.index import SceneIndex
 from pipeline.prompts import INSTRUCTION, user_text
@@ -72,5 +73,6 @@ def tokenizer_corpus(texts: list[str]) -> list[str]:
 
 
 def sentences(texts: list[str]) -> list[str]:
-    """Distinct texts that are sentences (five words or more): what plain language is learned from."""
-    return [text for text in dict.fromkeys(texts) if len(text.split()) >= _SENTENCE_WORDS]
+    """Distinct texts that are sentences (five words or more, no longer than a question may be): for plain language."""
+    found = dict.fromkeys(texts)
+    return [text for text in found if len(text.split()) >= _SENTENCE_WORDS and len(text.encode()) <= LONGEST_TEXT]

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from pipeline.benchmarks._annotations import LONGEST_TEXT
 from pipeline.errors import AnnotationError
 from pipeline.index import SceneIndex, read_color
 from pipeline.mllm.images import resize
@@ -61,6 +62,8 @@ def _parsed(entry: Any, index: SceneIndex, where: str) -> tuple[tuple[str, str],
         raise AnnotationError(f"a view question lacks {error}", where=where) from None
     if scene not in index.records or frame not in index.records[scene].frame_ids:
         raise AnnotationError(f"a view question is about frame {frame!r} of {scene!r}, which is not prepared", where=where)
+    if any(len(text.encode()) > LONGEST_TEXT for text in (question.question, *question.answers)):
+        raise AnnotationError(f"a view question has more than {LONGEST_TEXT:,} bytes of text ({scene}, {frame})", where=where)
     if not question.answers:
         raise AnnotationError(f"no answers to {question.question!r} ({scene}, {frame})", where=where)
     return (scene, frame), question

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from pipeline import registry
-from pipeline.benchmarks._annotations import _usable_text, check_objects
+from pipeline.benchmarks._annotations import LONGEST_TEXT, _usable_text, check_objects
 from pipeline.errors import AnnotationError, DataError, PipelineError
 from pipeline.scene import Answer, ModelOutput, SceneObject
 
@@ -162,6 +162,18 @@ def test_texts_that_are_none(read, kind, text):
     _, _, samples = read(kind, ENTRIES[kind] | {key: text})
     with pytest.raises(AnnotationError, match="a string that is not blank"):
         samples()
+
+
+def test_a_text_that_would_take_gigabytes_is_refused_with_its_entry(read, kind):
+    """20,000 characters in one description made 2D pretraining ask for 29 GB."""
+    key = TEXT_KEY.get(kind, "question")
+    _, _, samples = read(kind, ENTRIES[kind] | {key: "a chair " * (LONGEST_TEXT // 8)})
+    assert len(samples()) == 1
+    _, _, samples = read(kind, ENTRIES[kind] | {key: "a chair " * 2500})
+    with pytest.raises(AnnotationError, match=f"'{key}' has 20,000 bytes of text") as caught:
+        samples()
+    assert "entry 0" in str(caught.value)
+    assert "at most 4,000 bytes" in str(caught.value)
 
 
 @pytest.mark.parametrize("text", ["a < b > c", "is 3 <4>?", "<b>bold</b>", "|x|", "<3", "\U0001f600 \u6905\u5b50?"])

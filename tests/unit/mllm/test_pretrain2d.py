@@ -76,7 +76,12 @@ def test_views_with_sided_questions_are_never_mirrored() -> None:
 
 @pytest.mark.parametrize(
     ("fault", "message"),
-    [({"frame_id": "99999"}, "not prepared"), ({"answers": []}, "no answers"), ({"question": None, "kind": None}, "lacks")],
+    [
+        ({"frame_id": "99999"}, "not prepared"),
+        ({"answers": []}, "no answers"),
+        ({"question": None, "kind": None}, "lacks"),
+        ({"question": "what? " * 1000}, "more than 4,000 bytes of text"),
+    ],
 )
 def test_faulty_questions_are_named(tmp_path: Path, fault: dict[str, Any], message: str) -> None:
     index = write_shapes(tmp_path, scenes=2)

@@ -1,6 +1,7 @@
 """The command line: one verb per rule. ``python -m pipeline --help`` lists them, ``python -m pipeline VERB --help`` explains.
 
-A user's mistake (PipelineError) gives one message and exit code 2; anything else is a bug and shows its traceback.
+A user's mistake (PipelineError) and a fault of disk, permissions or paths (faults.py) give one message and exit code 2;
+anything else is a bug and shows its traceback.
 """
 
 from __future__ import annotations
@@ -12,11 +13,15 @@ import os
 import select
 import sys
 from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any, NoReturn
 
 from pipeline import __version__
 from pipeline.errors import ConfigError, PipelineError
+from pipeline.faults import environment_fault
+from pipeline.files import refuse_special_files
+from pipeline.locks import FolderLock
 
 
 def verbs() -> list[str]:
@@ -71,28 +76,57 @@ def parser() -> argparse.ArgumentParser:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one verb; the exit code."""
+    refuse_special_files()
     args = parser().parse_args(arguments)
     os.environ.setdefault("OMP_NUM_THREADS", str(args.threads))
     try:
-        args.step.run(args)
-        print(end="", flush=True)  # a reader that is gone is noticed here, not when the interpreter ends
+        with _sole_writer(args):
+            args.step.run(args)
+        _flush()
     except BrokenPipeError:
         if not _readers_gone():
             raise
         return 141  # as a shell reports a command that SIGPIPE ended: `check | head`
     except PipelineError as error:
-        print(f"{type(error).__name__}: {error}", file=sys.stderr)
-        return error.exit_code
-    except OSError as error:
-        if error.errno != 28:
-            raise
-        print(f"EnvironmentFaultError: no space left on the device ({error.filename or 'writing results'})", file=sys.stderr)
-        print("  mend:    free space and run the same command again; finished scenes and jobs are kept", file=sys.stderr)
-        return 2
+        return _told(error)
     except KeyboardInterrupt:
         print(f"{args.verb}: interrupted; what was finished is kept, and the same command goes on from there", file=sys.stderr)
         return 130
+    except Exception as error:
+        fault = environment_fault(error, _place(args))
+        if fault is None:
+            raise
+        return _told(fault)
     return 0
+
+
+def _sole_writer(args: argparse.Namespace) -> AbstractContextManager[object]:
+    """The lock of the folder that the verb fills; nothing for verbs that write single files, each at once."""
+    return FolderLock(args.out.parent) if getattr(args.step, "OWNS_FOLDER", False) else nullcontext()
+
+
+def _flush() -> None:
+    """Have what was printed written out here, where a full disk or a reader that is gone is noticed, and not when Python ends."""
+    try:
+        sys.stdout.flush()
+    except BrokenPipeError:
+        raise
+    except OSError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+        raise
+
+
+def _place(args: argparse.Namespace) -> Path | None:
+    """The folder of the verb's output, if it has any."""
+    out = getattr(args, "out", None)
+    first = out[0] if isinstance(out, list) and out else out
+    return first.parent if isinstance(first, Path) else None
+
+
+def _told(error: PipelineError) -> int:
+    """Print an error; the exit code."""
+    print(f"{type(error).__name__}: {error}", file=sys.stderr)
+    return error.exit_code
 
 
 def _readers_gone() -> bool:

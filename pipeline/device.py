@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import fcntl
 import os
+import stat
 import sys
 import tempfile
 from collections.abc import Iterator, Sequence
@@ -36,7 +37,7 @@ def device(gpus: int, *, without: str = ON_THE_CPU) -> Iterator[str]:
             allowed="a CUDA device, its driver, and a torch built for CUDA",
             mend=without,
         )
-    index, lock = claim(names, Path(tempfile.gettempdir()))
+    index, lock = claim(names, lock_folder())
     _use(index)
     try:
         yield f"cuda:{index}"
@@ -61,13 +62,18 @@ def _use(index: int) -> None:
     torch.cuda.set_device(index)
 
 
-def claim(names: Sequence[str], folder: Path) -> tuple[int, IO[str] | None]:
+def claim(names: Sequence[str], folder: Path | None) -> tuple[int, IO[str] | None]:
     """Index of the first GPU that no other process holds, and the lock that holds it until it is closed.
 
-    When all are held (index 0, None): the GPU is shared, which is said on stderr.
+    When all are held, or there is no ``folder`` for locks (index 0, None): the GPU is shared, which is said on stderr.
     """
+    if folder is None:
+        print(
+            "warning: no folder of this user's own for locks: other jobs of this machine may use the same GPU", file=sys.stderr
+        )
+        return 0, None
     for index, name in enumerate(names):
-        stream = (folder / f"pipeline-gpu-{os.getuid()}-{name}.lock").open("a", encoding="utf-8")
+        stream = (folder / f"{name}.lock").open("a", encoding="utf-8")
         try:
             fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
@@ -76,3 +82,28 @@ def claim(names: Sequence[str], folder: Path) -> tuple[int, IO[str] | None]:
         return index, stream
     print(f"all {len(names)} visible GPUs are in use by other jobs of this project: sharing the first", file=sys.stderr)
     return 0, None
+
+
+def lock_folder() -> Path | None:
+    """A folder on this machine that only this user can enter, the same for all jobs; None where there is none.
+
+    The temporary folder is everybody's: what another user has put under our name there (a folder, a link, a pipe) is left
+    alone, and the user's own runtime folder is taken instead.
+    """
+    own = f"three-drs-pipeline-{os.getuid()}"
+    for base in (tempfile.gettempdir(), os.environ.get("XDG_RUNTIME_DIR")):
+        if base and _is_private(Path(base) / own):
+            return Path(base) / own
+    return None
+
+
+def _is_private(folder: Path) -> bool:
+    """Whether it is (now) a real folder of this user's with no rights for others, so that nobody else can put names in it."""
+    try:
+        folder.mkdir(mode=0o700)
+    except FileExistsError:
+        pass
+    except OSError:
+        return False
+    found = folder.lstat()
+    return stat.S_ISDIR(found.st_mode) and found.st_uid == os.getuid() and not found.st_mode & 0o077

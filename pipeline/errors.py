@@ -45,7 +45,7 @@ class AnnotationError(DataError):
 
 
 class StoreError(PipelineError):
-    """A feature store does not fit what is asked of it (other spec, other frames, bad checksum, second writer)."""
+    """A feature store does not fit what is asked of it (other spec, other frames, bad checksum)."""
 
 
 class CheckpointError(PipelineError):
@@ -58,6 +58,10 @@ class TrainingError(PipelineError):
 
 class PredictionError(PipelineError):
     """Predictions are missing, duplicated, or not for these samples."""
+
+
+class BusyError(PipelineError):
+    """Another process is still working on the same output."""
 
 
 class EnvironmentFaultError(PipelineError):

@@ -10,7 +10,6 @@ import ast
 import hashlib
 import importlib.metadata
 import json
-import os
 import platform
 import resource
 import sys
@@ -21,6 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from pipeline.errors import DataError
+from pipeline.files import replacing
 
 PACKAGES = ("torch", "transformers", "snakemake", "zarr", "numcodecs", "open3d", "pandas", "pyarrow", "numpy")
 
@@ -45,7 +45,7 @@ def file_stamp(path: Path) -> list[int]:
     """Bytes of a file and when it was changed last, in ns: cheaper than its digest. Nothing for a file that is not there."""
     try:
         found = path.stat()
-    except OSError:
+    except (FileNotFoundError, NotADirectoryError):
         return []
     return [found.st_size, found.st_mtime_ns]
 
@@ -91,15 +91,10 @@ def package_file(*dotted: str) -> list[Path]:
     return paths
 
 
-def write_atomic(path: Path, data: bytes | str) -> None:
-    """Write a file so that it is there whole or not at all (same folder, fsync, rename)."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    with temporary.open("wb") as stream:
+def write_atomic(path: Path, data: bytes | str, *, durable: bool = True) -> None:
+    """Write a file so that it is there whole or not at all (files.py); ``durable``: on the disk when this returns."""
+    with replacing(path, durable=durable) as stream:
         stream.write(data.encode() if isinstance(data, str) else data)
-        stream.flush()
-        os.fsync(stream.fileno())
-    temporary.replace(path)
 
 
 def write_manifest(path: Path, content: dict[str, Any]) -> None:
@@ -113,6 +108,9 @@ def read_manifest(path: Path, *, made_by: str) -> dict[str, Any]:
         content = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise DataError(f"{path} does not exist", mend=made_by) from None
+    except PermissionError as error:
+        mend = "let this user read it: ls -ld shows its mode and its folder's, chmod changes it"
+        raise DataError(f"{path} cannot be read ({error.strerror})", mend=mend) from None
     except OSError as error:
         raise DataError(f"{path} cannot be read ({error.strerror})", mend=made_by) from None
     except (json.JSONDecodeError, UnicodeDecodeError) as error:

@@ -24,6 +24,7 @@ from types import ModuleType
 from typing import Any, Literal
 
 from pipeline.errors import ConfigError, PipelineError, UnknownNameError
+from pipeline.files import entries
 from pipeline.options import did_you_mean, validate
 
 Interface = Literal["datasets", "teachers", "backbones", "benchmarks"]
@@ -55,7 +56,7 @@ def member_files(interface: Interface) -> dict[str, Path]:
     """Kind name -> file, found by scanning; ``base.py`` and names with a leading underscore are not members."""
     found: dict[str, Path] = {}
     for folder in _folders(interface):
-        for path in sorted(folder.glob("*.py")):
+        for path in entries(folder, "*.py") if folder.is_dir() else []:
             if path.stem not in _NOT_MEMBERS and not path.stem.startswith("_"):
                 found.setdefault(path.stem, path)
     return found

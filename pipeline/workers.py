@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import TypeVar
 
 from pipeline.errors import EnvironmentFaultError
+from pipeline.files import refuse_special_files
 
 Job = TypeVar("Job")
 Result = TypeVar("Result")
@@ -40,7 +41,8 @@ def in_processes(
 
 
 def _begin_worker() -> None:
-    """Leave Ctrl-C, which a terminal sends to all processes, to the parent; end when the parent was killed."""
+    """Leave Ctrl-C, which a terminal sends to all processes, to the parent; end when the parent was killed; open no pipes."""
+    refuse_special_files()
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     threading.Thread(target=_end_with_parent, daemon=True).start()
 

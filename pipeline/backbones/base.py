@@ -26,6 +26,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import numpy as np
 from numpy.typing import NDArray
 
+from pipeline.files import writing
 from pipeline.grid import TokenGrid
 from pipeline.options import Options
 from pipeline.teachers.base import Licence, WeightFile
@@ -143,9 +144,10 @@ class LoadedBackbone(ABC):
         """Parameters of the vision tower (their own learning rate, may be frozen); the projector is not among them."""
 
     def save(self, folder: Path) -> None:
-        """Write model (safetensors) and tokenizer in the transformers layout."""
-        self.model.save_pretrained(folder)
-        self.tokenizer.save_pretrained(folder)
+        """Write model (safetensors) and tokenizer in the transformers layout; each file is whole and as readable as usual."""
+        with writing(folder) as private:
+            self.model.save_pretrained(private)
+            self.tokenizer.save_pretrained(private)
 
 
 class Backbone(ABC):

@@ -24,6 +24,7 @@ from pipeline.conventions import checked_id
 from pipeline.datasets.base import Dataset, Needs, ScenePlan, SourceFile
 from pipeline.datasets.rooms import RoomsOptions
 from pipeline.errors import DataError
+from pipeline.files import entries
 from pipeline.options import Options
 from pipeline.progress import Progress
 from pipeline.provenance import digest, seed_for, write_atomic, write_manifest
@@ -201,7 +202,7 @@ class Front3d(Dataset):
         for key, folder in folders.items():
             if not Path(folder).is_dir():
                 raise DataError(f"the folder {folder} does not exist", where=f"datasets.{self.name}.{key}", mend=f"{mend}{key}")
-        paths = [p for p in sorted(Path(o.houses).glob("*.json")) if p.is_file()]
+        paths = [p for p in entries(Path(o.houses), "*.json") if p.is_file()]
         for path in paths:
             checked_id(path.stem, what="house id", where=str(path))
         paths.sort(key=lambda p: seed_for("front3d", "order", p.stem))

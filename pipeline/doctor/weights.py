@@ -11,6 +11,7 @@ from pipeline.backbones.base import Backbone
 from pipeline.doctor.report import CheckState, Need, WeightRow
 from pipeline.doctor.selection import Selection
 from pipeline.errors import CheckpointError, PipelineError
+from pipeline.faults import environment_fault
 from pipeline.teachers.base import Teacher, WeightFile
 
 FLOAT32_BYTES = 4
@@ -52,6 +53,11 @@ def _fault(member: Teacher | Backbone) -> PipelineError | None:
         member.check_weights()
     except PipelineError as error:
         return error
+    except OSError as error:
+        fault = environment_fault(error)
+        if fault is None:
+            raise
+        return fault
     return None
 
 

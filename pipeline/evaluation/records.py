@@ -14,6 +14,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from pipeline.errors import PredictionError
+from pipeline.files import check_readable
 from pipeline.index import SceneIndex
 from pipeline.provenance import digest as digest_of
 from pipeline.provenance import write_atomic
@@ -92,6 +93,7 @@ def write_records(path: Path, rows: Sequence[dict[str, Any]], digest: str) -> No
 
 def finished_digest(path: Path) -> str | None:
     """The digest a prediction file was made for; None when there is no readable file of this schema."""
+    check_readable(path)
     try:
         with pq.ParquetFile(path) as file:
             schema = file.schema_arrow

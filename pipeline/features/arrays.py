@@ -31,9 +31,9 @@ from numpy.typing import NDArray
 
 from pipeline.errors import StoreError
 from pipeline.features.checks import damaged
-from pipeline.features.journal import fsync
 from pipeline.features.packing import Compression, unpack, zarr_codec
 from pipeline.features.pages import bring_in
+from pipeline.files import fsync
 
 if TYPE_CHECKING:
     from zarr.core.buffer import Buffer

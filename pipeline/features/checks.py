@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import shlex
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -13,13 +12,10 @@ from crc32c import crc32c
 from numpy.typing import NDArray
 
 from pipeline.errors import EnvironmentFaultError, StoreError
+from pipeline.faults import environment_fault
 from pipeline.features.spec import StoreSpec, rebuild
 from pipeline.grid import TokenGrid
 from pipeline.teachers.base import TeacherFeatures
-
-_FULL = {errno.ENOSPC: "no space is left on the disk", errno.EDQUOT: "the disk quota is used up", errno.EFBIG: "file too large"}
-_REFUSED = (errno.EACCES, errno.EPERM, errno.EROFS, errno.EBUSY, errno.ENOTEMPTY, errno.ENOTDIR, errno.EISDIR)
-_FAILING = (errno.EIO, errno.ESTALE)
 
 
 def view_checksum(stored: NDArray[np.uint8]) -> str:
@@ -52,14 +48,10 @@ def disk_faults(folder: Path, kept: int | None = None) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        if error.errno in _FULL:
-            what, mend = _FULL[error.errno], f"free space (see df -h {folder})"
-        elif error.errno in (*_REFUSED, *_FAILING):
-            what, mend = f"the store cannot be written: {error}", "mend the folder or its permissions, or choose another disk"
-        else:
+        fault = environment_fault(error, folder)
+        if fault is None:
             raise
-        again = "run the same command again: it goes on with the first missing scene"
-        raise EnvironmentFaultError(f"{what}; {scenes}", where=str(folder), mend=f"{mend} and {again}") from error
+        raise EnvironmentFaultError(f"{fault.what}; {scenes}", where=fault.where, mend=fault.mend) from error
 
 
 def same_frames(scene_id: str, stored: tuple[str, ...], asked: tuple[str, ...], manifest: Path) -> None:

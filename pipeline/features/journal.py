@@ -17,15 +17,6 @@ from pipeline.grid import Window
 from pipeline.provenance import digest, write_atomic
 
 
-def fsync(path: Path) -> None:
-    """Flush a file or a folder to disk."""
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
-
-
 @dataclass(frozen=True, slots=True)
 class SceneEntry:
     """A finished scene: its frames in order, per array one checksum per view, its bytes on disk.

@@ -22,13 +22,13 @@ from pipeline.features.arrays import GROUP_FILE, SceneArrays
 from pipeline.features.checks import check_features, disk_faults, not_finite, too_coarse, view_checksum
 from pipeline.features.journal import Journal, SceneEntry
 from pipeline.features.layout import EXTRAS, SCALES, array_types, token_array
-from pipeline.features.lock import WriterLock
 from pipeline.features.manifest import ShardManifest, read_store_manifest
 from pipeline.features.packing import pack, raw_bytes
 from pipeline.features.parallel import SMALL_BYTES, Scratch, in_order, usual_threads
 from pipeline.features.resample import resample_features
 from pipeline.features.spec import StoreSpec
 from pipeline.grid import TokenGrid
+from pipeline.locks import FolderLock
 from pipeline.teachers.base import TeacherFeatures
 
 
@@ -48,7 +48,7 @@ class FeatureWriter:
         self.manifest = folder / "manifest.json"
         self._arrays = SceneArrays(folder / "features.zarr")
         self._journal = Journal(folder / "journal.jsonl")
-        self._lock = WriterLock(folder / "writer.lock")
+        self._lock = FolderLock(folder)
         self._done: dict[str, SceneEntry] = {}
         with disk_faults(folder):
             self._lock.acquire()

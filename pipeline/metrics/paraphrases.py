@@ -18,6 +18,7 @@ import re
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
+from pipeline.files import replacing
 from pipeline.provenance import digest
 
 _VERSION = 1
@@ -54,7 +55,8 @@ def filtered_table(source: Path, words: frozenset[str]) -> Path | None:
         target = folder / f"paraphrases-{key}.gz"
         if target.exists():
             return target
-        with (folder / f".{target.name}.lock").open("w") as lock:
+        flags = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK  # $PIPELINE_CACHE may be shared: no link, no pipe
+        with open(os.open(folder / f".{target.name}.lock", flags, 0o666), "wb") as lock:
             # Jobs that start together wait for the first one instead of filtering as well.
             fcntl.flock(lock, fcntl.LOCK_EX)
             if not target.exists():
@@ -65,13 +67,8 @@ def filtered_table(source: Path, words: frozenset[str]) -> Path | None:
 
 
 def _write(source: Path, words: frozenset[str], target: Path) -> None:
-    temporary = target.with_name(f".{target.name}.{os.getpid()}.tmp")
-    try:
-        with gzip.open(temporary, "wt", compresslevel=1, encoding="utf-8", newline="\n") as stream:
-            stream.writelines(usable_entries(source, words))
-        temporary.replace(target)
-    finally:
-        temporary.unlink(missing_ok=True)
+    with replacing(target) as packed, gzip.open(packed, "wt", compresslevel=1, encoding="utf-8", newline="\n") as stream:
+        stream.writelines(usable_entries(source, words))
 
 
 def usable_entries(source: Path, words: frozenset[str]) -> Iterator[str]:

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from pipeline.errors import DataError
+from pipeline.files import check_readable
 from pipeline.provenance import write_atomic
 from pipeline.scene import Sample
 
@@ -110,6 +111,7 @@ def read_scores(path: Path) -> Scores:
     import pyarrow.parquet as pq
 
     made_by = f"snakemake --cores all {path}"
+    check_readable(path)
     try:
         table = pq.ParquetFile(path).read()
     except FileNotFoundError:

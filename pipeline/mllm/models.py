@@ -13,6 +13,7 @@ from transformers.utils.logging import disable_progress_bar
 
 from pipeline.backbones.base import COORD_TOKEN, GROUND_TOKEN
 from pipeline.errors import CheckpointError
+from pipeline.files import check_readable, entries
 from pipeline.mllm.loaded import TransformersBackbone
 from pipeline.mllm.tokenizer import add_alignment_tokens, load_tokenizer, token_id
 
@@ -39,6 +40,8 @@ def load_model(
 ) -> TransformersBackbone:
     """A saved or released model. Raises CheckpointError for missing, partial, truncated or other weights."""
     check_family(family, folder)
+    for path in entries(folder):
+        check_readable(path)
     tokenizer = load_tokenizer(folder)
     model, info = _from_pretrained(family, folder, dtype)
     missing = sorted(info["missing_keys"]) + sorted(str(k) for k in info["mismatched_keys"])

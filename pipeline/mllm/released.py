@@ -19,6 +19,7 @@ from transformers.utils import logging
 
 from pipeline.backbones.base import ModelSize
 from pipeline.errors import CheckpointError
+from pipeline.files import check_readable
 from pipeline.mllm.chat import TURN_END
 from pipeline.mllm.loaded import TransformersBackbone
 from pipeline.mllm.models import check_family
@@ -80,6 +81,7 @@ def header_state(folder: Path) -> dict[str, torch.Tensor]:
     """Every entry of every shard as a tensor on the meta device. CheckpointError for missing or truncated shards."""
     state: dict[str, torch.Tensor] = {}
     for path in _shards(folder):
+        check_readable(path)
         try:
             with safe_open(path, framework="pt") as file:
                 for name in file.keys():  # noqa: SIM118 - not a mapping

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import os
 import re
 import zipfile
 from collections.abc import Mapping
@@ -17,6 +16,7 @@ from torch import Tensor, nn
 
 from pipeline.errors import CheckpointError
 from pipeline.features.memory import out_of_memory
+from pipeline.files import check_readable, replacing, writing
 
 INITIAL_STD = 0.02
 WEIGHT_SUFFIXES = (".safetensors", ".pt", ".pth", ".bin")
@@ -51,29 +51,20 @@ def state_digest(state: dict[str, Tensor]) -> str:
 
 
 def save_weights(path: Path, state: dict[str, Tensor]) -> None:
-    """Write a safetensors file whole or not at all."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    save_file({name: value.detach().cpu().contiguous() for name, value in state.items()}, temporary)
-    _keep(temporary, path)
+    """Write a safetensors file whole or not at all, with the mode that the umask allows."""
+    with writing(path.parent) as folder:
+        save_file({name: value.detach().cpu().contiguous() for name, value in state.items()}, folder / path.name)
 
 
 def save_checkpoint(path: Path, content: dict[str, Any]) -> None:
     """Write a resumable training state whole or not at all."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    torch.save(content, temporary)
-    _keep(temporary, path)
-
-
-def _keep(temporary: Path, path: Path) -> None:
-    with temporary.open("rb") as stream:
-        os.fsync(stream.fileno())
-    temporary.replace(path)
+    with replacing(path) as stream:
+        torch.save(content, stream)
 
 
 def read_weights(path: Path, *, mend: str) -> dict[str, Tensor]:
     """State dict of a .safetensors file or a tensors-only .pt/.pth file. CheckpointError when it cannot be read."""
+    check_readable(path)
     if path.is_dir():
         inside = sorted(entry.name for entry in path.iterdir() if entry.suffix in WEIGHT_SUFFIXES)
         raise CheckpointError(
@@ -97,6 +88,7 @@ def read_weights(path: Path, *, mend: str) -> dict[str, Tensor]:
 
 def read_shapes(path: Path, *, mend: str) -> dict[str, tuple[int, ...]]:
     """Names and shapes of all entries; of a safetensors file only the header is read, of a .pt file no tensor's bytes."""
+    check_readable(path)
     if path.suffix != ".safetensors" or not path.is_file():
         return entry_shapes(read_weights(path, mend=mend), where=str(path))
     try:

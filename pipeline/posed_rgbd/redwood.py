@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from pipeline.conventions import checked_id
 from pipeline.errors import DataError
+from pipeline.files import entries
 from pipeline.posed_rgbd.camera_files import named_camera, only, read_camera
 from pipeline.posed_rgbd.convention import Convention, Listing, Pinhole, ReadOptions, SourceFrame, images_in
 from pipeline.posed_rgbd.frame_names import entries_of, pair
@@ -36,7 +37,7 @@ class Redwood(Convention):
 
     def matches(self, folder: Path, options: ReadOptions) -> bool:
         name = options.trajectory
-        trajectory = any(folder.glob("*.log"))
+        trajectory = bool(entries(folder, "*.log"))
         if name is not None:  # the folders of TUM and ICL-NUIM have the same names
             trajectory = (folder / name).is_file() and (
                 name.endswith(".log") or not (listed(folder) or name.endswith(FREIBURG))
@@ -66,7 +67,7 @@ def _trajectory(folder: Path, name: str | None) -> Path:
     if name is not None:
         return folder / name
     usual = folder / "trajectory.log"
-    return usual if usual.is_file() else only(sorted(folder.glob("*.log")), "trajectory", folder, "trajectory")
+    return usual if usual.is_file() else only(entries(folder, "*.log"), "trajectory", folder, "trajectory")
 
 
 def _camera_file(folder: Path, name: str | None) -> Path | None:
@@ -74,7 +75,7 @@ def _camera_file(folder: Path, name: str | None) -> Path | None:
     if name is not None:
         return named_camera(folder, name)
     for place in (folder, folder.parent):
-        found = sorted({*place.glob("camera*.json"), *place.glob("*intrinsic*.json")})
+        found = sorted({*entries(place, "camera*.json"), *entries(place, "*intrinsic*.json")})
         if found:
             return only(found, "camera file", place, "camera_file")
     return None

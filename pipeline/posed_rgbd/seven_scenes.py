@@ -15,6 +15,7 @@ from typing import ClassVar
 
 from pipeline.conventions import checked_id
 from pipeline.errors import DataError
+from pipeline.files import entries
 from pipeline.posed_rgbd.convention import Convention, Listing, Pinhole, ReadOptions, SourceFrame
 from pipeline.posed_rgbd.poses import read_matrix, read_text, usable_pose
 
@@ -77,4 +78,4 @@ def _sequences(path: Path) -> set[int]:
 
 def _stems(folder: Path, ending: str) -> list[str]:
     """Names ``frame-XXXXXX`` of the files with this ending."""
-    return [path.name.removesuffix(ending) for path in folder.glob(f"frame-*{ending}")]
+    return [path.name.removesuffix(ending) for path in entries(folder, f"frame-*{ending}")]

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from pipeline.errors import DataError
+from pipeline.files import check_readable
 from pipeline.report.figures import Curves
 
 if TYPE_CHECKING:
@@ -135,6 +136,7 @@ def read_predictions(path: Path) -> dict[str, tuple[str, Said]]:
     import pyarrow.parquet as pq
 
     columns = ["sample_id", "scene_id", "prompt", "answer", "parsed", "boxes"]
+    check_readable(path)
     try:
         rows = pq.read_table(path, columns=columns, partitioning=None).to_pylist()
     except (FileNotFoundError, pa.ArrowInvalid) as error:

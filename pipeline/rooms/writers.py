@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from pipeline.errors import DataError
 from pipeline.index import record_from_json, record_to_json, with_depth_of_files
-from pipeline.provenance import digest
+from pipeline.provenance import digest, write_atomic
 from pipeline.rooms.catalog import ROOM_WORDS, Words
 from pipeline.rooms.facts import RoomFacts, facts_from_json, facts_of
 from pipeline.scene import SceneObject, SceneRecord
@@ -98,9 +98,7 @@ def write_room(job: ScenePlace, built: Film, facts: dict[str, Any], words: Words
     record = with_depth_of_files(job.folder, record, known=dict(enumerate(built.depth_mm)))
     marker = {"spec": job.spec, "record": record_to_json(record), "facts": facts}
     # No fsync: a marker that survives a power cut without its files is found out by the checksum.
-    temporary = job.folder / f".{MARKER}.tmp"
-    temporary.write_text(json.dumps(marker, sort_keys=True, separators=(",", ":")) + "\n", encoding="utf-8")
-    temporary.replace(job.folder / MARKER)
+    write_atomic(job.folder / MARKER, json.dumps(marker, sort_keys=True, separators=(",", ":")) + "\n", durable=False)
 
 
 def _files(

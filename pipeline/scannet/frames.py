@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 
 from pipeline.conventions import DEPTH_UNIT_PER_M, checked_id
 from pipeline.errors import DataError, FrameError
+from pipeline.files import entries
 from pipeline.scannet.reading import AGAIN, read_bytes, read_text
 from pipeline.scannet.sens import SensFile, SensFrame
 from pipeline.source_images import depth_values, image_size
@@ -106,7 +107,7 @@ class FolderFrames(ScanFrames):
         self.where, self._folder = str(folder), folder
         if not folder.is_dir():
             raise DataError("the scan's exported folder is missing", where=str(folder), mend="export it, or set source: sens")
-        present = sorted((path.stem for path in folder.glob("*.jpg")), key=_time_order)
+        present = sorted((path.stem for path in entries(folder, "*.jpg")), key=_time_order)
         if listed is not None:
             missing = sorted(set(listed) - set(present))
             if missing:

@@ -20,7 +20,7 @@ from pipeline.errors import DataError, FrameError
 from pipeline.frames import FrameOptions, sample_frames, seen_voxels
 from pipeline.index import record_from_json, record_to_json, with_depth_of_files
 from pipeline.png import depth_png
-from pipeline.provenance import digest
+from pipeline.provenance import digest, write_atomic
 from pipeline.scannet.frames import FolderFrames, ScanFrames, StreamFrames
 from pipeline.scannet.instances import Instances, aligned, is_rigid, read_alignment, read_instances
 from pipeline.scannet.labels import Labels
@@ -237,9 +237,7 @@ def _write_files(folder: Path, files: Iterator[tuple[str, bytes]]) -> str:
 def _write_marker(job: SceneJob, record: SceneRecord, counts: Counts) -> None:
     marker = {"spec": job.spec, "sources": dict(job.sources), "record": record_to_json(record), "counts": asdict(counts)}
     # No fsync: a marker that survives a power cut without its files is found out by the checksum.
-    temporary = job.folder / f".{MARKER}.tmp"
-    temporary.write_text(json.dumps(marker, sort_keys=True, separators=(",", ":")) + "\n", encoding="utf-8")
-    temporary.replace(job.folder / MARKER)
+    write_atomic(job.folder / MARKER, json.dumps(marker, sort_keys=True, separators=(",", ":")) + "\n", durable=False)
 
 
 def read_scene(job: SceneJob) -> tuple[SceneRecord, Counts] | None:

@@ -90,6 +90,6 @@ def _stamp(path: Path) -> list[int] | None:
     try:
         with os.scandir(path) as entries:
             inside = [entry.stat() for entry in entries if entry.is_file()]
-    except OSError:
+    except FileNotFoundError:
         return None
     return [len(inside), sum(one.st_size for one in inside), max((one.st_mtime_ns for one in inside), default=0)]

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from pipeline.training.model import SpatialMLLM
 
 HELP = "answer all benchmarks with one fine-tuned run"
+OWNS_FOLDER = True
 SCHEMA_VERSION = 1
 
 
@@ -79,6 +80,7 @@ def _load(args: argparse.Namespace, spec: Mapping[str, Any], device: str) -> Spa
 
     from pipeline import registry
     from pipeline.errors import CheckpointError
+    from pipeline.files import check_readable
     from pipeline.options import validate
     from pipeline.training.model import SpatialMLLM
     from pipeline.training.recipe import Recipe
@@ -87,6 +89,7 @@ def _load(args: argparse.Namespace, spec: Mapping[str, Any], device: str) -> Spa
     recipe = validate(Recipe, spec["recipe"], where="--spec: recipe")
     loaded = registry.create("backbones", spec["backbone"]).load(folder, device=device)
     model = SpatialMLLM(loaded, recipe, teacher_dim=None, seed=0)
+    check_readable(folder / "heads.safetensors")
     try:
         heads = load_file(folder / "heads.safetensors")
         model.grounding.load_state_dict(

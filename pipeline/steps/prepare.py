@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from pipeline.notes import Note
 
 HELP = "make or convert a dataset and index its scenes (resumes at scene level)"
+OWNS_FOLDER = True
 
 OWNED = ("posed_images", "annotations", "manifest.json", "run.json")
 """Entries of the output folder that belong to this verb and are removed when its specification changes."""

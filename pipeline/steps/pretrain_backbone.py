@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 HELP = "build a tiny backbone and pretrain it on single views (resumes from its checkpoint)"
+OWNS_FOLDER = True
 
 
 def configure(parser: argparse.ArgumentParser) -> None:

@@ -6,6 +6,7 @@ import argparse
 from pathlib import Path
 
 HELP = "train a teacher on scenes of its own (resumes from its last checkpoint)"
+OWNS_FOLDER = True
 
 
 def configure(parser: argparse.ArgumentParser) -> None:

@@ -138,8 +138,10 @@ def read_answers(path: Path, samples: Sequence[Sample], *, dataset: str, benchma
     import pyarrow.parquet as pq
 
     from pipeline.errors import PredictionError
+    from pipeline.files import check_readable
 
     mend = f"snakemake --cores all -f {path.parent / 'manifest.json'}"
+    check_readable(path)
     try:
         table = pq.ParquetFile(path).read()
     except FileNotFoundError:

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from pipeline.training.sampler import QuestionSampler
 
 HELP = "fine-tune a backbone with one teacher, recipe and seed"
+OWNS_FOLDER = True
 SCHEMA_VERSION = 1
 
 
@@ -179,11 +180,10 @@ def _unseen_share(
 
 def _save(loaded: LoadedBackbone, model: Any, folder: Path) -> dict[str, str]:
     """Write model, tokenizer and heads; digests of the weight files."""
-    from safetensors.torch import save_file
-
+    from pipeline.nets.weights import save_weights
     from pipeline.provenance import file_digest
 
     loaded.save(folder)
-    heads = {n: p.detach().cpu().contiguous() for n, p in model.named_parameters() if not n.startswith("backbone.")}
-    save_file(heads, folder / "heads.safetensors")
+    heads = {name: value for name, value in model.named_parameters() if not name.startswith("backbone.")}
+    save_weights(folder / "heads.safetensors", heads)
     return {path.name: file_digest(path) for path in sorted(folder.glob("*.safetensors"))}

@@ -20,6 +20,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from pipeline.errors import DataError
+from pipeline.files import check_readable
 from pipeline.provenance import write_atomic
 
 SCHEMA_VERSION = 2
@@ -85,6 +86,7 @@ def write_table(path: Path, rows: Sequence[Row], metadata: Mapping[str, Any]) ->
 
 def read_table(path: Path, *, made_by: str) -> tuple[list[Row], dict[str, Any]]:
     """Rows and metadata of a table. DataError when it is missing, unreadable or of another schema."""
+    check_readable(path)
     try:
         table = pq.ParquetFile(path).read()
     except FileNotFoundError:

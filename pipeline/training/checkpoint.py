@@ -11,14 +11,17 @@ import json
 import os
 import shutil
 import sys
+from collections.abc import Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import torch
 from safetensors.torch import load_model, save_model
 
 from pipeline.errors import CheckpointError
-from pipeline.provenance import file_digest, write_atomic
+from pipeline.files import UNFINISHED, fsync, settle
+from pipeline.provenance import file_digest
 
 _MODEL, _STATE, _FACTS = "model.safetensors", "state.pt", "checkpoint.json"
 
@@ -30,24 +33,39 @@ class Checkpoints:
         self.folder = run_folder / "checkpoints"
         self.digest = digest
 
-    def save(self, step: int, model: torch.nn.Module, optimizer: torch.optim.Optimizer) -> None:
-        """Write the state after ``step`` finished steps and drop older checkpoints."""
+    def save(
+        self,
+        step: int,
+        model: torch.nn.Module,
+        optimizer: torch.optim.Optimizer,
+        notes: Mapping[str, Any] = MappingProxyType({}),
+    ) -> None:
+        """Write the state after ``step`` finished steps and drop older ones. ``notes``: JSON files beside it, by name."""
         final = self.folder / f"step{step:08d}"
-        temporary = self.folder / f".{final.name}.{os.getpid()}.tmp"
+        temporary = self.folder / f".{final.name}.{os.getpid()}{UNFINISHED}"
         shutil.rmtree(temporary, ignore_errors=True)
         temporary.mkdir(parents=True)
-        save_model(model, str(temporary / _MODEL))
-        state = {"optimizer": optimizer.state_dict(), "generator": torch.get_rng_state()}
-        torch.save(state, temporary / _STATE)
-        for name in (_MODEL, _STATE):
-            _flush(temporary / name)
-        facts = {"step": step, "digest": self.digest, **{name: file_digest(temporary / name) for name in (_MODEL, _STATE)}}
-        write_atomic(temporary / _FACTS, json.dumps(facts, sort_keys=True))
-        shutil.rmtree(final, ignore_errors=True)
-        temporary.rename(final)
+        try:
+            self._write(temporary, step, model, optimizer)
+            for name, note in notes.items():
+                (temporary / name).write_text(json.dumps(note), encoding="utf-8")
+            settle(temporary)
+            shutil.rmtree(final, ignore_errors=True)
+            temporary.rename(final)
+            fsync(self.folder)
+        except BaseException:
+            shutil.rmtree(temporary, ignore_errors=True)
+            raise
         for other in self.folder.iterdir():
             if other != final:
                 shutil.rmtree(other, ignore_errors=True)
+
+    def _write(self, folder: Path, step: int, model: torch.nn.Module, optimizer: torch.optim.Optimizer) -> None:
+        save_model(model, str(folder / _MODEL))
+        with (folder / _STATE).open("wb") as stream:
+            torch.save({"optimizer": optimizer.state_dict(), "generator": torch.get_rng_state()}, stream)
+        facts = {"step": step, "digest": self.digest, **{name: file_digest(folder / name) for name in (_MODEL, _STATE)}}
+        (folder / _FACTS).write_text(json.dumps(facts, sort_keys=True), encoding="utf-8")
 
     def latest(self) -> Path | None:
         """The newest complete and undamaged checkpoint of this digest, if any."""
@@ -90,11 +108,6 @@ class Checkpoints:
     def remove(self) -> None:
         """Drop all checkpoints (the run is finished, or another spec starts over)."""
         shutil.rmtree(self.folder, ignore_errors=True)
-
-
-def _flush(path: Path) -> None:
-    with path.open("rb") as stream:
-        os.fsync(stream.fileno())
 
 
 def _matches(path: Path, digest: object) -> bool:

@@ -14,6 +14,7 @@ import torch
 
 from pipeline.errors import TrainingError
 from pipeline.progress import Progress
+from pipeline.provenance import write_atomic
 from pipeline.training.checkpoint import Checkpoints
 from pipeline.training.data import TrainingData, TrainingGroup, prefetch
 from pipeline.training.model import SpatialMLLM
@@ -71,10 +72,8 @@ class Trainer:
             done = 0
         else:
             done = self.checkpoints.restore(latest, self.model, self.optimizer)
-        self.folder.mkdir(parents=True, exist_ok=True)
         kept = [line for line in self._lines() if line["step"] <= done]
-        text = "".join(json.dumps(line) + "\n" for line in kept)
-        self.metrics.write_text(text, encoding="utf-8")
+        write_atomic(self.metrics, "".join(json.dumps(line) + "\n" for line in kept))
         return done
 
     def step(self, step: int, groups: Sequence[TrainingGroup]) -> StepResult:

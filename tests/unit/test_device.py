@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import json
+import os
+import stat
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -49,12 +52,61 @@ def test_the_gpu_is_held_as_long_as_it_is_used(tmp_path: Path, monkeypatch: pyte
     used: list[int] = []
     monkeypatch.setattr(module, "_visible_gpus", lambda: ["GPU-a", "GPU-b"])
     monkeypatch.setattr(module, "_use", used.append)
-    monkeypatch.setattr(module.tempfile, "gettempdir", lambda: str(tmp_path))
+    monkeypatch.setattr(module, "lock_folder", lambda: tmp_path)
     with device(1) as first, device(1) as second:
         assert (first, second) == ("cuda:0", "cuda:1")
     with device(1) as again:
         assert again == "cuda:0"
     assert used == [0, 1, 0]
+
+
+def _as_a_pipe(path: Path) -> None:
+    os.mkfifo(path, 0o700)
+
+
+def _as_a_link(path: Path) -> None:
+    path.with_name("elsewhere").mkdir(mode=0o700)
+    path.symlink_to(path.with_name("elsewhere"))
+
+
+def _as_a_folder_for_all(path: Path) -> None:
+    path.mkdir()
+    path.chmod(0o777)
+
+
+def _as_another_users(path: Path) -> None:
+    path.mkdir(mode=0o700)
+    if os.geteuid() == 0:
+        os.chown(path, 65534, 65534)
+    else:
+        path.chmod(0o755)  # no other user is at hand: rights of others are refused in the same way
+
+
+@pytest.mark.parametrize("put", [_as_a_pipe, _as_a_link, _as_a_folder_for_all, _as_another_users])
+def test_nobody_else_can_block_or_redirect_the_lock_of_a_gpu(
+    put: Callable[[Path], None], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """What others put under our name in the shared temporary folder is left alone: the user's own runtime folder serves."""
+    shared, own = tmp_path / "tmp", tmp_path / "run"
+    shared.mkdir()
+    own.mkdir(mode=0o700)
+    monkeypatch.setattr(module.tempfile, "gettempdir", lambda: str(shared))
+    monkeypatch.setenv("XDG_RUNTIME_DIR", str(own))
+    found = module.lock_folder()
+    assert found is not None
+    assert found.parent == shared
+    assert stat.S_IMODE(found.stat().st_mode) == 0o700
+    found.rmdir()
+    put(found)
+    again = module.lock_folder()
+    assert again == own / found.name
+    _, lock = claim(["GPU-a"], again)
+    assert lock is not None
+    lock.close()
+    assert not list(shared.glob("*/*"))
+    monkeypatch.delenv("XDG_RUNTIME_DIR")
+    assert claim(["GPU-a"], module.lock_folder()) == (0, None)
+    assert "other jobs of this machine may use the same GPU" in capsys.readouterr().err
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="this machine has a GPU")

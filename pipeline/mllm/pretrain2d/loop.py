@@ -233,10 +233,7 @@ class Pretrainer:
         return self._questions[key]
 
     def _checkpoint(self, step: int) -> None:
-        self.checkpoints.save(step, self.trained, self.optimizer)
-        latest = self.checkpoints.latest()
-        if latest is not None:
-            (latest / "curve.json").write_text(json.dumps(self.curve), encoding="utf-8")
+        self.checkpoints.save(step, self.trained, self.optimizer, {"curve.json": self.curve})
 
 
 def _stages(options: PretrainOptions, words: bool, referring: bool) -> list[Stage]:

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from pipeline.errors import ConfigError
+from pipeline.files import UNFINISHED
 from pipeline.index import SceneIndex
 from pipeline.mllm.loaded import TransformersBackbone
 from pipeline.mllm.member import TransformersMember
@@ -29,7 +30,7 @@ def pretrain(member: TransformersMember, index: SceneIndex, folder: Path, *, dig
     views, held = hold_out(read_views(index), options.held_out)
     texts = dataset_texts(index)
     folder.mkdir(parents=True, exist_ok=True)
-    loaded = _fresh(member, tokenizer_corpus(texts), options.seed, device)
+    loaded = _fresh(member, tokenizer_corpus(texts), folder, options.seed, device)
     images = ViewImages(index, loaded.image_size)
     sampler = ViewSampler(
         views, views_per_step=options.views_per_step, questions_per_view=options.questions_per_view, seed=options.seed
@@ -51,9 +52,9 @@ def pretrain(member: TransformersMember, index: SceneIndex, folder: Path, *, dig
     return figures
 
 
-def _fresh(member: TransformersMember, corpus: list[str], seed: int, device: str) -> TransformersBackbone:
-    """A randomly initialised model with a tokenizer trained on ``corpus``."""
-    with tempfile.TemporaryDirectory() as temporary:
+def _fresh(member: TransformersMember, corpus: list[str], folder: Path, seed: int, device: str) -> TransformersBackbone:
+    """A randomly initialised model with a tokenizer trained on ``corpus``, which is written into ``folder`` for a moment."""
+    with tempfile.TemporaryDirectory(prefix=".tokenizer-", suffix=UNFINISHED, dir=folder) as temporary:
         member.train_tokenizer(corpus, Path(temporary))
         loaded = member.build(Path(temporary), seed=seed, device=device)
     assert isinstance(loaded, TransformersBackbone)

@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 
 from pipeline.__main__ import main
-from pipeline.errors import EnvironmentFaultError, StoreError
+from pipeline.errors import BusyError, EnvironmentFaultError
 from pipeline.features import arrays
 from pipeline.features.store import FeatureReader, FeatureWriter, StoreSpec
 
@@ -55,7 +55,7 @@ def test_a_full_disk_keeps_finished_scenes(tmp_path: Path, spec, features_of, fr
 
 def test_other_disk_errors_are_not_called_a_full_disk(tmp_path: Path, spec, features_of, frames, monkeypatch) -> None:
     """A disk that fails is the machine's fault, too, under its own name; anything else would be a bug."""
-    for code, expected, message in ((errno.EIO, EnvironmentFaultError, "cannot be written"), (errno.EDOM, OSError, "domain")):
+    for code, expected, message in ((errno.EIO, EnvironmentFaultError, "the disk fails"), (errno.EDOM, OSError, "domain")):
         with monkeypatch.context() as patch, FeatureWriter(tmp_path, spec) as writer:
             fake_full_disk(patch, 1, code)
             with pytest.raises(expected, match=message) as caught:
@@ -143,23 +143,24 @@ def test_a_scene_cut_before_its_journal_line_is_written_again(tmp_path: Path, sp
 
 
 HOLDER = """
-import sys, time
+import sys
 from pathlib import Path
-from pipeline.features.lock import WriterLock
-lock = WriterLock(Path(sys.argv[1]))
+from pipeline.locks import FolderLock
+lock = FolderLock(Path(sys.argv[1]))
 lock.acquire()
 print("held", flush=True)
-time.sleep(60)
+sys.stdin.read()
 """
 
 
 def test_a_writer_in_another_process_is_refused_until_it_is_killed(tmp_path: Path, spec: StoreSpec) -> None:
-    command = [sys.executable, "-c", HOLDER, str(tmp_path / "writer.lock")]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=os.environ | {"PYTHONPATH": str(ROOT)}) as other:
+    command = [sys.executable, "-c", HOLDER, str(tmp_path)]
+    pipe, environment = subprocess.PIPE, os.environ | {"PYTHONPATH": str(ROOT)}
+    with subprocess.Popen(command, stdin=pipe, stdout=pipe, text=True, env=environment) as other:
         try:
             assert other.stdout is not None
             assert other.stdout.readline() == "held\n"
-            with pytest.raises(StoreError, match=f"another process is writing this shard \\(process {other.pid} on"):
+            with pytest.raises(BusyError, match=f"another process \\(pid {other.pid} on .*still working on this folder"):
                 FeatureWriter(tmp_path, spec)
         finally:
             other.kill()

@@ -106,7 +106,7 @@ def _sole_writer(args: argparse.Namespace) -> AbstractContextManager[object]:
 
 
 def _flush() -> None:
-    """Have what was printed written out here, where a full disk or a reader that is gone is noticed, and not when Python ends."""
+    """Write out what was printed: a full disk, or a reader that is gone, is noticed here and not when Python ends."""
     try:
         sys.stdout.flush()
     except BrokenPipeError:

@@ -22,8 +22,9 @@ from pipeline.device import claim, device
 TEACHER = {"name": "vggt_rooms", "kind": "vggt", "options": {"size": "rooms", "pretrain": {"dataset": "boxes"}}}
 BACKBONE = {"name": "internvl_tiny", "kind": "internvl", "options": {"size": "tiny", "pretrain": {"dataset": "boxes"}}}
 GEOMETRY = {"name": "geometry", "kind": "geometry", "options": {}}
+STORE = {"dtype": "bfloat16", "grid": "native", "compression": "none"}
 SPECS: dict[str, dict[str, Any]] = {
-    "extract": {"dataset": "boxes", "teacher": GEOMETRY, "shard": 0, "shards": 1, "splits": ["train"]},
+    "extract": {"dataset": "boxes", "teacher": GEOMETRY, "shard": 0, "shards": 1, "splits": ["train"], "store": STORE},
     "train": {},
     "predict": {},
     "pretrain_teacher": {"teacher": TEACHER},

@@ -3,11 +3,16 @@
 
 CONFIG ?= config.yaml
 CORES ?= all
-PYTHON ?= python3.11
+PYTHON ?=
 
 export PATH := $(CURDIR)/.venv/bin:$(PATH)
 export PYTHONPATH := $(CURDIR):$(CURDIR)/workflow/logger
 export PYTHON
+# Where the home folder is not there or cannot be written (containers, service accounts), caches go into the checkout.
+ifneq ($(shell d="$${XDG_CACHE_HOME:-$$HOME/.cache}"; mkdir "$$d" 2>/dev/null; test -d "$$d" -a -w "$$d" && echo yes),yes)
+export XDG_CACHE_HOME := $(CURDIR)/.cache
+export XDG_CONFIG_HOME := $(CURDIR)/.cache
+endif
 PYTEST = OMP_NUM_THREADS=1 python -m pytest --numprocesses auto --maxprocesses 4 --dist loadfile
 SNAKEMAKE = snakemake --cores $(CORES) --rerun-incomplete --logger study --configfile $(CONFIG)
 

@@ -1,20 +1,34 @@
 #!/usr/bin/env bash
 # Make .venv with exactly the packages of envs/constraints.txt, and the system libraries that Open3D links.
-#   bash envs/setup.sh          (what `make setup` runs; PYTHON=/path/to/python3.11 chooses the interpreter)
+#   bash envs/setup.sh          (what `make setup` runs; PYTHON=/path/to/python3.12 chooses the interpreter, else the
+#                                newest of python3.11 to python3.13 that is there)
 # pip's own settings (PIP_INDEX_URL, PIP_EXTRA_INDEX_URL, pip.conf) apply.
 set -euo pipefail
 cd "$(dirname "$0")/.."
-python=${PYTHON:-python3.11}
 log=.venv/setup.log
 
-if ! "$python" -c 'import sys; sys.exit(sys.version_info[:2] != (3, 11))' 2>/dev/null; then
-    echo "Python 3.11 is needed, and '$python' is not one." >&2
-    echo "  mend:    install it (Debian 12: apt-get install python3.11 python3.11-venv), or: make setup PYTHON=/path/to/python3.11" >&2
+supported() { "$1" -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 13))' 2>/dev/null; }
+makes_venvs() { "$1" -c 'import ensurepip, venv' 2>/dev/null; }
+
+python=""
+found=""
+for candidate in ${PYTHON:-python3.13 python3.12 python3.11 python3}; do
+    supported "$candidate" || continue  # also the names of a version manager behind which nothing is installed
+    found=${found:-$candidate}
+    if makes_venvs "$candidate"; then
+        python=$candidate
+        break
+    fi
+done
+if [ -z "$found" ]; then
+    echo "Python 3.11, 3.12 or 3.13 is needed, and ${PYTHON:-python3} is $("${PYTHON:-python3}" --version 2>/dev/null || echo none)." >&2
+    echo "  mend:    install one (Debian 12: apt-get install python3.11 python3.11-venv; Debian 13: python3.13 python3.13-venv;" >&2
+    echo "           Ubuntu 24.04: python3.12 python3.12-venv), or: make setup PYTHON=/path/to/python3.12" >&2
     exit 2
 fi
-if ! "$python" -c 'import ensurepip, venv' 2>/dev/null; then
-    echo "'$python' cannot make virtual environments: its venv module is not installed." >&2
-    echo "  mend:    apt-get install python3.11-venv" >&2
+if [ -z "$python" ]; then
+    echo "'$found' cannot make virtual environments: its venv module is not installed." >&2
+    echo "  mend:    apt-get install python$("$found" -c 'import sys; print("%d.%d" % sys.version_info[:2])')-venv" >&2
     exit 2
 fi
 
@@ -31,8 +45,8 @@ quietly() {  # quietly WHAT COMMAND...: one line on the terminal, the rest in th
     echo "$((SECONDS - start)) s"
 }
 
-echo "setting up .venv (once)"
 [ -x .venv/bin/python ] || "$python" -m venv .venv
+echo "setting up .venv with $(.venv/bin/python --version) (once)"
 : >"$log"
 pip=(.venv/bin/python -m pip install --no-input --disable-pip-version-check)
 torch=$(grep '^torch==' envs/constraints.txt)

@@ -19,6 +19,8 @@ from pipeline.metrics.java import java_home
 CONSTRAINTS = Path(__file__).parents[2] / "envs" / "constraints.txt"
 WATCHED = ("torch", "transformers", "safetensors", "zarr", "snakemake", "numpy", "pandas", "pyarrow", "open3d")
 """Packages whose version decides results or file formats."""
+PYTHONS = ("3.11", "3.12", "3.13")
+"""Versions that all pinned packages are made for."""
 OPEN3D: list[str | Path] = [sys.executable, "-c", "import open3d; print(open3d.__version__)"]
 TIMEOUT_S = 300
 """Importing Open3D takes seconds, on a machine with many other jobs minutes; a driver that hangs must end some time."""
@@ -98,7 +100,7 @@ def _need(row: EnvironmentRow) -> Need:
 
 def _python() -> EnvironmentRow:
     version = platform.python_version()
-    return EnvironmentRow("python", "ok" if version.startswith("3.11.") else "differs", version)
+    return EnvironmentRow("python", "ok" if version.rpartition(".")[0] in PYTHONS else "differs", version)
 
 
 def constraints() -> dict[str, str]:

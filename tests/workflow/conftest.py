@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 from workflow_project import ROOT, SMOKE, Project
 
-PARTS = ("pipeline", "workflow", "envs", "slurm", "Snakefile", "config.yaml")
+PARTS = ("pipeline", "workflow", "envs", "slurm", "profiles", "Snakefile", "config.yaml")
 
 
 def _copy_project(folder: Path) -> Project:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import ast
 import re
-import subprocess
 import sys
 import tomllib
 from collections.abc import Iterable, Iterator
@@ -167,23 +166,6 @@ def test_a_snakemake_command_of_readme_plans_jobs(untouched: Project, command: s
 @pytest.mark.parametrize("path", sorted(set(re.findall(r"\]\(([\w./-]+)\)", README))))
 def test_a_file_that_readme_links_exists(path: str) -> None:
     assert (ROOT / path).exists()
-
-
-def test_set_up_without_python_says_so(tmp_path: Path) -> None:
-    (tmp_path / "envs").mkdir()
-    (tmp_path / "envs/setup.sh").write_bytes((ROOT / "envs/setup.sh").read_bytes())
-    done = subprocess.run(
-        ["bash", "envs/setup.sh"],
-        cwd=tmp_path,
-        env={"PATH": "/usr/bin:/bin", "PYTHON": "no-such-python"},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert done.returncode == 2
-    assert "Python 3.11 is needed" in done.stderr
-    assert "mend:" in done.stderr
-    assert not (tmp_path / ".venv").exists()
 
 
 def test_the_licence_is_whole() -> None:

@@ -95,9 +95,11 @@ class Specs:
 
     def prepare(self, dataset: str) -> str:
         member = self.config.datasets[dataset]
-        skipping = sorted({b["kind"] for b in self.config.benchmarks.values() if b["options"].get("skip_missing_scenes")})
         spec = {"dataset": member, "code": verb_code("prepare", [("datasets", member)])}
-        return canonical_json(spec | ({"skip_missing_scenes": skipping} if skipping else {}))
+        skipping = sorted({b["kind"] for b in self.config.benchmarks.values() if b["options"].get("skip_missing_scenes")})
+        if skipping and not registry.member_class("datasets", member["kind"]).renders:  # who draws scenes asks of these
+            spec["skip_missing_scenes"] = skipping
+        return canonical_json(spec)
 
     def pretrain_teacher(self, teacher: str) -> str:
         member = self.config.teachers[teacher]

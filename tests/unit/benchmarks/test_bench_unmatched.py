@@ -6,14 +6,13 @@ import json
 from pathlib import Path
 
 import pytest
-import yaml
 from scannet_files import write_release
 from test_bench_bad_input import ENTRIES, SCENE_KEY, files_of
 
 from pipeline import registry
 from pipeline.__main__ import main
 from pipeline.benchmarks._prepared import annotation_notes
-from pipeline.config import StudyConfig, merge
+from pipeline.config import read_config
 from pipeline.datasets.base import Dataset
 from pipeline.errors import AnnotationError
 from pipeline.index import SceneIndex, write_index
@@ -137,15 +136,16 @@ def test_scannet_v1_aggregation(tmp_path, capsys):
     assert [sample.target_ids for sample in samples] == [(found,) for found in kept]
 
 
-def test_a_benchmark_that_skips_missing_scenes_changes_no_scene():
+def test_a_benchmark_that_skips_missing_scenes_changes_no_scene(tmp_path):
     """The workflow tells `prepare` which benchmarks do; their options are theirs, and scenes made before stay."""
-    skipping = {"benchmarks": {"vsibench": {"skip_missing_scenes": True}}}
-    plain, told = (
-        json.loads(Specs(StudyConfig(merge(yaml.safe_load((ROOT / "config.yaml").read_text()), more))).prepare("rooms"))
-        for more in ({}, skipping)
-    )
-    assert told == plain | {"skip_missing_scenes": ["vsibench"]}
-    assert Dataset.digests(plain) == Dataset.digests(told)
+    (tmp_path / "scans.yaml").write_text("datasets: {scannet: {}}")
+    (tmp_path / "skip.yaml").write_text("benchmarks: {vsibench: {skip_missing_scenes: true}}")
+    files = [ROOT / "config.yaml", tmp_path / "scans.yaml", tmp_path / "skip.yaml"]
+    plain, told = Specs(read_config(files[:2])), Specs(read_config(files))
+    before, after = json.loads(plain.prepare("scannet")), json.loads(told.prepare("scannet"))
+    assert after == before | {"skip_missing_scenes": ["vsibench"]}
+    assert Dataset.digests(before) == Dataset.digests(after)
+    assert plain.prepare("rooms") == told.prepare("rooms"), "rooms are asked about themselves only"
 
 
 def test_another_selection_of_finished_scans_keeps_them(tmp_path):

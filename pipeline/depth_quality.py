@@ -29,14 +29,14 @@ AGREES_M, AGREES_SHARE = 0.05, 0.03
 IMPOSSIBLE_FAR_M, IMPOSSIBLE_MEDIAN_M = 0.3, 25.0
 """Refused: nothing is farther than the first (pictures of 8 bits end at 0.255 m), or half is farther than the second."""
 DOUBTFUL_MEDIAN_M = (0.5, 8.0)
-"""Medians of right data: 1.9 to 3.6 m. Sensors of rooms begin at 0.4 m and end at 5 to 10 m."""
+"""Medians of right data: 1.8 to 4.4 m. Sensors of rooms begin at 0.4 m and end at 5 to 10 m."""
 FLAT_M = 0.01
 """Doubtful: the 99th percentile is no more than this beyond the first."""
 DOUBTFUL_VALID = 1 / 3
-"""Right data: 0.86 to 0.96."""
+"""Right data: 0.83 to 0.98."""
 DOUBTFUL_THROUGH, DOUBTFUL_AGREE = 0.2, 0.2
-"""Doubtful: a larger share of points that another view sees through, or a smaller share that agrees. Right data: at most 0.01
-and at least 0.68. Poses of the neighbour in half of the views: through at least 0.29; depth five times too small: agree at
+"""Doubtful: a larger share of points that another view sees through, or a smaller share that agrees. Right data: at most 0.02
+and at least 0.60. Poses of the neighbour in half of the views: through at least 0.29; depth five times too small: agree at
 most 0.13."""
 
 
@@ -85,13 +85,14 @@ def _figures(depth_m: NDArray[np.float32], camera: NDArray[np.float64], poses: N
     """Figures of the depth (V,H,W) of the views that are looked at."""
     rows, columns = (((np.arange(n) + 0.5) * size / n).astype(int) for n, size in zip(GRID, depth_m.shape[1:], strict=True))
     sampled = depth_m[:, rows][:, :, columns]
-    valid = sampled[sampled > 0]
+    valid, shares = sampled[sampled > 0], (depth_m > 0).mean((1, 2))
     near, median, far = (round(float(v), 3) for v in np.percentile(valid, (1, 50, 99))) if valid.size else (None,) * 3
     differences, measured = _compared(depth_m, camera, poses, rows, columns)
     tolerance = np.maximum(AGREES_M, AGREES_SHARE * measured)
     enough = len(measured) >= COMPARED_LEAST
     return DepthFigures(
-        valid=round(float((depth_m > 0).mean()), 4),
+        valid=round(float(shares.mean()), 4),
+        blank=int((shares == 0).sum()),
         near_m=near,
         median_m=median,
         far_m=far,
@@ -155,6 +156,7 @@ def depth_notes(records: Sequence[SceneRecord]) -> list[Note]:
             doubts.setdefault(kind, []).append(record.scene_id)
     low, high = DOUBTFUL_MEDIAN_M
     texts = {
+        "depth_blank": "scenes with views that have no depth at all (of those looked at)",
         "depth_sparse": f"scenes with valid depth in less than {DOUBTFUL_VALID:.0%} of the pixels",
         "depth_range": f"scenes whose depth is flat or has a median below {low} m or above {high:.0f} m (is its unit right?)",
         "depth_disagrees": "scenes whose views contradict each other: poses, camera or unit of depth are not right",
@@ -163,7 +165,8 @@ def depth_notes(records: Sequence[SceneRecord]) -> list[Note]:
 
 
 def _doubts(figures: DepthFigures) -> list[str]:
-    found = ["depth_sparse"] if figures.valid < DOUBTFUL_VALID else []
+    found = ["depth_blank"] if figures.blank else []
+    found += ["depth_sparse"] if figures.valid < DOUBTFUL_VALID else []
     if figures.near_m is not None and figures.median_m is not None and figures.far_m is not None:
         plausible = DOUBTFUL_MEDIAN_M[0] <= figures.median_m <= DOUBTFUL_MEDIAN_M[1]
         found += [] if plausible and figures.far_m - figures.near_m > FLAT_M else ["depth_range"]

@@ -25,12 +25,14 @@ class SceneObject:
 class DepthFigures:
     """What a scene's depth is like, over the views that were looked at (depth_quality.py).
 
-    ``valid``: share of pixels with depth. ``near_m``, ``median_m``, ``far_m``: 1st, 50th and 99th percentile of depth; None
-    where no pixel has any. ``compared``: points of one view that another measured, too; of these the shares about whose depth
-    both ``agree``, and that the other sees ``through`` to something farther (the rest is hidden from it); None for too few.
+    ``valid``: share of pixels with depth; ``blank``: views without any. ``near_m``, ``median_m``, ``far_m``: 1st, 50th and 99th
+    percentile of depth; None where no pixel has any. ``compared``: points of one view that another measured, too; of these the
+    shares about whose depth both ``agree``, and that the other sees ``through`` to something farther (the rest is hidden from
+    it); None for too few.
     """
 
     valid: float
+    blank: int
     near_m: float | None
     median_m: float | None
     far_m: float | None

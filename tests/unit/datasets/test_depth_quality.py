@@ -107,6 +107,7 @@ def with_poses(scene: Scene, poses: np.ndarray) -> Scene:
 @pytest.mark.parametrize(
     ("kind", "change"),
     [
+        ("depth_blank", lambda s: with_depth(s, s.depth_m * (np.arange(8) != 2)[:, None, None])),
         ("depth_sparse", lambda s: with_depth(s, s.depth_m * (np.indices(s.depth_m.shape)[2] % 4 == 0))),
         ("depth_range", lambda s: with_depth(s, np.full_like(s.depth_m, 2.0))),
         ("depth_disagrees", lambda s: with_poses(s, np.roll(s.record.world_from_camera, 1, axis=0))),
@@ -134,7 +135,7 @@ def test_one_view_with_depth_among_many_is_enough_not_to_be_refused(tmp_path: Pa
     assert looked_at(20) == (0, 1, 6, 7, 12, 13, 18, 19)
     lone = with_depth(many, many.depth_m * (np.arange(20) == 3)[:, None, None])
     depth = write_dataset(tmp_path, [lone]).records["many"].depth
-    assert (depth.valid, depth.median_m, depth.agree) == (0.0, None, None)
+    assert (depth.valid, depth.blank, depth.median_m, depth.agree) == (0.0, 8, None, None)
     with pytest.raises(FrameError, match="no pixel of the 20 depth images"):
         write_dataset(tmp_path / "none", [with_depth(many, many.depth_m * 0)])
 

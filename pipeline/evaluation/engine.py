@@ -16,8 +16,9 @@ from numpy.typing import NDArray
 
 from pipeline.backbones.base import COORD_TOKEN, GROUND_TOKEN
 from pipeline.benchmarks.base import Benchmark, RepresentationBenchmark
+from pipeline.errors import PredictionError
 from pipeline.index import SceneIndex
-from pipeline.mllm.generate import EditEmbeds, PrefixCache, encode_prefix, greedy, read_questions
+from pipeline.mllm.generate import EditEmbeds, NonFiniteLogitsError, PrefixCache, encode_prefix, greedy, read_questions
 from pipeline.mllm.tokenizer import token_id
 from pipeline.prompts import target_text, user_text
 from pipeline.scene import ModelOutput, Sample, SceneRecord
@@ -69,7 +70,11 @@ class Engine:
         self._layers = tuple(sorted({-1, *(b.layer for b in self.measured.values())}))
 
     def run(self, samples: Mapping[str, Sequence[Sample]]) -> Iterator[tuple[int, Outputs]]:
-        """(number of scenes, outputs) per batch of scenes, over all scenes that a sample is about, in index order."""
+        """(number of scenes, outputs) per batch of scenes, over all scenes that a sample is about, in index order.
+
+        PredictionError, with the sample, when the model gives numbers that are not finite: they would be scored as wrong
+        answers.
+        """
         by_scene: dict[str, list[tuple[str, Sample]]] = {}
         for benchmark, found in samples.items():
             for sample in found:
@@ -134,6 +139,10 @@ class Engine:
         scene = torch.tensor([a.row for a in asked], device=self.device)
         with torch.autocast(torch.device(self.device).type, enabled=False):
             logits = self.model.grounding(features, present, queries.float(), scene)
+        offered = torch.cat([present, present.new_ones(len(present), 1)], 1)[scene]  # padding is -inf, the last is nothing
+        for question, usable in zip(asked, (logits.isfinite() | ~offered).all(1).tolist(), strict=True):
+            if not usable:
+                raise _not_finite(question, "the logits of the candidates")
         outputs: Outputs = {}
         for question, prompt, chances in zip(asked, prompts, logits.double().softmax(-1).cpu().numpy(), strict=True):
             candidates = batch.records[question.row].candidate_boxes()
@@ -174,15 +183,18 @@ class Engine:
             by_length.setdefault(self.benchmarks[question.benchmark].generation_tokens, []).append(question)
         for tokens, questions in by_length.items():
             prompts = [user_text(q.sample) for q in questions]
-            texts = greedy(
-                self.loaded,
-                batch.cached,
-                [self.loaded.question_ids(prompt) for prompt in prompts],
-                [q.row for q in questions],
-                max_new_tokens=tokens,
-                edit=self._edits(batch, questions),
-                batch_rows=self._rows_at_once(batch),
-            )
+            try:
+                texts = greedy(
+                    self.loaded,
+                    batch.cached,
+                    [self.loaded.question_ids(prompt) for prompt in prompts],
+                    [q.row for q in questions],
+                    max_new_tokens=tokens,
+                    edit=self._edits(batch, questions),
+                    batch_rows=self._rows_at_once(batch),
+                )
+            except NonFiniteLogitsError as error:
+                raise _not_finite(questions[error.place], "the logits of the answer") from None
             for question, prompt, text in zip(questions, prompts, texts, strict=True):
                 outputs[question.benchmark, question.sample.sample_id] = (prompt, ModelOutput(raw_text=text))
         return outputs
@@ -213,12 +225,30 @@ class Engine:
         for question in asked:
             benchmark, entry = self.measured[question.benchmark], batch.entries[question.row]
             states = batch.states[benchmark.layer][question.row].float().cpu().numpy()
+            if not np.isfinite(states).all():
+                raise _not_finite(question, "the model's states of visual tokens")
             views = len(entry.pixels)
             points = entry.cell_means_m.numpy().reshape(views, -1, 3)
             valid = entry.cell_valid.numpy().reshape(views, -1)
             output = benchmark.measure(states.reshape(views, -1, states.shape[-1]), points, valid)
+            if not _is_finite(output):
+                raise _not_finite(question, "what is measured of the model's states")
             outputs[question.benchmark, question.sample.sample_id] = ("", output)
         return outputs
+
+
+def _is_finite(output: ModelOutput) -> bool:
+    """Whether all numbers of a measurement are finite; none at all is fine."""
+    return bool(np.isfinite([*output.scores, *([] if output.value is None else [output.value])]).all())
+
+
+def _not_finite(question: Asked, what: str) -> PredictionError:
+    sample = question.sample
+    return PredictionError(
+        f"{what} are not finite numbers: there is no answer to score",
+        where=f"benchmark {question.benchmark}, sample {sample.sample_id}, scene {sample.scene_id}",
+        mend="train the run again (--forcerun train), with a lower learning rate where it gives this again",
+    )
 
 
 def _boxes(record: SceneRecord, samples: Sequence[Sample]) -> NDArray[np.float64]:

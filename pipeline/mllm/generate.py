@@ -18,6 +18,7 @@ from transformers import DynamicCache
 from transformers.cache_utils import DynamicLayer
 
 from pipeline.backbones.base import LoadedBackbone, Prefix
+from pipeline.errors import PredictionError
 from pipeline.mllm.assemble import causal_mask, prefix_positions
 
 EditEmbeds = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
@@ -123,6 +124,14 @@ def read_questions(
     return hidden * batch.valid[..., None]
 
 
+class NonFiniteLogitsError(PredictionError):
+    """The model has no next token for a question: ``place`` among those asked."""
+
+    def __init__(self, place: int):
+        super().__init__("the logits of an answer are not finite numbers", mend="train the model again")
+        self.place = place
+
+
 @torch.no_grad()
 def greedy(
     loaded: LoadedBackbone,
@@ -137,7 +146,7 @@ def greedy(
     """Greedy answers, one text per question, without special tokens. Stops when all rows of a batch have ended.
 
     Batches of at most ``batch_rows`` questions bound the memory of expanded caches. ``edit`` may be one function for all or
-    one per question (then a question is edited alone).
+    one per question (then a question is edited alone). NonFiniteLogitsError when a model gives no numbers.
     """
     if len(ids) != len(rows):
         raise ValueError(f"{len(ids)} questions but {len(rows)} scene rows")
@@ -146,7 +155,10 @@ def greedy(
     for chunk in _chunks(len(ids), batch_rows):
         chosen = [order[i] for i in chunk]
         batch = _pad([ids[i] for i in chosen], cached.hidden.device)
-        tokens = _decode(loaded, cached, batch, [rows[i] for i in chosen], max_new_tokens, _editor(edit, chosen))
+        try:
+            tokens = _decode(loaded, cached, batch, [rows[i] for i in chosen], max_new_tokens, _editor(edit, chosen))
+        except NonFiniteLogitsError as error:
+            raise NonFiniteLogitsError(chosen[error.place]) from None
         for place, found in zip(chosen, tokens, strict=True):
             texts[place] = str(loaded.tokenizer.decode(found, skip_special_tokens=True)).strip()
     return texts
@@ -183,8 +195,13 @@ def _decode(
     answers: list[list[int]] = [[] for _ in rows]
     running = [True] * count
     for step in range(max_new_tokens):
-        chosen = loaded.logits(last).float().argmax(-1)
+        logits = loaded.logits(last).float()
+        chosen = logits.argmax(-1)
+        # The largest is NaN where any is NaN, and infinite where any is or where there is no other.
+        usable = logits.gather(-1, chosen[:, None])[:, 0].isfinite().tolist()
         for row, token in enumerate(chosen.tolist()):
+            if running[row] and not usable[row]:
+                raise NonFiniteLogitsError(row)
             running[row] = running[row] and token not in ends
             if running[row]:
                 answers[row].append(token)

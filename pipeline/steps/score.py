@@ -151,7 +151,7 @@ def read_answers(path: Path, samples: Sequence[Sample], *, dataset: str, benchma
     absent = [c for c in _COLUMNS if c not in table.column_names]
     if absent:
         raise PredictionError(f"{path} has no column {', '.join(absent)}", allowed=", ".join(_COLUMNS), mend=mend)
-    rows = table.select(list(_COLUMNS)).to_pylist()
+    rows = table.select([c for c in table.column_names if c in (*_COLUMNS, "probabilities")]).to_pylist()
     fault = _mismatch(rows, samples, {"dataset": dataset, "benchmark": benchmark, "split": split})
     if fault:
         raise PredictionError(f"predictions are not those of these samples: {fault}", where=str(path), mend=mend)
@@ -215,6 +215,8 @@ def _row_fault(row: dict[str, Any]) -> str | None:
         return "has a box with a negative size, or one larger or farther than 1,000 km"
     if not numbers(scores) or (boxes and len(scores) not in (0, len(boxes))):
         return f"has scores {scores!r} that are not finite numbers, one for each box"
+    if not numbers(row.get("probabilities") or []):
+        return "has probabilities that are not finite numbers"
     if not isinstance(row["count"], int | None) or not numbers([] if row["value"] is None else [row["value"]]):
         return "has a value or count that is not a finite number"
     return None

@@ -127,6 +127,7 @@ def test_same_predictions_give_the_same_bytes(job):
         (lambda rows: rows[0].update(boxes=[[1e300, 0, 0, 1, 1, 1]]), "larger or farther than 1,000 km"),
         (lambda rows: rows[0].update(scores=[float("nan")]), "scores .nan. that are not finite numbers"),
         (lambda rows: rows[0].update(scores=[0.5, 0.5]), "one for each box"),
+        (lambda rows: [row.update(probabilities=[float("nan")]) for row in rows], "probabilities that are not finite"),
         (lambda rows: rows[0].update(value=float("inf")), "a value or count that is not a finite number"),
         (lambda rows: rows[0].update(sample_id=None), "1 of 3 samples are missing, 1 are unknown"),
         (lambda rows: [row.update(boxes="far away") for row in rows], "not six finite numbers"),

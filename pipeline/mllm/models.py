@@ -13,7 +13,7 @@ from transformers.utils.logging import disable_progress_bar
 
 from pipeline.backbones.base import COORD_TOKEN, GROUND_TOKEN
 from pipeline.errors import CheckpointError
-from pipeline.files import check_readable, entries
+from pipeline.files import check_readable
 from pipeline.mllm.loaded import TransformersBackbone
 from pipeline.mllm.tokenizer import add_alignment_tokens, load_tokenizer, token_id
 
@@ -40,7 +40,7 @@ def load_model(
 ) -> TransformersBackbone:
     """A saved or released model. Raises CheckpointError for missing, partial, truncated or other weights."""
     check_family(family, folder)
-    for path in entries(folder):
+    for path in (*folder.glob("*.safetensors"), folder / "tokenizer.json"):  # read by Rust; the rest by Python
         check_readable(path)
     tokenizer = load_tokenizer(folder)
     model, info = _from_pretrained(family, folder, dtype)

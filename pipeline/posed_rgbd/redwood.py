@@ -75,7 +75,7 @@ def _camera_file(folder: Path, name: str | None) -> Path | None:
     if name is not None:
         return named_camera(folder, name)
     for place in (folder, folder.parent):
-        found = sorted({*entries(place, "camera*.json"), *entries(place, "*intrinsic*.json")})
+        found = sorted({*place.glob("camera*.json"), *place.glob("*intrinsic*.json")})
         if found:
             return only(found, "camera file", place, "camera_file")
     return None

@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 
 from pipeline.conventions import checked_id
 from pipeline.errors import DataError
+from pipeline.files import entries
 from pipeline.posed_rgbd.camera_files import only
 from pipeline.posed_rgbd.clocks import apart_s, associate, in_seconds, why_none
 from pipeline.posed_rgbd.convention import Convention, Listing, Pinhole, ReadOptions, SourceFrame
@@ -46,7 +47,7 @@ class Tum(Convention):
         if options.trajectory is not None:
             there = (folder / options.trajectory).is_file() and not options.trajectory.endswith(".log")
         else:
-            there = (folder / GROUND_TRUTH).is_file() or any(folder.glob(f"*.gt{FREIBURG}"))
+            there = (folder / GROUND_TRUTH).is_file() or bool(entries(folder, f"*.gt{FREIBURG}"))
         return there and listed(folder)
 
     def read(self, folder: Path, options: ReadOptions) -> Listing:
@@ -84,7 +85,7 @@ def listed(folder: Path) -> bool:
 def _trajectory(folder: Path, name: str | None) -> Path:
     if name is not None or (folder / GROUND_TRUTH).is_file():
         return folder / (name or GROUND_TRUTH)
-    found = sorted(folder.glob(f"*.gt{FREIBURG}"))
+    found = entries(folder, f"*.gt{FREIBURG}")
     return only(found, "trajectory", folder, "trajectory") if found else folder / GROUND_TRUTH
 
 

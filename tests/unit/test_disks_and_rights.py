@@ -26,7 +26,7 @@ from every_verb import Command, commands
 from PIL import Image
 
 from pipeline.__main__ import main, verbs
-from pipeline.files import UNFINISHED, refuse_special_files, replacing
+from pipeline.files import UNFINISHED, entries, refuse_special_files, replacing
 from pipeline.index import SceneIndex
 from pipeline.provenance import write_atomic
 
@@ -332,3 +332,16 @@ def test_check_reads_what_a_shell_gives_it_as_a_pipe(capsys: pytest.CaptureFixtu
     main(["check", str(ROOT / "config.yaml"), f"/dev/fd/{reading}"])
     os.close(reading)
     assert "pipe" not in capsys.readouterr().err
+
+
+def test_a_folder_that_may_not_be_listed_is_not_called_empty(open_folder: Path) -> None:
+    """``glob`` finds nothing in it without a word."""
+    (open_folder / "00000.jpg").write_bytes(b"")
+    assert entries(open_folder, "*.jpg") == [open_folder / "00000.jpg"]
+    assert entries(open_folder, "*.png") == []
+    open_folder.chmod(0o311)
+    with as_nobody():
+        with pytest.raises(PermissionError):
+            entries(open_folder, "*.jpg")
+        assert list(open_folder.glob("*.jpg")) == []
+    open_folder.chmod(0o755)

@@ -5,6 +5,7 @@ Every verb is run for real on a study in miniature; the system itself refuses, n
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import re
@@ -24,8 +25,11 @@ import pytest
 import torch
 from every_verb import Command, commands
 from PIL import Image
+from safetensors.torch import save_file
+from tokenizers import Tokenizer, models
 
 from pipeline.__main__ import main, verbs
+from pipeline.faults import environment_fault
 from pipeline.files import UNFINISHED, entries, refuse_special_files, replacing
 from pipeline.index import SceneIndex
 from pipeline.provenance import write_atomic
@@ -345,3 +349,44 @@ def test_a_folder_that_may_not_be_listed_is_not_called_empty(open_folder: Path) 
             entries(open_folder, "*.jpg")
         assert list(open_folder.glob("*.jpg")) == []
     open_folder.chmod(0o755)
+
+
+def test_libraries_that_wrap_the_system_are_understood(tmp_path: Path) -> None:
+    """safetensors and tokenizers raise exceptions of their own; torch one about its archive, to a file and to a stream."""
+    weights = {"a": torch.zeros(100_000)}
+    words = Tokenizer(models.WordLevel({f"word{i}": i for i in range(5000)}, unk_token="word0"))
+
+    def to_stream() -> None:
+        with (tmp_path / "b.pt").open("wb") as stream:
+            torch.save(weights, stream)
+
+    for write, said in (
+        (lambda: save_file(weights, tmp_path / "a.safetensors"), "file too large"),
+        (lambda: words.save(str(tmp_path / "tokenizer.json")), "file too large"),
+        (to_stream, "file too large"),
+        (lambda: torch.save(weights, tmp_path / "a.pt"), "could not be written"),
+    ):
+        with no_file_above(1000), pytest.raises(Exception, match=r"os error|unexpected pos") as caught:
+            write()
+        fault = environment_fault(caught.value, tmp_path)
+        assert fault is not None
+        assert said in fault.what
+        assert fault.where == str(tmp_path)
+
+
+def test_a_bug_is_not_called_a_fault_of_the_disk(tmp_path: Path) -> None:
+    """Not even one in code that handles such a fault, and no number of the system that no user can mend."""
+
+    def bug() -> object:
+        try:
+            return (tmp_path / "missing").read_bytes()
+        except FileNotFoundError:
+            return {}["key"]
+
+    with pytest.raises(KeyError) as caught:
+        bug()
+    assert isinstance(caught.value.__context__, FileNotFoundError)
+    assert environment_fault(caught.value) is None
+    assert environment_fault(OSError("no number")) is None
+    assert environment_fault(OSError(errno.EDOM, "a number")) is None
+    assert environment_fault(RuntimeError("shapes differ")) is None

@@ -43,6 +43,7 @@ rule features:
 
 onstart:
     shell("rm -rf {FAILURES}")
+    os.environ[FORCED] = forced_by_user()
 
 
 onsuccess:

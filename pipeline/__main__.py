@@ -21,6 +21,7 @@ from pipeline import __version__
 from pipeline.errors import ConfigError, PipelineError
 from pipeline.faults import environment_fault
 from pipeline.files import refuse_special_files
+from pipeline.finished import forced
 from pipeline.locks import FolderLock
 
 
@@ -69,15 +70,23 @@ def parser() -> argparse.ArgumentParser:
         )
         command.add_argument("--threads", type=int, default=1, metavar="N", help="CPU threads (default 1)")
         command.add_argument("--gpus", type=int, default=0, metavar="N", help="GPUs (default 0: CPU)")
+        command.add_argument("--force", action="store_true", help="do it again even if the same is finished")
         step.configure(command)
         command.set_defaults(step=step)  # not `run`: predict has an option --run
     return top
+
+
+def _outputs(args: argparse.Namespace) -> list[Path]:
+    """The files of ``--out``, of verbs that have it."""
+    out = getattr(args, "out", None)
+    return [out] if isinstance(out, Path) else list(out or [])
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one verb; the exit code."""
     refuse_special_files()
     args = parser().parse_args(arguments)
+    args.force = args.force or forced(args.verb, _outputs(args))
     os.environ.setdefault("OMP_NUM_THREADS", str(args.threads))
     try:
         with _sole_writer(args):

@@ -9,7 +9,9 @@ world_from_camera (already axis-aligned), ``intrinsic.txt`` / ``depth_intrinsic.
 
 from __future__ import annotations
 
+import hashlib
 import math
+import os
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict
 from functools import cached_property
@@ -24,7 +26,7 @@ from pipeline.conventions import DEPTH_UNIT_PER_M, checked_id
 from pipeline.depth_quality import depth_notes, with_depth_figures
 from pipeline.errors import DataError, FrameError
 from pipeline.notes import Note, notes_from_json, notes_to_json
-from pipeline.provenance import digest, file_digest, read_manifest, write_manifest
+from pipeline.provenance import digest, file_digest, file_stamp, read_manifest, write_manifest
 from pipeline.scene import DepthFigures, Scene, SceneObject, SceneRecord
 from pipeline.source_images import NO_IMAGE, refuse_turned
 
@@ -82,6 +84,30 @@ def record_from_json(entry: dict[str, Any], *, where: str) -> SceneRecord:
         raise DataError(f"scene entry is malformed: {error!r}", where=where, mend="run: snakemake -R prepare") from None
 
 
+def scene_checksum(folder: Path, frame_ids: Sequence[str]) -> str:
+    """Digest over the content of all files of a scene: both intrinsics, and colour, depth and pose of every frame."""
+    names = ["intrinsic.txt", "depth_intrinsic.txt", *(f"{f}.{kind}" for f in frame_ids for kind in ("jpg", "png", "txt"))]
+    return digest(sorted((name, hashlib.sha256((folder / name).read_bytes()).hexdigest()) for name in names))
+
+
+def source_digest(record: SceneRecord) -> str:
+    """Digest of all that a scene's frames are (files, poses, cameras, sizes), not of what is annotated in it."""
+    content = record_to_json(record)
+    return digest([content[name] for name in _SEEN])
+
+
+_SEEN = (
+    "scene_id",
+    "frame_ids",
+    "world_from_camera",
+    "intrinsics",
+    "depth_intrinsics",
+    "image_size",
+    "depth_size",
+    "checksum",
+)
+
+
 def write_index(
     folder: Path,
     records: Sequence[SceneRecord],
@@ -102,6 +128,7 @@ def write_index(
     Scenes whose depth nobody has looked at are looked at here; FrameError when it cannot be depth (depth_quality.py).
     """
     records = [_looked_at(folder / root / record.scene_id, record) for record in records]
+    os.sync()  # images and annotations reach the disk before the manifest that vouches for them
     scenes = [record_to_json(r) for r in records]
     names = {name for by_split in annotations.values() for listed in by_split.values() for name in listed}
     write_manifest(
@@ -164,6 +191,7 @@ class SceneIndex:
         self.dataset: str = content["dataset"]
         self.digest: str = content["digest"]
         self.root = self.folder / content["root"]
+        self._checked: dict[str, tuple[Any, ...]] = {}
 
     @cached_property
     def records(self) -> dict[str, SceneRecord]:
@@ -186,6 +214,10 @@ class SceneIndex:
         """Whether readers of annotations leave out entries about scenes or objects that are not there."""
         return bool(self.content.get("skip_unmatched"))
 
+    def content_digest(self, split: str) -> str:
+        """Digest of all that stands here of one split's scenes. What is computed of one split does not depend on another."""
+        return digest([record_to_json(record) for record in self.split(split)])
+
     def split(self, split: str) -> list[SceneRecord]:
         """Records of one split in manifest order."""
         return [record for record in self.records.values() if record.split == split]
@@ -201,11 +233,58 @@ class SceneIndex:
                 allowed=", ".join(f"{name} ({', '.join(splits)})" for name, splits in sorted(known.items())) or "(none)",
                 mend=f"prepare it with them, take another split, or leave {benchmark} out",
             )
+        for name in by_split[split]:
+            self._check_annotation(name)
         return [self.folder / name for name in by_split[split]]
 
-    def load(self, scene_id: str, *, depth: bool = True) -> Scene:
-        """Read all frames of a scene; ``depth`` as ``load_scene``. FrameError: a file is missing, truncated or misshapen."""
-        return load_scene(self.root, self.records[scene_id], depth=depth)
+    def annotation_digests(self, split: str) -> dict[str, str]:
+        """Digest of every annotation file of one split, by name."""
+        names = {name for by_split in self.content["annotations"].values() for name in by_split.get(split, [])}
+        return {name: self.content["annotation_files"].get(name, "") for name in sorted(names)}
+
+    def _check_annotation(self, name: str) -> None:
+        """DataError unless an annotation file is the one that `prepare` wrote."""
+        known, path = self.content["annotation_files"].get(name), self.folder / name
+        if known is not None and path.is_file() and file_digest(path) != known:
+            raise DataError(
+                f"{path} is damaged or was edited: it is not the file that `prepare` wrote",
+                where=f"{self.path}: annotation_files",
+                mend=f"snakemake --cores all -f {self.path}",
+            )
+
+    def load(self, scene_id: str, *, depth: bool = True, frame_ids: Sequence[str] | None = None) -> Scene:
+        """Read the frames of a scene (all, or some of them in this order); ``depth`` as ``load_scene``.
+
+        FrameError: a file is missing, truncated, misshapen, or not the one that `prepare` wrote.
+        """
+        record = self.records[scene_id]
+        self.check_files(scene_id)
+        return load_scene(self.root, record if frame_ids is None else record.of_frames(frame_ids), depth=depth)
+
+    def color(self, scene_id: str, frame_id: str) -> NDArray[np.uint8]:
+        """One colour image uint8 (H,W,3) of a scene. FrameError as ``load``."""
+        self.check_files(scene_id)
+        return read_color(self.root / scene_id / f"{frame_id}.jpg", self.records[scene_id].image_size)
+
+    def check_files(self, scene_id: str) -> None:
+        """FrameError unless a scene's files are those that `prepare` wrote. Read once for each state of the files."""
+        record, folder = self.records[scene_id], self.root / scene_id
+        try:
+            state = tuple(sorted((entry.name, *file_stamp(Path(entry.path))) for entry in os.scandir(folder)))
+            if self._checked.get(scene_id) == state:
+                return
+            right = scene_checksum(folder, record.frame_ids) == record.checksum
+        except OSError as error:
+            what = "is missing" if isinstance(error, FileNotFoundError) else f"cannot be read ({error.strerror})"
+            raise FrameError(f"frame file {error.filename} {what}", mend=f"snakemake --cores all -f {self.path}") from None
+        if not right:
+            load_scene(self.root, record)  # names the file, where one cannot be decoded any more
+            raise FrameError(
+                f"files of scene {scene_id!r} are damaged: they are not those that `prepare` wrote",
+                where=str(folder),
+                mend=f"snakemake --cores all -f {self.path}   (makes this scene again, keeps the others)",
+            )
+        self._checked[scene_id] = state
 
     def __iter__(self) -> Iterator[SceneRecord]:
         return iter(self.records.values())

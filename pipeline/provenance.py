@@ -97,13 +97,21 @@ def write_atomic(path: Path, data: bytes | str, *, durable: bool = True) -> None
         stream.write(data.encode() if isinstance(data, str) else data)
 
 
+_OWN_DIGEST = "manifest_digest"
+
+
 def write_manifest(path: Path, content: dict[str, Any]) -> None:
-    """Write a deterministic manifest atomically (sorted keys, one trailing newline)."""
+    """Write a deterministic manifest atomically (sorted keys, one trailing newline), with a digest of its own content."""
+    content = content | {_OWN_DIGEST: digest(content)}
     write_atomic(path, json.dumps(content, sort_keys=True, indent=1, allow_nan=False) + "\n")
 
 
 def read_manifest(path: Path, *, made_by: str) -> dict[str, Any]:
-    """Read a manifest; a missing or malformed one is a DataError that names the command ``made_by`` that makes it."""
+    """Read what ``write_manifest`` was given.
+
+    DataError that names the command ``made_by``, which makes it, when the file is missing, malformed, or not what was written:
+    one flipped bit in a box or a pose would be another number, and nobody would notice.
+    """
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
@@ -117,6 +125,14 @@ def read_manifest(path: Path, *, made_by: str) -> dict[str, Any]:
         raise DataError(f"{path} is not valid JSON ({error})", mend=f"delete it and run: {made_by}") from None
     if not isinstance(content, dict):
         raise DataError(f"{path} does not hold a JSON object", mend=f"delete it and run: {made_by}")
+    written = content.pop(_OWN_DIGEST, None)
+    try:
+        whole = written == digest(content)
+    except ValueError:  # a number that is none: not written here
+        whole = False
+    if not whole:
+        what = "is damaged or was edited: it contradicts its own digest" if written else "has no digest of its own content"
+        raise DataError(f"{path} {what}", mend=f"delete it and run: {made_by}")
     return content
 
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 import numpy as np
@@ -70,6 +71,11 @@ class SceneRecord:
         if self.proposals is not None:
             return self.proposals
         return np.asarray([o.box for o in self.objects], dtype=np.float64).reshape(-1, 6)
+
+    def of_frames(self, frame_ids: Sequence[str]) -> SceneRecord:
+        """The same scene with only these of its frames, in this order. ValueError for a frame that it does not have."""
+        rows = [self.frame_ids.index(frame) for frame in frame_ids]
+        return replace(self, frame_ids=tuple(frame_ids), world_from_camera=self.world_from_camera[rows])
 
     def object(self, object_id: int) -> SceneObject:
         """The ground-truth object with this id (KeyError when there is none)."""

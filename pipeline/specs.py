@@ -20,8 +20,8 @@ if TYPE_CHECKING:
     from pipeline.datasets.base import Needs
 
 _CODE: dict[str, tuple[str, ...]] = {
-    "prepare": ("steps.prepare", "index", "frames", "depth_quality"),
-    "pretrain_teacher": ("steps.pretrain_teacher", "index", "grid"),
+    "prepare": ("steps.prepare", "index", "frames", "depth_quality", "notes"),
+    "pretrain_teacher": ("steps.pretrain_teacher", "index", "grid", "finished"),
     "pretrain_backbone": (
         "steps.pretrain_backbone",
         "mllm.pretrain2d",
@@ -35,11 +35,15 @@ _CODE: dict[str, tuple[str, ...]] = {
         "geometry",
         "prompts",
         "grid",
+        "finished",
     ),
-    "extract": ("steps.extract", "features", "grid", "geometry", "index"),
-    "train": ("steps.train", "alignment", "training", "prompts", "grid", "geometry", "index"),
+    "extract": ("steps.extract", "features", "grid", "geometry", "index", "finished"),
+    "train": ("steps.train", "finished", "alignment", "training", "prompts", "grid", "geometry", "index"),
     "predict": (
         "steps.predict",
+        "finished",
+        "index",
+        "parquet",
         "evaluation",
         "mllm.generate",
         "training.model",
@@ -51,7 +55,7 @@ _CODE: dict[str, tuple[str, ...]] = {
         "grid",
         "geometry",
     ),
-    "score": ("steps.score", "metrics"),
+    "score": ("steps.score", "metrics", "parquet"),
     "cell": (
         "steps.cell",
         "tables.aggregate",
@@ -62,6 +66,7 @@ _CODE: dict[str, tuple[str, ...]] = {
         "tables.machines",
         "metrics.scorefile",
         "metrics.stats",
+        "parquet",
     ),
     "summary": ("steps.summary", "tables"),
     "report": ("steps.report", "report", "notes", "tables"),
@@ -83,6 +88,11 @@ def verb_code(verb: str, members: Iterable[tuple[registry.Interface, Member]] = 
         parts.append(_digest((registry.member_path(interface, member["kind"]),), without))
         parts.append(_digest(tuple(package_file(*cls.code)), ()))
     return "".join(part[:8] for part in parts)
+
+
+def _run(dataset: str, backbone: str, teacher: str, recipe: str, seed: str) -> dict[str, Any]:
+    """What names a run: every step compares it with what it is given (finished.same_identity)."""
+    return {"dataset": dataset, "backbone": backbone, "teacher": teacher, "recipe": recipe, "seed": int(seed)}
 
 
 class Specs:
@@ -130,9 +140,11 @@ class Specs:
         members += [("benchmarks", task) for task in tasks.values()]
         return canonical_json(
             {
+                "run": _run(dataset, backbone, teacher, recipe, seed),
                 "dataset": dataset,
                 "backbone": member,
                 "teacher": teacher,
+                "member_of_features": self._member_of_features(teacher),
                 "recipe": chosen.model_dump(mode="json"),
                 "seed": int(seed),
                 "benchmarks": tasks,
@@ -140,12 +152,13 @@ class Specs:
             }
         )
 
-    def predict(self, backbone: str, recipe: str) -> str:
+    def predict(self, dataset: str, backbone: str, teacher: str, recipe: str, seed: str) -> str:
         member, tasks = self.config.backbones[backbone], self._benchmarks()
         members: list[tuple[registry.Interface, Member]] = [("backbones", member)]
         members += [("benchmarks", task) for task in tasks.values()]
         return canonical_json(
             {
+                "run": _run(dataset, backbone, teacher, recipe, seed),
                 "backbone": member,
                 "recipe": self.config.recipes[recipe].model_dump(mode="json"),
                 "benchmarks": tasks,
@@ -154,10 +167,11 @@ class Specs:
             }
         )
 
-    def score(self) -> str:
+    def score(self, dataset: str, backbone: str, teacher: str, recipe: str, seed: str) -> str:
         tasks, evaluation = self._benchmarks(), self.config.evaluation
         return canonical_json(
             {
+                "run": _run(dataset, backbone, teacher, recipe, seed),
                 "benchmarks": tasks,
                 "split": evaluation.split,
                 "bootstrap": {"replicates": evaluation.bootstrap_replicates, "seed": evaluation.seed},
@@ -188,6 +202,13 @@ class Specs:
     def report(self) -> str:
         shown = {"study": self._study(), "benchmarks": self._benchmarks(), "split": self.config.evaluation.split}
         return canonical_json({**shown, "code": verb_code("report")})
+
+    def _member_of_features(self, teacher: str) -> Member | None:
+        """The config entry of the teacher that encodes: of a derived one the source's, of `none` nothing."""
+        found = self.teacher(teacher)
+        if not found.present:
+            return None
+        return self.config.teachers[found.source() if found.derived else teacher]
 
     def _benchmarks(self) -> dict[str, Member]:
         return {name: self.config.benchmarks[name] for name in self.config.study["benchmarks"]}

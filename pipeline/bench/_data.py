@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +12,7 @@ from PIL import Image
 from pipeline.features.packing import Compression
 from pipeline.features.spec import StoredDtype, StoreSpec
 from pipeline.grid import TokenGrid
-from pipeline.index import SceneIndex, write_index
+from pipeline.index import SceneIndex, scene_checksum, write_index
 from pipeline.scene import SceneRecord
 from pipeline.teachers.base import TeacherFeatures
 
@@ -82,7 +82,9 @@ def write_scenes(folder: Path, scenes: int, views: int, size: tuple[int, int], d
             steps = random.integers(500, 5000, (depth_size[0] // 16 + 1, depth_size[1] // 16 + 1)).astype(np.uint16)
             depth = np.kron(steps, np.ones((16, 16), dtype=np.uint16))[: depth_size[0], : depth_size[1]]
             Image.fromarray(depth).save(inner / f"{frame}.png")
-        records.append(_record(inner.name, frames, size, depth_size))
+        for name in ("intrinsic", "depth_intrinsic", *frames):  # read by nobody: the index holds poses and cameras
+            (inner / f"{name}.txt").write_text("")
+        records.append(replace(_record(inner.name, frames, size, depth_size), checksum=scene_checksum(inner, frames)))
     write_index(folder, records, dataset="bench", root="posed_images", annotations={}, spec="")
     return SceneIndex(folder / "manifest.json")
 
@@ -100,5 +102,5 @@ def _record(scene_id: str, frames: tuple[str, ...], size: tuple[int, int], depth
         depth_size=depth_size,
         objects=(),
         proposals=None,
-        checksum=scene_id,
+        checksum="",
     )

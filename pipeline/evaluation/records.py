@@ -11,13 +11,11 @@ from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
-import pyarrow.parquet as pq
 
-from pipeline.errors import PredictionError
-from pipeline.files import check_readable
+from pipeline.errors import DataError, PredictionError
 from pipeline.index import SceneIndex
+from pipeline.parquet import read_parquet, write_parquet
 from pipeline.provenance import digest as digest_of
-from pipeline.provenance import write_atomic
 from pipeline.scene import Answer, ModelOutput, Sample
 
 _DIGEST = b"pipeline.digest"
@@ -44,13 +42,14 @@ SCHEMA = pa.schema(
 """``prompt``: the full user text after the images ("" where nothing was asked). ``probabilities``: zero target last."""
 
 
-def same_scenes(made: Mapping[str, Any], index: SceneIndex, manifest: Path, what: str) -> None:
-    """PredictionError, which says ``what``, unless ``made`` was made with these scenes and these ordered frames."""
-    if made.get("scenes") != index.digest:
+def same_scenes(made: Mapping[str, Any], index: SceneIndex, split: str, manifest: Path, what: str) -> None:
+    """PredictionError, which says ``what``, unless ``made`` was made with these scenes of the split, as they are now."""
+    found = index.content_digest(split)
+    if made.get("scenes") != found:
         raise PredictionError(
             what,
             where=f"{manifest}: scenes {made.get('scenes')}",
-            allowed=f"scenes {index.digest}, those of {index.path}",
+            allowed=f"scenes {found}, those of split {split} of {index.path}",
             mend=f"snakemake --cores all -f {manifest}",
         )
 
@@ -86,17 +85,13 @@ def row(
 def write_records(path: Path, rows: Sequence[dict[str, Any]], digest: str) -> None:
     """Write rows atomically; equal rows give equal bytes."""
     table = pa.Table.from_pylist(list(rows), schema=SCHEMA.with_metadata({_DIGEST: digest.encode()}))
-    sink = pa.BufferOutputStream()
-    pq.write_table(table, sink, compression="zstd")
-    write_atomic(path, sink.getvalue().to_pybytes())
+    write_parquet(path, table)
 
 
 def finished_digest(path: Path) -> str | None:
-    """The digest a prediction file was made for; None when there is no readable file of this schema."""
-    check_readable(path)
+    """The digest a prediction file was made for; None when there is no undamaged file of this schema."""
     try:
-        with pq.ParquetFile(path) as file:
-            schema = file.schema_arrow
-            return (schema.metadata or {}).get(_DIGEST, b"").decode() if schema.equals(SCHEMA) else None
-    except (OSError, pa.ArrowInvalid):
+        schema = read_parquet(path, made_by="").schema
+    except DataError:
         return None
+    return (schema.metadata or {}).get(_DIGEST, b"").decode() if schema.equals(SCHEMA) else None

@@ -32,7 +32,7 @@ def damaged(store: Path, scene_id: str, how: str) -> StoreError:
     return StoreError(
         f"stored features of scene {scene_id!r} are damaged ({how})",
         where=str(store),
-        mend=f"rm -rf {shlex.quote(str(store))}/*/{scene_id} && {rebuild(store.parent / 'manifest.json')}"
+        mend=f"rm -rf {shlex.quote(str(store))}/*/{scene_id}; {rebuild(store.parent / 'manifest.json')}"
         "   (extracts this scene again, keeps the others)",
     )
 

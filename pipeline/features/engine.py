@@ -18,7 +18,7 @@ from typing import Any
 
 from pipeline.features.memory import FEWER_SCENES, Encoder, Prepared, enough_memory
 from pipeline.features.store import FeatureWriter
-from pipeline.index import SceneIndex
+from pipeline.index import SceneIndex, source_digest
 from pipeline.progress import Progress
 from pipeline.scene import SceneRecord
 from pipeline.teachers.base import Teacher, TeacherFeatures
@@ -44,7 +44,7 @@ def extract_shard(
     index: SceneIndex, records: Sequence[SceneRecord], teacher: Teacher, writer: FeatureWriter, flight: Flight | None = None
 ) -> int:
     """Encode and store every record that is not stored yet; their number. An error keeps all scenes encoded before it."""
-    todo = [record for record in records if not writer.is_done(record.scene_id, record.frame_ids)]
+    todo = [record for record in records if not writer.is_done(record.scene_id, record.frame_ids, source_digest(record))]
     label = f"extract {writer.spec.dataset}/{teacher.name}"
     if len(todo) < len(records):
         print(f"{label}: {len(records) - len(todo)} of {len(records)} scenes are stored already", file=sys.stderr)
@@ -92,7 +92,7 @@ class _Run:
     def _store(self, record: SceneRecord, features: Callable[[], TeacherFeatures]) -> None:
         with enough_memory(f"scene {record.scene_id!r} was being fetched and written", FEWER_SCENES):
             own = self.encoder.teacher.grid(*record.image_size)
-            self.writer.write(record.scene_id, record.frame_ids, features(), own)
+            self.writer.write(record.scene_id, record.frame_ids, features(), own, source=source_digest(record))
 
 
 @contextmanager

@@ -36,7 +36,6 @@ def store_spec(spec: dict[str, Any], index: SceneIndex, teacher: Teacher, weight
         options=digest(spec["teacher"]["options"]),
         weights=weights,
         tap=teacher.tap(),
-        frames=index.digest,
         code=spec.get("code", ""),
         parts=tuple(teacher.parts().items()),
         member=spec["teacher"],

@@ -22,6 +22,7 @@ class SceneEntry:
     """A finished scene: its frames in order, per array one checksum per view, its bytes on disk.
 
     ``views``: array name ("tokens" or "tokens.{part}", "scales", "confidence", "depth", "pose") -> checksums in frame order.
+    ``source``: digest of the frames' files, poses and cameras that were encoded (index.source_digest; "" where nobody said).
     ``error``: largest 1 - cosine between a token before and after storing, for int8 (measured), else None (numbers.py).
     ``seen``: the part of its images that the teacher saw, where that is not what the spec's ``native`` grid says (scenes with
     images of another size on a student's grid), else None.
@@ -32,6 +33,7 @@ class SceneEntry:
     bytes: int
     error: float | None = None
     seen: Window | None = None
+    source: str = ""
 
     @property
     def checksum(self) -> str:
@@ -41,6 +43,7 @@ class SceneEntry:
     def to_json(self) -> dict[str, Any]:
         """Content for a manifest or a journal line."""
         content = {"frame_ids": self.frame_ids, "views": self.views, "bytes": self.bytes, "checksum": self.checksum}
+        content["source"] = self.source
         content |= {} if self.error is None else {"error": self.error}
         return content if self.seen is None else content | {"seen": self.seen}
 
@@ -49,9 +52,8 @@ class SceneEntry:
         """StoreError when it is malformed or contradicts its own checksum."""
         try:
             views = {name: tuple(values) for name, values in content["views"].items()}
-            entry = cls(
-                tuple(content["frame_ids"]), views, content["bytes"], content.get("error"), _window(content.get("seen"))
-            )
+            extras = (content.get("error"), _window(content.get("seen")), str(content["source"]))
+            entry = cls(tuple(content["frame_ids"]), views, content["bytes"], *extras)
             texts = [content["frame_ids"], *content["views"].values()]
             if not all(isinstance(values, list) and all(isinstance(text, str) for text in values) for values in texts):
                 raise TypeError("frame ids and checksums are lists of texts")

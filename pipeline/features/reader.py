@@ -33,6 +33,7 @@ from pipeline.features.spec import StoreSpec, rebuild
 from pipeline.features.verified import VerifiedArray
 from pipeline.grid import TokenGrid, Window, common_window
 from pipeline.options import did_you_mean
+from pipeline.provenance import digest
 from pipeline.teachers.base import TeacherFeatures
 
 if TYPE_CHECKING:
@@ -109,6 +110,12 @@ class FeatureReader:
     def __reduce__(self) -> tuple[partial[FeatureReader], tuple[()]]:
         """A worker process that is not forked (of a data loader, say) opens the manifests itself."""
         return self._made_by, ()
+
+    def content_digest(self, scene_ids: Sequence[str]) -> str:
+        """Digest of what reading these scenes gives: the layers that are read and every stored number of the scenes."""
+        stored = [(scene_id, self._locate(scene_id)) for scene_id in scene_ids]
+        scenes = [(scene_id, frames, self._shards[source][0].checksum) for scene_id, (frames, source) in stored]
+        return digest([self.spec.to_json(), self._parts, scenes])
 
     @property
     def dim(self) -> int:

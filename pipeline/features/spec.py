@@ -14,7 +14,7 @@ from pipeline.grid import TokenGrid
 from pipeline.options import did_you_mean
 from pipeline.provenance import digest
 
-SCHEMA_VERSION = 3
+SCHEMA_VERSION = 4
 
 StoredDtype = Literal["bfloat16", "float32", "int8"]
 DTYPES: tuple[str, ...] = get_args(StoredDtype)
@@ -25,8 +25,9 @@ class StoreSpec:
     """Everything that decides the numbers in a store.
 
     ``options`` and ``weights`` are digests of the teacher's options and weights, ``tap`` says in words which layer is taken,
-    ``frames`` is the digest of the scene index (its scenes, their ordered frames and their files), ``code`` the digest of the
-    code that extracts. ``window`` is the part of the image that the ``rows`` x ``cols`` tokens cover (see grid.py).
+    ``code`` is the digest of the code that extracts. What a scene's features were made of stands with the scene (journal.py),
+    so that a scene that changes costs that scene alone. ``window`` is the part of the image that the ``rows`` x ``cols``
+    tokens cover (see grid.py).
 
     ``parts`` (name, width) are the layers that stand side by side on D, in order; () stands for one part "tokens" of width
     ``dim``. ``member`` is the teacher's config entry {"name", "kind", "options"}: what builds it again. ``native`` is the
@@ -46,7 +47,6 @@ class StoreSpec:
     options: str = ""
     weights: str = ""
     tap: str = ""
-    frames: str = ""
     code: str = ""
     schema: int = SCHEMA_VERSION
     parts: tuple[tuple[str, int], ...] = ()
@@ -57,7 +57,7 @@ class StoreSpec:
     def __post_init__(self) -> None:
         """StoreError for sizes, names and texts that are none, parts that do not add up, an unknown dtype or compression."""
         where = f"feature store of teacher {self.teacher!r}"
-        texts = (self.dataset, self.teacher, self.kind, self.options, self.weights, self.tap, self.frames, self.code)
+        texts = (self.dataset, self.teacher, self.kind, self.options, self.weights, self.tap, self.code)
         if not all(isinstance(text, str) for text in texts) or not isinstance(self.member, dict):
             raise StoreError("names, digests and tap of a spec are texts, its member is a mapping", where=where)
         for grid in (self.grid, *([self.native] if self.native else [])):
@@ -159,4 +159,4 @@ def stored_grid(store: Mapping[str, Any], native: TokenGrid) -> tuple[TokenGrid,
 
 def rebuild(manifest: object) -> str:
     """The command that makes a feature manifest again from what is still good."""
-    return f"snakemake --cores all -f {manifest}"
+    return f"rm -f {manifest} && snakemake --cores all {manifest}"

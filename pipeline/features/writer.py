@@ -8,6 +8,7 @@ import shlex
 import sys
 from collections.abc import Iterable, Sequence
 from contextlib import ExitStack, closing, suppress
+from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -38,10 +39,10 @@ class FeatureWriter:
 
     A context manager; ``finish`` writes the manifest. Leaving without ``finish`` keeps what is done for a resume.
     EnvironmentFaultError when the disk or quota is full: the scene being written is taken back, finished ones are kept.
-    ``threads`` pack and quantise (default: cores, at most 4); they change no byte.
+    ``anew``: nothing that is there is kept. ``threads`` pack and quantise (default: cores, at most 4); they change no byte.
     """
 
-    def __init__(self, folder: Path, spec: StoreSpec, *, threads: int | None = None):
+    def __init__(self, folder: Path, spec: StoreSpec, *, threads: int | None = None, anew: bool = False):
         self.folder, self.spec = folder, spec
         self._threads = usual_threads() if threads is None else threads
         self._scratch = Scratch()
@@ -50,6 +51,7 @@ class FeatureWriter:
         self._journal = Journal(folder / "journal.jsonl")
         self._lock = FolderLock(folder)
         self._done: dict[str, SceneEntry] = {}
+        self._anew = anew
         with disk_faults(folder):
             self._lock.acquire()
         try:
@@ -61,8 +63,8 @@ class FeatureWriter:
 
     def _recover(self) -> dict[str, SceneEntry]:
         wanted = self.spec.digest()
-        found = self._journal.read(wanted)
-        if found is None:
+        found = None if self._anew else self._journal.read(wanted)
+        if found is None and not self._anew:
             found = self._from_manifest(wanted)
         if found is None:
             self._say_anew()
@@ -113,21 +115,31 @@ class FeatureWriter:
         """Release the lock."""
         self._lock.release()
 
-    def is_done(self, scene_id: str, frame_ids: Sequence[str] | None = None) -> bool:
-        """True when the scene is stored (for these frames, when given), so that it need not be encoded again."""
+    def is_done(self, scene_id: str, frame_ids: Sequence[str] | None = None, source: str | None = None) -> bool:
+        """True when the scene is stored (of these frames and this source, when given), so that it need not be encoded again."""
         entry = self._done.get(scene_id)
-        return entry is not None and (frame_ids is None or entry.frame_ids == tuple(frame_ids))
+        same_frames = entry is not None and (frame_ids is None or entry.frame_ids == tuple(frame_ids))
+        return same_frames and (source is None or (entry is not None and entry.source == source))
 
-    def write(self, scene_id: str, frame_ids: Sequence[str], features: TeacherFeatures, own: TokenGrid | None = None) -> None:
+    def write(
+        self,
+        scene_id: str,
+        frame_ids: Sequence[str],
+        features: TeacherFeatures,
+        own: TokenGrid | None = None,
+        *,
+        source: str = "",
+    ) -> None:
         """Store a scene; nothing happens when it is stored already. On disk when this returns.
 
         ``features`` are on the teacher's own grid (``own``, where it depends on the scene's image size); a store on another
-        grid averages them (resample.py). StoreError for wrong shapes and for numbers that are not finite.
+        grid averages them (resample.py). ``source``: digest of what was encoded (index.source_digest). StoreError for wrong
+        shapes and for numbers that are not finite.
         """
         checked_id(scene_id, what="scene id", where=str(self.folder))
         if scene_id == GROUP_FILE:
             raise StoreError(f"a scene cannot be called {GROUP_FILE}: Zarr has a file of that name", where=str(self.folder))
-        if self.is_done(scene_id, frame_ids):
+        if self.is_done(scene_id, frame_ids, source):
             return
         check_features(self.spec, scene_id, frame_ids, features, own)
         if self.spec.native is not None:
@@ -138,7 +150,7 @@ class FeatureWriter:
                 self._journal.start(self.spec.digest(), self._done)
             self._arrays.remove(scene_id)
             try:
-                entry = self._store(scene_id, tuple(frame_ids), features)
+                entry = replace(self._store(scene_id, tuple(frame_ids), features), source=source)
                 self._journal.append(scene_id, entry)
             except BaseException:
                 with suppress(OSError):

@@ -18,7 +18,8 @@ from pipeline.features.numbers import cosine_error
 from pipeline.features.resample import resample_features
 from pipeline.features.spec import rebuild
 from pipeline.features.store import FeatureReader
-from pipeline.index import SceneIndex
+from pipeline.finished import check_files
+from pipeline.index import SceneIndex, source_digest
 from pipeline.paths import teacher_of
 from pipeline.provenance import read_manifest, seed_for
 from pipeline.teachers.base import Teacher, TeacherFeatures
@@ -78,11 +79,13 @@ class ShardVerifier:
     def teacher(self, index: SceneIndex, weights: Path | None, device: str) -> Teacher:
         """The teacher of the spec with its weights. StoreError or CheckpointError when they are not what the shard is of."""
         spec = self.spec
-        if index.dataset != spec.dataset or index.digest != spec.frames:
+        changed = [s for s, e in self.entries.items() if s not in index.records or source_digest(index.records[s]) != e.source]
+        if index.dataset != spec.dataset or changed:
             raise StoreError(
-                f"the features are of dataset {spec.dataset!r}, index {spec.frames or 'not stated'}",
+                f"the features are of dataset {spec.dataset!r}, and {len(changed)} of their scenes are not those of the index",
                 where=str(self.manifest),
-                allowed=f"{index.path} is of {index.dataset!r}, index {index.digest}",
+                allowed=f"the scenes of {index.path}, dataset {index.dataset!r}"
+                + (f"; first {changed[0]!r}" if changed else ""),
                 mend=f"give --scenes of that dataset, or {rebuild(self.manifest)}",
             )
         if not spec.member:
@@ -97,7 +100,7 @@ class ShardVerifier:
             mend = f"pass --weights results/teachers/{teacher.name}/manifest.json"
             raise CheckpointError(f"teacher {teacher.name!r} is trained here and needs its weights", mend=mend)
         if weights is not None:
-            read_manifest(weights, made_by=f"snakemake --cores all {weights}")
+            check_files(weights, read_manifest(weights, made_by=f"snakemake --cores all {weights}"))
         with enough_memory(f"the weights of teacher {teacher.name!r} were being loaded ({device})", FREER_DEVICE):
             found = teacher.load(weights.parent if weights else None, device)
         if found != spec.weights:

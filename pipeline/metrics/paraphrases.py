@@ -19,7 +19,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from pipeline.files import replacing
-from pipeline.provenance import digest
+from pipeline.provenance import digest, file_digest, write_atomic
 
 _VERSION = 1
 _PIECES = re.compile(r"[^\W_]+")
@@ -53,22 +53,36 @@ def filtered_table(source: Path, words: frozenset[str]) -> Path | None:
         folder = cache_folder()
         folder.mkdir(parents=True, exist_ok=True)
         target = folder / f"paraphrases-{key}.gz"
-        if target.exists():
+        if _whole(target):
             return target
         flags = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK  # $PIPELINE_CACHE may be shared: no link, no pipe
         with open(os.open(folder / f".{target.name}.lock", flags, 0o666), "wb") as lock:
             # Jobs that start together wait for the first one instead of filtering as well.
             fcntl.flock(lock, fcntl.LOCK_EX)
-            if not target.exists():
+            if not _whole(target):
                 _write(source, words, target)
     except (OSError, RuntimeError):
         return None
     return target
 
 
+def _whole(table: Path) -> bool:
+    """Whether a cached table is the one that was written: one flipped bit would be another METEOR in every study of a user."""
+    try:
+        return _digest_file(table).read_text(encoding="utf-8", errors="replace").strip() == file_digest(table)
+    except OSError:
+        return False
+
+
+def _digest_file(table: Path) -> Path:
+    return table.with_suffix(".digest")
+
+
 def _write(source: Path, words: frozenset[str], target: Path) -> None:
+    _digest_file(target).unlink(missing_ok=True)
     with replacing(target) as packed, gzip.open(packed, "wt", compresslevel=1, encoding="utf-8", newline="\n") as stream:
         stream.writelines(usable_entries(source, words))
+    write_atomic(_digest_file(target), file_digest(target))
 
 
 def usable_entries(source: Path, words: frozenset[str]) -> Iterator[str]:

@@ -18,8 +18,6 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from pipeline.errors import DataError
-from pipeline.files import check_readable
-from pipeline.provenance import write_atomic
 from pipeline.scene import Sample
 
 if TYPE_CHECKING:
@@ -91,33 +89,25 @@ def _sample_rows(result: MetricResult, samples: Sequence[Sample]) -> list[dict[s
 def write_scores(path: Path, results: Sequence[MetricResult], samples: Sequence[Sample], metadata: Mapping[str, Any]) -> None:
     """Write the results of one run on one benchmark atomically. Raises ValueError when a metric comes twice."""
     import pyarrow as pa
-    import pyarrow.parquet as pq
+
+    from pipeline.parquet import write_parquet
 
     keys = [(r.metric, r.subset, r.reference) for r in results]
     if len(set(keys)) != len(keys):
         raise ValueError(f"metrics come twice: {sorted({k for k in keys if keys.count(k) > 1})}")
     rows = [_set_row(r) for r in results] + [row for r in results for row in _sample_rows(r, samples)]
     content = json.dumps({"schema": SCHEMA_VERSION, **metadata}, sort_keys=True)
-    table = pa.Table.from_pylist(rows, schema=_schema().with_metadata({"pipeline": content}))
-    sink = pa.BufferOutputStream()
-    pq.write_table(table, sink, compression="zstd", version="2.6")
-    write_atomic(path, sink.getvalue().to_pybytes())
+    write_parquet(path, pa.Table.from_pylist(rows, schema=_schema().with_metadata({"pipeline": content})))
 
 
 def read_scores(path: Path) -> Scores:
-    """Read a score file. DataError when it is missing, unreadable or of another schema."""
+    """Read a score file. DataError when it is missing, unreadable, damaged or of another schema."""
     import pandas as pd
-    import pyarrow as pa
-    import pyarrow.parquet as pq
+
+    from pipeline.parquet import read_parquet
 
     made_by = f"snakemake --cores all {path}"
-    check_readable(path)
-    try:
-        table = pq.ParquetFile(path).read()
-    except FileNotFoundError:
-        raise DataError(f"{path} does not exist", mend=made_by) from None
-    except (pa.ArrowInvalid, OSError) as error:
-        raise DataError(f"{path} is not a readable Parquet file ({error})", mend=f"delete it and run: {made_by}") from None
+    table = read_parquet(path, made_by=made_by)
     metadata = json.loads((table.schema.metadata or {}).get(b"pipeline", b"{}"))
     if metadata.get("schema") != SCHEMA_VERSION or not table.schema.equals(_schema()):
         raise DataError(f"{path} is not a score file of version {SCHEMA_VERSION}", mend=f"delete it and run: {made_by}")

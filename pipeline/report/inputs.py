@@ -16,7 +16,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from pipeline.errors import DataError
-from pipeline.files import check_readable
+from pipeline.finished import check_files, same_identity
+from pipeline.provenance import read_manifest
 from pipeline.report.figures import Curves
 
 if TYPE_CHECKING:
@@ -39,6 +40,15 @@ class RunPath:
     recipe: str
     seed: int
     manifest: Path
+
+    def content(self) -> dict[str, Any]:
+        """Content of the manifest; DataError when it is another run's."""
+        made = read_manifest(self.manifest, made_by=f"snakemake --cores all {self.manifest}")
+        names = ("dataset", "backbone", "teacher", "recipe", "seed")
+        same_identity(
+            made, {"run": {name: getattr(self, name) for name in names}}, self.manifest, "of the run that its path names"
+        )
+        return made
 
 
 def run_path(manifest: Path) -> RunPath:
@@ -65,6 +75,7 @@ def training_curves(runs: Sequence[RunPath]) -> Curves:
     """Task losses (one per benchmark trained on) and the alignment loss of runs that have a metrics.jsonl."""
     curves: dict[tuple[str, str, int], dict[str, tuple[list[float], list[float]]]] = {}
     for run in runs:
+        run.content()
         lines = [line for line in _json_lines(run.manifest.with_name(METRICS_FILE)) if _is_finite(line.get("step"))]
         keys = sorted({key for line in lines for key in line} - _NOT_DRAWN, key=lambda key: (key == ALIGNMENT, key))
         found: dict[str, tuple[list[float], list[float]]] = {}
@@ -132,15 +143,11 @@ class ExampleScene:
 
 def read_predictions(path: Path) -> dict[str, tuple[str, Said]]:
     """Sample id -> (scene id, prediction) of a predictions file, in file order."""
-    import pyarrow as pa
-    import pyarrow.parquet as pq
+    from pipeline.parquet import read_parquet
 
     columns = ["sample_id", "scene_id", "prompt", "answer", "parsed", "boxes"]
-    check_readable(path)
-    try:
-        rows = pq.read_table(path, columns=columns, partitioning=None).to_pylist()
-    except (FileNotFoundError, pa.ArrowInvalid) as error:
-        raise DataError(f"predictions {path} cannot be read ({error})", mend="snakemake --cores all -R predict") from None
+    made_by = f"snakemake --cores all -f {path.with_name('manifest.json')}"
+    rows = read_parquet(path, made_by=made_by, own=False).select(columns).to_pylist()
     return {
         row["sample_id"]: (
             row["scene_id"],
@@ -166,6 +173,8 @@ def example_scenes(
         return []
     first = mine[0]
     shown = [run for run in mine if (run.backbone, run.recipe, run.seed) == (first.backbone, first.recipe, first.seed)]
+    for run in shown:
+        check_files(run.manifest, run.content())
     wanted = [records[i].scene_id for i in sorted({int(p) for p in np.linspace(0, len(records) - 1, count)})]
     questions: dict[str, list[Question]] = {scene: [] for scene in wanted}
     for name, member in benchmarks.items():

@@ -35,11 +35,13 @@ def run(args: argparse.Namespace) -> None:
     from pipeline import registry
     from pipeline.errors import ConfigError
     from pipeline.features.extraction import write_view
+    from pipeline.finished import same_identity
     from pipeline.index import SceneIndex
     from pipeline.provenance import run_record
 
     spec = args.spec
     index = SceneIndex(args.scenes)
+    same_identity(index.content, {"dataset": spec["dataset"]}, args.scenes, f"the scenes of {spec['dataset']!r}")
     teacher = registry.create("teachers", spec["teacher"])
     if not teacher.present:
         raise ConfigError(f"teacher {teacher.name!r} has no features to extract", mend="leave it out of the extract jobs")
@@ -57,6 +59,7 @@ def _extract(args: argparse.Namespace, index: SceneIndex, teacher: Teacher) -> i
     from pipeline.features.extraction import one_grid, records_of_shard, store_spec
     from pipeline.features.memory import FREER_DEVICE, enough_memory
     from pipeline.features.store import FeatureWriter
+    from pipeline.finished import check_files, same_identity
     from pipeline.provenance import read_manifest
 
     if teacher.trained_here and args.weights is None:
@@ -65,7 +68,10 @@ def _extract(args: argparse.Namespace, index: SceneIndex, teacher: Teacher) -> i
             mend=f"pass --weights results/teachers/{teacher.name}/manifest.json",
         )
     if args.weights is not None:
-        read_manifest(args.weights, made_by=f"snakemake --cores all {args.weights}")
+        made = read_manifest(args.weights, made_by=f"snakemake --cores all {args.weights}")
+        whose = {"teacher": teacher.name, "member": args.spec["teacher"]}
+        same_identity(made, whose, args.weights, f"the weights of teacher {teacher.name!r}")
+        check_files(args.weights, made)
     flight = _flight(args)
     shard, shards = args.spec["shard"], args.spec["shards"]
     records = records_of_shard(index, args.spec["splits"], shard, shards)
@@ -73,7 +79,7 @@ def _extract(args: argparse.Namespace, index: SceneIndex, teacher: Teacher) -> i
     with device(args.gpus) as where:
         with enough_memory(f"the weights of teacher {teacher.name!r} were being loaded ({where})", FREER_DEVICE):
             weights = teacher.load(args.weights.parent if args.weights else None, where)
-        with FeatureWriter(args.out.parent, store_spec(args.spec, index, teacher, weights)) as writer:
+        with FeatureWriter(args.out.parent, store_spec(args.spec, index, teacher, weights), anew=args.force) as writer:
             encoded = extract_shard(index, records, teacher, writer, flight)
             writer.finish([r.scene_id for r in records], shard=(shard, shards))
     return encoded

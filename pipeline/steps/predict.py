@@ -29,47 +29,91 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> None:
+    from pipeline import registry
     from pipeline.compute import prepare_torch
     from pipeline.device import device
-    from pipeline.provenance import run_record
-
-    prepare_torch(args.threads)
-    record_path = args.out.parent / "run.json"
-    with (
-        device(args.gpus) as where,
-        run_record(record_path, verb="predict", threads=args.threads, gpus=args.gpus) as record,
-    ):
-        args.out.unlink(missing_ok=True)
-        record |= _predict(args, where)
-
-
-def _predict(args: argparse.Namespace, device: str) -> dict[str, Any]:
-    from pipeline import registry
-    from pipeline.evaluation.records import finished_digest, questions_digest, same_scenes
+    from pipeline.finished import check_files, kept
     from pipeline.index import SceneIndex
-    from pipeline.provenance import digest, file_digest, read_manifest, write_manifest
+    from pipeline.provenance import read_manifest, run_record
 
-    spec, folder = args.spec, args.out.parent
+    spec = args.spec
     trained = read_manifest(args.run_manifest, made_by=f"snakemake --cores all {args.run_manifest}")
     index = SceneIndex(args.scenes)
-    if trained.get("dataset") == index.dataset:  # a run may answer for another dataset, whose scenes it never saw
-        what = f"the run was trained when dataset {index.dataset!r} had other scenes or other frames of them"
-        same_scenes(trained, index, args.run_manifest, what)
+    _same_run(trained, index, args)
+    check_files(args.run_manifest, trained)
     benchmarks: dict[str, Benchmark] = {n: registry.create("benchmarks", m) for n, m in spec["benchmarks"].items()}
     samples = {name: benchmark.samples(index, spec["split"]) for name, benchmark in benchmarks.items()}
+    inputs = _inputs(trained, index, benchmarks, samples, spec["split"])
+    if kept(args.out, spec, inputs, force=args.force):
+        return
+    prepare_torch(args.threads)
+    with (
+        device(args.gpus) as where,
+        run_record(args.out.parent / "run.json", verb="predict", threads=args.threads, gpus=args.gpus) as record,
+    ):
+        record |= _predict(args, index, benchmarks, samples, inputs, where)
+
+
+def _same_run(trained: Mapping[str, Any], index: SceneIndex, args: argparse.Namespace) -> None:
+    """DataError or PredictionError unless the run is the one that is asked for, trained on these training scenes."""
+    from pipeline.evaluation.records import same_scenes
+    from pipeline.finished import same_identity
+
+    spec = args.spec
+    wanted = {"backbone": spec["backbone"], "recipe": spec["recipe"]} | ({"run": spec["run"]} if "run" in spec else {})
+    same_identity(trained, wanted, args.run_manifest, "the run that is asked for")
+    if trained.get("dataset") == index.dataset:  # a run may answer for another dataset, whose scenes it never saw
+        what = f"the run was trained when dataset {index.dataset!r} had other scenes or other frames of them"
+        same_scenes(trained, index, "train", args.run_manifest, what)
+
+
+def _inputs(
+    trained: Mapping[str, Any],
+    index: SceneIndex,
+    benchmarks: Mapping[str, Benchmark],
+    samples: Mapping[str, Sequence[Sample]],
+    split: str,
+) -> dict[str, Any]:
+    """Digests of exactly what is read: the run's weights, scenes of the split, questions, and what parsing is tuned on."""
+    from pipeline.evaluation.records import questions_digest
+
+    tuned = {name: found for name, benchmark in benchmarks.items() if (found := benchmark.tuning_samples(index))}
+    return {
+        "weights": trained["digest"],
+        "scenes": index.content_digest(split),
+        "tuning_scenes": index.content_digest("train") if tuned else "",
+        "questions": {name: questions_digest(found) for name, found in sorted(samples.items())},
+        "tuning": {name: questions_digest(found) for name, found in sorted(tuned.items())},
+    }
+
+
+def _predict(
+    args: argparse.Namespace,
+    index: SceneIndex,
+    benchmarks: Mapping[str, Benchmark],
+    samples: Mapping[str, Sequence[Sample]],
+    inputs: Mapping[str, Any],
+    device: str,
+) -> dict[str, Any]:
+    from pipeline.evaluation.records import finished_digest
+    from pipeline.finished import begin, finish
+    from pipeline.provenance import digest, file_digest
+
+    spec, folder = args.spec, args.out.parent
     own = {name: spec.get(name) for name in ("backbone", "recipe", "split", "code")}
-    run_digest = digest([trained["digest"], own, index.digest])
-    questions = {name: questions_digest(found) for name, found in sorted(samples.items())}
-    wanted = {n: digest([run_digest, spec["benchmarks"][n], questions[n]]) for n in benchmarks}
-    missing = [name for name in benchmarks if finished_digest(folder / f"{name}.parquet") != wanted[name]]
+    shared = digest([own, inputs["weights"], inputs["scenes"], inputs["tuning_scenes"]])
+    asked = {n: [spec["benchmarks"][n], inputs["questions"][n], inputs["tuning"].get(n, "")] for n in benchmarks}
+    wanted = {name: digest([shared, content]) for name, content in asked.items()}
+    missing = [n for n in benchmarks if args.force or finished_digest(folder / f"{n}.parquet") != wanted[n]]
+    begin(args.out)
     if missing:
         model = _load(args, spec, device)
         _answer(model, index, {n: benchmarks[n] for n in missing}, {n: samples[n] for n in missing}, wanted, args, device)
-    files = {name: file_digest(folder / f"{name}.parquet") for name in sorted(benchmarks)}
-    content = {"schema": SCHEMA_VERSION, "dataset": index.dataset, "split": spec["split"], "spec": digest(spec)}
-    content |= {"run": trained["digest"], "scenes": index.digest, "files": files}
-    content |= {"samples": {name: len(found) for name, found in sorted(samples.items())}, "questions": questions}
-    write_manifest(args.out, content)
+    files = {f"{name}.parquet": file_digest(folder / f"{name}.parquet") for name in sorted(benchmarks)}
+    content = {"schema": SCHEMA_VERSION, "dataset": index.dataset, "split": spec["split"], "run": spec.get("run")}
+    content |= {"weights": inputs["weights"], "scenes": inputs["scenes"], "files": files}
+    content |= {"samples": {name: len(found) for name, found in sorted(samples.items())}, "questions": inputs["questions"]}
+    finish(args.out, spec, inputs, content)
     return {"answered": missing, "kept": [name for name in benchmarks if name not in missing]}
 
 

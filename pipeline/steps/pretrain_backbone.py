@@ -23,6 +23,7 @@ def run(args: argparse.Namespace) -> None:
     from pipeline import registry
     from pipeline.device import device
     from pipeline.errors import ConfigError
+    from pipeline.finished import kept
     from pipeline.index import SceneIndex
     from pipeline.provenance import run_record
 
@@ -34,34 +35,28 @@ def run(args: argparse.Namespace) -> None:
         raise ConfigError(f"backbone {member.name!r} is a released checkpoint, there is nothing to pretrain")
     if dataset != index.dataset:
         raise ConfigError(f"{args.scenes} holds dataset {index.dataset!r}", allowed=f"{dataset!r} (pretrain.dataset)")
+    inputs = {"scenes": index.content_digest("train"), "annotations": index.annotation_digests("train")}
+    if kept(args.out, spec, inputs, force=args.force):
+        return
     with device(args.gpus) as where, run_record(args.out.with_name("run.json"), verb="pretrain_backbone", spec=spec) as record:
-        args.out.unlink(missing_ok=True)
-        record |= _pretrain(args, member, index, where)
+        record |= _pretrain(args, member, index, inputs, where)
 
 
-def _pretrain(args: argparse.Namespace, member: Any, index: Any, device: str) -> dict[str, Any]:
+def _pretrain(args: argparse.Namespace, member: Any, index: Any, inputs: dict[str, Any], device: str) -> dict[str, Any]:
+    import json
+
     from pipeline.compute import prepare_torch
+    from pipeline.finished import begin, digests_of, finish
     from pipeline.mllm.pretrain2d.run import pretrain, summary_lines
-    from pipeline.provenance import digest, file_digest, write_atomic, write_manifest
+    from pipeline.provenance import digest, write_atomic
 
     prepare_torch(args.threads)
     folder = args.out.parent
-    identity = digest({"spec": args.spec, "scenes": index.digest})
-    figures = pretrain(member, index, folder, digest=identity, device=device)
+    identity = digest({"spec": args.spec, "inputs": inputs})
+    figures = pretrain(member, index, folder, digest=identity, device=device, saving=lambda: begin(args.out))
     print("\n".join(summary_lines(figures)))
-    import json
-
     write_atomic(folder / "metrics.json", json.dumps(figures, sort_keys=True, indent=1) + "\n")
-    write_manifest(
-        args.out,
-        {
-            "backbone": member.name,
-            "spec": digest(args.spec),
-            "scenes": index.digest,
-            "weights": file_digest(folder / "model.safetensors"),
-            "parameters": figures["parameters"],
-            "vocabulary": figures["vocabulary"],
-            "held_out": figures["held_out"],
-        },
-    )
+    content = {name: figures[name] for name in ("parameters", "vocabulary", "held_out")}
+    content |= {"backbone": member.name, "member": args.spec["backbone"], "files": digests_of(folder)}
+    finish(args.out, args.spec, inputs, content)
     return {"held_out": figures["held_out"], "views": figures["views"]}

@@ -19,18 +19,29 @@ def run(args: argparse.Namespace) -> None:
     from pipeline.compute import prepare_torch
     from pipeline.device import device
     from pipeline.errors import ConfigError
+    from pipeline.finished import begin, digests_of, finish, kept, same_identity
     from pipeline.index import SceneIndex
-    from pipeline.provenance import digest, file_digest, run_record, write_manifest
+    from pipeline.provenance import run_record
 
-    teacher = registry.create("teachers", args.spec["teacher"])
+    member = args.spec["teacher"]
+    teacher = registry.create("teachers", member)
     if not teacher.trained_here:
-        raise ConfigError(f"teacher {teacher.name!r} is not trained here", where=f"kind {args.spec['teacher']['kind']}")
+        raise ConfigError(f"teacher {teacher.name!r} is not trained here", where=f"kind {member['kind']}")
     index = SceneIndex(args.scenes)
+    same_identity(index.content, {"dataset": teacher.pretrain_dataset()}, args.scenes, "the scenes that it learns from")
+    inputs = {"scenes": index.digest}
+    if kept(args.out, args.spec, inputs, force=args.force):
+        return
     folder = args.out.parent
     folder.mkdir(parents=True, exist_ok=True)
     prepare_torch(args.threads)
+    training = folder / "training"  # apart, so that an older result stays whole until this one is finished
+    training.mkdir(exist_ok=True)
     with device(args.gpus) as where, run_record(folder / "run.json", verb="pretrain_teacher", spec=args.spec):
-        figures = teacher.pretrain(index, folder, device=where)
-        files = {path.name: file_digest(path) for path in sorted(folder.glob("*.safetensors"))}
-        content = {"teacher": teacher.name, "spec": digest(args.spec), "scenes": index.digest}
-        write_manifest(args.out, content | {"weights": files, "figures": figures})
+        figures = teacher.pretrain(index, training, device=where)
+        begin(args.out)
+        for path in training.iterdir():
+            path.replace(folder / path.name)
+        training.rmdir()
+        content = {"teacher": teacher.name, "member": member, "files": digests_of(folder), "figures": figures}
+        finish(args.out, args.spec, inputs, content)

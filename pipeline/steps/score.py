@@ -37,6 +37,7 @@ def run(args: argparse.Namespace) -> None:
     from pipeline import registry
     from pipeline.errors import ConfigError
     from pipeline.evaluation.records import same_scenes
+    from pipeline.finished import same_identity
     from pipeline.index import SceneIndex
     from pipeline.metrics.java import meteor_session
     from pipeline.provenance import read_manifest, run_record
@@ -48,17 +49,20 @@ def run(args: argparse.Namespace) -> None:
         raise ConfigError(f"--out names {', '.join(wrong)}", allowed=f"each of {', '.join(sorted(members))} at most once")
     made = read_manifest(args.predictions, made_by=f"snakemake --cores all {args.predictions}")
     index = SceneIndex(args.scenes)
-    same_scenes(made, index, args.predictions, "the predictions were made for other scenes or other frames of them")
+    split = args.spec["split"]
+    whose = {"dataset": index.dataset, "split": split} | ({"run": args.spec["run"]} if "run" in args.spec else {})
+    same_identity(made, whose, args.predictions, "the predictions that are asked for")
+    same_scenes(made, index, split, args.predictions, "the predictions were made for other scenes or other frames of them")
     with run_record(args.out[0].parent / "run.json", verb="score") as record:
         benchmarks = [registry.create("benchmarks", members[name]) for name in names]
-        samples = {b.name: b.samples(index, args.spec["split"]) for b in benchmarks}
+        samples = {b.name: b.samples(index, split) for b in benchmarks}
         for name, found in samples.items():
             _check_answers(made, args.predictions, name, found)
         told = [s for b in benchmarks if b.generation_tokens for s in samples[b.name]]
         texts = [text for s in told for text in (*s.references, *s.metadata.get("tokens", ()))]
         with meteor_session(texts):
             for benchmark, out in zip(benchmarks, args.out, strict=True):
-                score_benchmark(benchmark, samples[benchmark.name], index, args.predictions.parent, out, args.spec)
+                score_benchmark(benchmark, samples[benchmark.name], index, args.predictions, out, args.spec, made)
         record["samples"] = {name: len(found) for name, found in samples.items()}
 
 
@@ -71,7 +75,7 @@ def _check_answers(made: dict[str, Any], manifest: Path, name: str, samples: Seq
     path = manifest.parent / f"{name}.parquet"
     if not path.is_file():  # said when it is read
         return
-    expected = {key: made[key].get(name) for key in ("files", "questions") if key in made}
+    expected = {"files": made.get("files", {}).get(path.name), "questions": made.get("questions", {}).get(name)}
     found = {"files": file_digest(path), "questions": questions_digest(samples)}
     faults = {"files": f"{path} is not the file that was finished", "questions": f"{name} asks or expects something else now"}
     for key, value in expected.items():
@@ -85,16 +89,22 @@ def _check_answers(made: dict[str, Any], manifest: Path, name: str, samples: Seq
 
 
 def score_benchmark(
-    benchmark: Benchmark, samples: list[Sample], index: SceneIndex, predictions: Path, out: Path, spec: dict[str, Any]
+    benchmark: Benchmark,
+    samples: list[Sample],
+    index: SceneIndex,
+    predictions: Path,
+    out: Path,
+    spec: dict[str, Any],
+    made: dict[str, Any],
 ) -> None:
-    """Score one benchmark's samples into ``out``."""
+    """Score one benchmark's samples into ``out``; ``made`` is the content of the predictions' manifest."""
     from pipeline import __version__
     from pipeline.metrics.scorefile import write_scores
     from pipeline.metrics.stats import Bootstrap
     from pipeline.provenance import digest, file_digest
 
     benchmark.bootstrap = Bootstrap(spec["bootstrap"]["replicates"], spec["bootstrap"]["seed"])
-    path = predictions / f"{benchmark.name}.parquet"
+    path = predictions.parent / f"{benchmark.name}.parquet"
     answers = read_answers(path, samples, dataset=index.dataset, benchmark=benchmark.name, split=spec["split"])
     results = [with_replicates(r, samples, benchmark.bootstrap) for r in benchmark.score(samples, answers, index)]
     metadata = {
@@ -104,7 +114,9 @@ def score_benchmark(
         "headline": benchmark.headline,
         "task": benchmark.task,
         "bootstrap": spec["bootstrap"],
-        "scenes": index.digest,
+        "scenes": made["scenes"],
+        "run": made.get("run"),
+        "weights": made.get("weights", ""),
         "predictions": file_digest(path),
         "spec": digest({"member": spec["benchmarks"][benchmark.name], "code": spec.get("code", "")}),
         "version": __version__,
@@ -134,20 +146,14 @@ def with_replicates(result: MetricResult, samples: Sequence[Sample], bootstrap: 
 
 def read_answers(path: Path, samples: Sequence[Sample], *, dataset: str, benchmark: str, split: str) -> list[Answer]:
     """Parsed answers from a predictions file, one per sample in sample order. PredictionError unless they fit exactly."""
-    import pyarrow as pa
-    import pyarrow.parquet as pq
-
-    from pipeline.errors import PredictionError
-    from pipeline.files import check_readable
+    from pipeline.errors import DataError, PredictionError
+    from pipeline.parquet import read_parquet
 
     mend = f"snakemake --cores all -f {path.parent / 'manifest.json'}"
-    check_readable(path)
     try:
-        table = pq.ParquetFile(path).read()
-    except FileNotFoundError:
-        raise PredictionError(f"predictions {path} are missing", mend=mend) from None
-    except (pa.ArrowInvalid, OSError) as error:
-        raise PredictionError(f"{path} is not a readable Parquet file ({error})", mend=mend) from None
+        table = read_parquet(path, made_by=mend, own=False)
+    except DataError as error:
+        raise PredictionError(f"predictions: {error.what}", mend=mend) from None
     absent = [c for c in _COLUMNS if c not in table.column_names]
     if absent:
         raise PredictionError(f"{path} has no column {', '.join(absent)}", allowed=", ".join(_COLUMNS), mend=mend)

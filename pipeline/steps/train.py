@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -32,56 +33,78 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> None:
+    from pipeline import registry
     from pipeline.compute import prepare_torch
     from pipeline.device import device
-    from pipeline.provenance import run_record
-
-    prepare_torch(args.threads)
-    record_path = args.out.parent / "run.json"
-    with (
-        device(args.gpus) as where,
-        run_record(record_path, verb="train", threads=args.threads, gpus=args.gpus) as record,
-    ):
-        args.out.unlink(missing_ok=True)
-        record |= _train(args, where)
-
-
-def _train(args: argparse.Namespace, device: str) -> dict[str, Any]:
-    from pipeline import registry
     from pipeline.features.store import FeatureReader
+    from pipeline.finished import kept
     from pipeline.index import SceneIndex
     from pipeline.options import validate
-    from pipeline.provenance import digest, write_manifest
+    from pipeline.provenance import run_record
+    from pipeline.training.recipe import Recipe
+
+    spec = args.spec
+    recipe = validate(Recipe, spec["recipe"], where="--spec: recipe")
+    member = registry.create("backbones", spec["backbone"])
+    index = SceneIndex(args.scenes)
+    features = FeatureReader(args.features, part=recipe.part) if args.features else None
+    folder, weights = _backbone(member, spec["backbone"], args.weights)
+    _same_inputs(spec, index, features, args)
+    sampler = _sampler(spec, index, recipe)
+    _check_features(features, sampler, index, args.features)
+    inputs = _inputs(index, sampler, features, weights)
+    if kept(args.out, spec, inputs, force=args.force):
+        return
+    prepare_torch(args.threads)
+    with (
+        device(args.gpus) as where,
+        run_record(args.out.parent / "run.json", verb="train", threads=args.threads, gpus=args.gpus) as record,
+    ):
+        loaded = member.load(folder, device=where)
+        record |= _train(args, _Job(index, sampler, features, recipe, loaded, inputs, where))
+
+
+@dataclass(frozen=True, slots=True)
+class _Job:
+    """What one run is trained with."""
+
+    index: SceneIndex
+    sampler: QuestionSampler
+    features: FeatureReader | None
+    recipe: Recipe
+    loaded: LoadedBackbone
+    inputs: dict[str, Any]
+    device: str
+
+
+def _train(args: argparse.Namespace, job: _Job) -> dict[str, Any]:
+    from pipeline.finished import begin, finish
+    from pipeline.provenance import digest
     from pipeline.training.data import TrainingData
     from pipeline.training.loop import Trainer
     from pipeline.training.model import SpatialMLLM
     from pipeline.training.positions import clamped_centres
-    from pipeline.training.recipe import Recipe
 
-    spec, folder = args.spec, args.out.parent
-    recipe = validate(Recipe, spec["recipe"], where="--spec: recipe")
-    inputs = _inputs(args)
-    index = SceneIndex(args.scenes)
-    features = FeatureReader(args.features, part=recipe.part) if args.features else None
-    member = registry.create("backbones", spec["backbone"])
-    loaded = _load_backbone(member, args.weights, device)
-    sampler = _sampler(spec, index, recipe)
-    _check_features(features, sampler, index, args.features)
-    unseen = _unseen_share(features, sampler, index, loaded, recipe, spec)
-    if recipe.world_positions and (clamped := clamped_centres([index.records[name] for name in sampler.scene_ids])):
-        print(f"warning: dataset {index.dataset!r}: {clamped}", flush=True)
-    model = SpatialMLLM(loaded, recipe, teacher_dim=features.dim if features else None, seed=spec["seed"]).place(device)
+    spec, folder, features, sampler = args.spec, args.out.parent, job.features, job.sampler
+    unseen = _unseen_share(features, sampler, job.index, job.loaded, job.recipe, spec)
+    records = job.index.records
+    if job.recipe.world_positions and (clamped := clamped_centres([records[name] for name in sampler.scene_ids])):
+        print(f"warning: dataset {job.index.dataset!r}: {clamped}", flush=True)
+    model = SpatialMLLM(job.loaded, job.recipe, teacher_dim=features.dim if features else None, seed=spec["seed"])
+    model = model.place(job.device)
     torch_seed(spec["seed"])
-    steps = recipe.total_steps(sampler.total, sampler.visits)
-    data = TrainingData(index, sampler, loaded, recipe, features, cache_mb=args.cache_mb)
-    trainer = Trainer(model, data, folder, steps=steps, digest=digest([spec, inputs]), device=device)
+    steps = job.recipe.total_steps(sampler.total, sampler.visits)
+    data = TrainingData(job.index, sampler, job.loaded, job.recipe, features, cache_mb=args.cache_mb)
+    trainer = Trainer(model, data, folder, steps=steps, digest=digest([spec, job.inputs]), device=job.device)
     final = trainer.run()
-    files = _save(loaded, model, folder)
+    begin(args.out)
+    files = _save(job.loaded, model, folder)
+    trainer.keep_metrics()
     content = {name: spec[name] for name in ("dataset", "backbone", "teacher", "recipe", "seed")}
-    content |= {"schema": SCHEMA_VERSION, "spec": digest(spec), "inputs": inputs, "scenes": index.digest}
+    content |= {"run": spec.get("run"), "schema": SCHEMA_VERSION, "scenes": job.index.content_digest("train")}
     content |= {"steps": steps, "final": final, "unseen_cells": unseen}
     content |= {"training_samples": sampler.total, "files": files, "digest": digest(files)}
-    write_manifest(args.out, content)
+    finish(args.out, spec, job.inputs, content)
     trainer.checkpoints.remove()
     return {"steps": steps, "cached_mb": round(data.cached_bytes / 2**20, 1)}
 
@@ -95,33 +118,53 @@ def torch_seed(seed: int) -> None:
     torch.manual_seed(seed_for("train", seed))
 
 
-def _inputs(args: argparse.Namespace) -> dict[str, Any]:
-    """Digests of the manifests this run reads."""
-    from pipeline.errors import DataError
-    from pipeline.provenance import file_digest
+def _inputs(
+    index: SceneIndex, sampler: QuestionSampler, features: FeatureReader | None, weights: dict[str, str]
+) -> dict[str, Any]:
+    """Digests of exactly what a run reads: training scenes and questions, their features, the weights it starts from."""
+    from pipeline.evaluation.records import questions_digest
+    from pipeline.provenance import digest
 
-    for path in (args.scenes, *([args.weights] if args.weights else []), *args.features):
-        if not path.is_file():
-            raise DataError(f"{path} does not exist", mend=f"snakemake --cores all {path}")
     return {
-        "scenes": file_digest(args.scenes),
-        "weights": file_digest(args.weights) if args.weights else "",
-        "features": [file_digest(path) for path in args.features],
+        "scenes": index.content_digest("train"),
+        "questions": {name: questions_digest(found) for name, found in sorted(sampler.samples.items())},
+        "features": features.content_digest(sorted(set(sampler.scene_ids))) if features else "",
+        "weights": digest(weights),
     }
 
 
-def _load_backbone(member: Any, weights: Path | None, device: str) -> LoadedBackbone:
-    """The pretrained backbone of ``--weights``, else the released checkpoint of the member's options."""
+def _backbone(member: Any, spec: dict[str, Any], weights: Path | None) -> tuple[Path, dict[str, str]]:
+    """Folder and digests of the files of the backbone that ``--weights`` names (its own, undamaged), else of the released
+    checkpoint in the member's options."""
     from pipeline.errors import ConfigError
+    from pipeline.finished import check_files, digests_of, same_identity
+    from pipeline.provenance import read_manifest
 
-    folder = weights.parent if weights else member.options.model_dump().get("checkpoint")
+    if weights:
+        made = read_manifest(weights, made_by=f"snakemake --cores all {weights}")
+        same_identity(made, {"backbone": member.name, "member": spec}, weights, f"backbone {member.name!r}")
+        check_files(weights, made)
+        return weights.parent, made["files"]
+    folder = member.options.model_dump().get("checkpoint")
     if folder is None:
         raise ConfigError(
             f"backbone {member.name!r} has no checkpoint and no --weights were given",
             mend=f"snakemake --cores all results/backbones/{member.name}/manifest.json",
         )
-    loaded: LoadedBackbone = member.load(Path(folder), device=device)
-    return loaded
+    return Path(folder), digests_of(Path(folder)) if Path(folder).is_dir() else {}
+
+
+def _same_inputs(spec: dict[str, Any], index: SceneIndex, features: FeatureReader | None, args: argparse.Namespace) -> None:
+    """DataError unless scenes and features are those of the dataset and the teacher that the specification names."""
+    from pipeline.finished import same_identity
+
+    same_identity(index.content, {"dataset": spec["dataset"]}, args.scenes, f"the scenes of {spec['dataset']!r}")
+    if features is None:
+        return
+    wanted = {"dataset": spec["dataset"], "teacher": spec["teacher"]}
+    wanted |= {"member": spec["member_of_features"]} if "member_of_features" in spec else {}
+    found = features.spec.to_json()
+    same_identity(found, wanted, args.features[0], f"the features of {spec['teacher']!r} on {spec['dataset']!r}")
 
 
 def _sampler(spec: dict[str, Any], index: SceneIndex, recipe: Recipe) -> QuestionSampler:
@@ -179,11 +222,11 @@ def _unseen_share(
 
 
 def _save(loaded: LoadedBackbone, model: Any, folder: Path) -> dict[str, str]:
-    """Write model, tokenizer and heads; digests of the weight files."""
+    """Write model, tokenizer and heads; digests of all their files."""
+    from pipeline.finished import digests_of
     from pipeline.nets.weights import save_weights
-    from pipeline.provenance import file_digest
 
     loaded.save(folder)
     heads = {name: value for name, value in model.named_parameters() if not name.startswith("backbone.")}
     save_weights(folder / "heads.safetensors", heads)
-    return {path.name: file_digest(path) for path in sorted(folder.glob("*.safetensors"))}
+    return digests_of(folder)

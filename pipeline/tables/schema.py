@@ -17,11 +17,9 @@ from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from pipeline.errors import DataError
-from pipeline.files import check_readable
-from pipeline.provenance import write_atomic
+from pipeline.parquet import read_parquet, write_parquet
 
 SCHEMA_VERSION = 2
 MEASURED, DERIVED, REFERENCE = "measured", "derived", "reference"
@@ -78,21 +76,12 @@ def write_table(path: Path, rows: Sequence[Row], metadata: Mapping[str, Any]) ->
     """Write rows atomically. ``metadata`` (JSON values) goes to the file's key-value metadata under ``pipeline``."""
     _refuse_duplicates(rows, where=str(path))
     content = json.dumps({"schema": SCHEMA_VERSION, **metadata}, sort_keys=True)
-    table = pa.Table.from_pylist(list(rows), schema=SCHEMA.with_metadata({"pipeline": content}))
-    sink = pa.BufferOutputStream()
-    pq.write_table(table, sink, compression="zstd", version="2.6")
-    write_atomic(path, sink.getvalue().to_pybytes())
+    write_parquet(path, pa.Table.from_pylist(list(rows), schema=SCHEMA.with_metadata({"pipeline": content})))
 
 
 def read_table(path: Path, *, made_by: str) -> tuple[list[Row], dict[str, Any]]:
-    """Rows and metadata of a table. DataError when it is missing, unreadable or of another schema."""
-    check_readable(path)
-    try:
-        table = pq.ParquetFile(path).read()
-    except FileNotFoundError:
-        raise DataError(f"{path} does not exist", mend=made_by) from None
-    except (pa.ArrowInvalid, OSError) as error:
-        raise DataError(f"{path} is not a readable Parquet file ({error})", mend=f"delete it and run: {made_by}") from None
+    """Rows and metadata of a table. DataError when it is missing, unreadable, damaged or of another schema."""
+    table = read_parquet(path, made_by=made_by)
     metadata = json.loads((table.schema.metadata or {}).get(b"pipeline", b"{}"))
     if metadata.get("schema") != SCHEMA_VERSION or not table.schema.equals(SCHEMA):
         raise DataError(

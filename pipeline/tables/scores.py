@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from pipeline import paths
 from pipeline.errors import ConfigError, DataError
+from pipeline.finished import same_identity
 from pipeline.metrics.scorefile import read_scores
 from pipeline.provenance import digest, file_digest, read_manifest
 from pipeline.tables.machines import machine_of
@@ -140,22 +141,32 @@ def load_cell(spec: Mapping[str, Any], scores: Sequence[Path], manifests: Sequen
     found = match_files(scores, wanted, what="score file")
     run_files = {paths.RUN_MANIFEST.format(dataset=dataset, backbone=backbone, **asdict(key)): key for key in keys}
     given = match_files(list(manifests) or [Path(name) for name in run_files], run_files, what="run manifest")
-    runs = {run_files[name]: RunScores({}, {}, {}, manifest_digest(path), _machine(path)) for name, path in given.items()}
+    manifests_of = {run_files[name]: path for name, path in given.items()}
+    trained = {key: _run_manifest(path, dataset, backbone, key) for key, path in manifests_of.items()}
+    runs = {key: RunScores({}, {}, {}, file_digest(path), _machine(path)) for key, path in manifests_of.items()}
     facts: dict[str, BenchmarkFacts] = {}
     origin: dict[str, tuple[str, Path]] = {}
     for name, path in found.items():
         key, benchmark = wanted[name]
         metadata = _add_scores(runs[key], path, dataset, benchmark)
+        whose = {"run": identity(dataset, backbone, key), "weights": trained[key]["digest"]}
+        same_identity(metadata, whose, path, f"the scores of {path.parent}")
         facts.setdefault(benchmark, BenchmarkFacts(metadata["task"], metadata["headline"]))
         _check_origin(origin.setdefault("scenes", (metadata["scenes"], path)), metadata["scenes"], path)
     facts = {benchmark: facts[benchmark] for benchmark in benchmarks}
     return Cell(dataset, backbone, facts, runs, float(spec.get("level", 0.95)), digest(dict(spec)))
 
 
-def manifest_digest(path: Path) -> str:
-    """Digest of a run's manifest; DataError when it is not there."""
-    read_manifest(path, made_by=f"snakemake --cores all {path}")
-    return file_digest(path)
+def identity(dataset: str, backbone: str, key: RunKey) -> dict[str, Any]:
+    """What names a run, in its own manifest and in all that is made of it."""
+    return {"dataset": dataset, "backbone": backbone, **asdict(key)}
+
+
+def _run_manifest(path: Path, dataset: str, backbone: str, key: RunKey) -> dict[str, Any]:
+    """Manifest of a run; DataError when it is not there, or another run's."""
+    content = read_manifest(path, made_by=f"snakemake --cores all {path}")
+    same_identity(content, {"run": identity(dataset, backbone, key)}, path, f"the run of {path.parent}")
+    return content
 
 
 def _machine(manifest: Path) -> str:

@@ -57,7 +57,7 @@ class Checkpoints:
             shutil.rmtree(temporary, ignore_errors=True)
             raise
         for other in self.folder.iterdir():
-            if other != final:
+            if other != final and other.is_dir():
                 shutil.rmtree(other, ignore_errors=True)
 
     def _write(self, folder: Path, step: int, model: torch.nn.Module, optimizer: torch.optim.Optimizer) -> None:

@@ -20,6 +20,7 @@ from pipeline.training.data import TrainingData, TrainingGroup, prefetch
 from pipeline.training.model import SpatialMLLM
 from pipeline.training.optimizer import make_optimizer, schedule_factor, set_rates
 
+METRICS = "metrics.jsonl"
 FINAL_SHARE = 0.1
 """Last share of the steps over which the manifest's final losses are means."""
 
@@ -44,7 +45,7 @@ class Trainer:
         self.optimizer = make_optimizer(model, self.recipe)
         self.parameters = [p for group in self.optimizer.param_groups for p in group["params"]]
         self.checkpoints = Checkpoints(folder, digest)
-        self.metrics = folder / "metrics.jsonl"
+        self.metrics = self.checkpoints.folder / METRICS
         if self.recipe.gradient_checkpointing:
             model.backbone.activation_checkpointing_enable({"use_reentrant": False})
 
@@ -64,6 +65,10 @@ class Trainer:
                 progress.step(note=f"loss {result.loss:.3f}")
         return self._final()
 
+    def keep_metrics(self) -> None:
+        """Put the metrics of a finished training beside its model; until then they lie with its checkpoints."""
+        self.metrics.replace(self.folder / METRICS)
+
     def _resume(self) -> int:
         """Number of finished steps; metrics of steps that will be repeated are dropped."""
         latest = self.checkpoints.latest()
@@ -72,6 +77,7 @@ class Trainer:
             done = 0
         else:
             done = self.checkpoints.restore(latest, self.model, self.optimizer)
+        self.metrics.parent.mkdir(parents=True, exist_ok=True)
         kept = [line for line in self._lines() if line["step"] <= done]
         write_atomic(self.metrics, "".join(json.dumps(line) + "\n" for line in kept))
         return done

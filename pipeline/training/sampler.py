@@ -48,6 +48,7 @@ class QuestionSampler:
         questions_per_scene: int,
         balance: Literal["tasks", "samples"],
     ):
+        self.samples = samples
         self._by_scene: dict[str, dict[str, list[Sample]]] = {}
         for benchmark, found in samples.items():
             for sample in found:

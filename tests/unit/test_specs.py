@@ -25,8 +25,11 @@ def test_one_teachers_options_change_only_its_own_specs():
     assert before.extract("rooms", "random", "shard0") != after.extract("rooms", "random", "shard0")
     assert before.extract("rooms", "geometry", "shard0") == after.extract("rooms", "geometry", "shard0")
     run = ("rooms", "internvl_tiny", "random", "3drs", "0")
-    assert before.train(*run) == after.train(*run)
-    assert before.score() == after.score()
+    assert before.train(*run) != after.train(*run)
+    assert before.predict(*run) == after.predict(*run)
+    assert before.score(*run) == after.score(*run)
+    other = ("rooms", "internvl_tiny", "geometry", "3drs", "0")
+    assert before.train(*other) == after.train(*other)
 
 
 def test_specs_hold_every_default_and_a_code_digest():

@@ -1,6 +1,7 @@
 """What all rules share; the workflow's only Python: checked config, wildcard constraints, functions of wildcards."""
 
 import inspect
+import json
 import os
 import sys
 from pathlib import Path
@@ -9,6 +10,7 @@ from pipeline import paths, screen
 from pipeline.config import StudyConfig
 from pipeline.configfile import read_files
 from pipeline.errors import PipelineError
+from pipeline.finished import FORCED
 from pipeline.specs import Specs
 
 # Jobs run `python -m pipeline`: with this interpreter (unless a conda environment is activated in front of it) and with
@@ -60,6 +62,16 @@ configfile: "config.yaml"
 
 
 specs = checked(lambda: Specs(StudyConfig(config)))
+
+
+def forced_by_user():
+    """JSON list of the rules and files that -f, -F and --forcerun name, for the jobs (finished.py): a job that only follows
+    from them keeps a result whose inputs did not change."""
+    settings = workflow.dag_settings
+    chosen = set(settings.forcerun or ())
+    if settings.forcetargets:
+        chosen |= set(map(str, settings.targets or ()))
+    return json.dumps(sorted({"*"} if settings.forceall else chosen))
 
 
 def names(section):

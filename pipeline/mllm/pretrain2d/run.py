@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import tempfile
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -19,10 +20,19 @@ from pipeline.mllm.pretrain2d.texts import dataset_texts, sentences, tokenizer_c
 from pipeline.mllm.pretrain2d.views import ViewImages, ViewSampler, hold_out, read_views
 
 
-def pretrain(member: TransformersMember, index: SceneIndex, folder: Path, *, digest: str, device: str) -> dict[str, Any]:
+def pretrain(
+    member: TransformersMember,
+    index: SceneIndex,
+    folder: Path,
+    *,
+    digest: str,
+    device: str,
+    saving: Callable[[], None] = lambda: None,
+) -> dict[str, Any]:
     """Train ``member`` on the views of ``index``, save it in ``folder`` and return its figures.
 
-    ``digest`` identifies spec and data: a checkpoint of the same digest is resumed, others are dropped.
+    ``digest`` identifies spec and data: a checkpoint of the same digest is resumed, others are dropped. ``saving`` is called
+    right before files in ``folder`` are replaced.
     """
     options = member.options.pretrain
     if options is None:
@@ -47,6 +57,7 @@ def pretrain(member: TransformersMember, index: SceneIndex, folder: Path, *, dig
         "parameters": sum(p.numel() for p in loaded.model.parameters()),
         "vocabulary": len(loaded.tokenizer),
     }
+    saving()
     loaded.save(folder)
     trainer.checkpoints.remove()
     return figures

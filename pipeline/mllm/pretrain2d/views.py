@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from pipeline.benchmarks._annotations import LONGEST_TEXT
 from pipeline.errors import AnnotationError
-from pipeline.index import SceneIndex, read_color
+from pipeline.index import SceneIndex
 from pipeline.mllm.images import resize
 from pipeline.mllm.pretrain2d.texts import VIEW_QA, read_json
 from pipeline.provenance import seed_for
@@ -92,9 +92,7 @@ class ViewImages:
         key = (view.scene_id, view.frame_id)
         if key in self._kept:
             return self._kept[key]
-        record = self._index.records[view.scene_id]
-        path = self._index.root / view.scene_id / f"{view.frame_id}.jpg"
-        image = resize(read_color(path, record.image_size)[None], *self._size)[0]
+        image = resize(self._index.color(view.scene_id, view.frame_id)[None], *self._size)[0]
         if len(self._kept) < self._limit:
             self._kept[key] = image
         return image

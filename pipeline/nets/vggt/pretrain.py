@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import numpy as np
@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from pipeline.errors import DataError
-from pipeline.index import SceneIndex, load_scene, read_color
+from pipeline.index import SceneIndex
 from pipeline.nets.masked_images import MaskedImageModel
 from pipeline.nets.training import Stages
 from pipeline.nets.vggt.config import VGGTConfig
@@ -118,7 +118,7 @@ def _one_image(material: Material, scene: int, random: np.random.Generator) -> T
     """One random view (1,3,H,W), mirrored half of the time."""
     record = material.index.records[material.scene_ids[scene]]
     frame = record.frame_ids[int(random.integers(len(record.frame_ids)))]
-    rgb = read_color(material.index.root / record.scene_id / f"{frame}.jpg", record.image_size)
+    rgb = material.index.color(record.scene_id, frame)
     return to_input(rgb[None, :, ::-1] if random.random() < 0.5 else rgb[None], material.config)
 
 
@@ -151,5 +151,4 @@ def _some_views(index: SceneIndex, scene_id: str, count: int, random: np.random.
     """``count`` random views of a scene, forwards or backwards along its path; only their files are read."""
     record = index.records[scene_id]
     order = np.sort(random.permutation(len(record.frame_ids))[:count])[:: random.choice([1, -1])]
-    frames = tuple(record.frame_ids[view] for view in order)
-    return load_scene(index.root, replace(record, frame_ids=frames, world_from_camera=record.world_from_camera[order]))
+    return index.load(scene_id, frame_ids=[record.frame_ids[view] for view in order])

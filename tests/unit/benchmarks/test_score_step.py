@@ -11,15 +11,18 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from manifest_files import change_manifest
 
 from pipeline import registry
 from pipeline.benchmarks.base import MetricResult
 from pipeline.errors import ConfigError, DataError, PredictionError
 from pipeline.evaluation.records import questions_digest
+from pipeline.finished import digests_of
 from pipeline.index import SceneIndex, record_from_json, write_index
 from pipeline.metrics.scorefile import read_scores, write_scores
 from pipeline.metrics.stats import Bootstrap, mean_replicates, scene_weights
-from pipeline.provenance import file_digest
+from pipeline.parquet import write_parquet
+from pipeline.provenance import file_digest, write_manifest
 from pipeline.scene import Sample
 from pipeline.steps import score
 
@@ -43,7 +46,7 @@ def job(make_index, record, box, tmp_path):
         {"scene_id": s, "object_id": "0", "object_name": "chair", "ann_id": a, "description": "a chair"}
         for s, a in (("room0", "0"), ("room1", "0"), ("room0", "1"))
     ]
-    index = make_index(
+    make_index(
         [record("room0", ["chair"]), record("room1", ["chair"])],
         {"scanrefer": {"test": {"ScanRefer_filtered_test.json": entries}}},
     )
@@ -60,7 +63,6 @@ def job(make_index, record, box, tmp_path):
     }
     folder = tmp_path / "predictions"
     folder.mkdir()
-    (folder / "manifest.json").write_text(json.dumps({"scenes": index.digest}))
     args = argparse.Namespace(
         scenes=tmp_path / "manifest.json",
         predictions=folder / "manifest.json",
@@ -74,9 +76,15 @@ def job(make_index, record, box, tmp_path):
     return args
 
 
-def write(job: argparse.Namespace) -> None:
+def write(job: argparse.Namespace, *, seal: bool = True) -> None:
+    """The predictions and, with ``seal``, the manifest as `predict` leaves it: digests of the files and of what was asked."""
     for name, rows in job.rows.items():
         pq.write_table(pa.Table.from_pylist(rows), job.predictions.parent / f"{name}.parquet")
+    if seal:
+        index = SceneIndex(job.scenes)
+        asked = {n: questions_digest(registry.create("benchmarks", m).samples(index, "test")) for n, m in MEMBERS.items()}
+        content = {"dataset": "hand", "split": "test", "scenes": index.content_digest("test"), "questions": asked}
+        write_manifest(job.predictions, content | {"files": digests_of(job.predictions.parent)})
 
 
 def test_score_files(job):
@@ -147,10 +155,11 @@ def test_predictions_that_do_not_fit_are_refused(job, change, message):
 def test_missing_and_truncated_predictions(job):
     path: Path = job.predictions.parent / "scanrefer.parquet"
     path.write_bytes(path.read_bytes()[:-100])
+    change_manifest(job.predictions, lambda content: content.update(files=digests_of(path.parent)))
     with pytest.raises(PredictionError, match="not a readable Parquet"):
         score.run(job)
     path.unlink()
-    with pytest.raises(PredictionError, match="are missing"):
+    with pytest.raises(PredictionError, match=r"scanrefer\.parquet does not exist"):
         score.run(job)
     job.predictions.unlink()
     with pytest.raises(DataError, match="does not exist"):
@@ -168,40 +177,48 @@ def test_answers_to_other_frames_are_refused(job):
     assert not job.out[0].exists()
 
 
-@pytest.fixture
-def finished(job):
-    """The manifest's content as `predict` leaves it: digests of the files and of what was asked."""
-    benchmark = registry.create("benchmarks", MEMBERS["scanrefer"])
-    asked = questions_digest(benchmark.samples(SceneIndex(job.scenes), "test"))
-    files = {name: file_digest(job.predictions.parent / f"{name}.parquet") for name in MEMBERS}
-    job.out = job.out[:1]
-    return json.loads(job.predictions.read_text()) | {"files": files, "questions": {"scanrefer": asked}}
-
-
-def test_a_file_that_was_exchanged_after_predicting_is_refused(job, finished):
-    job.predictions.write_text(json.dumps(finished))
+def test_a_file_that_was_exchanged_after_predicting_is_refused(job):
     score.run(job)
     job.out[0].unlink()
     job.rows["scanrefer"][0]["boxes"] = [[9.0, 0, 0, 1, 1, 1]]
-    write(job)
+    write(job, seal=False)
     with pytest.raises(PredictionError, match="is not the file that was finished"):
         score.run(job)
     (job.predictions.parent / "scanrefer.parquet").unlink()
-    with pytest.raises(PredictionError, match="are missing"):
+    with pytest.raises(PredictionError, match="does not exist"):
         score.run(job)
     assert not job.out[0].exists()
 
 
-def test_answers_to_other_proposals_or_annotations_are_refused(job, finished):
-    """Ids and frames stay the same: only what was asked or expected has changed since."""
-    job.predictions.write_text(json.dumps(finished))
+def test_an_annotation_file_that_was_edited_is_refused(job):
     path = job.scenes.parent / "ScanRefer_filtered_test.json"
     path.write_text(path.read_text().replace("a chair", "a red chair", 1))
+    with pytest.raises(DataError, match=r"ScanRefer_filtered_test\.json is damaged or was edited"):
+        score.run(job)
+
+
+def test_answers_to_other_annotations_are_refused(job):
+    """Ids and frames stay the same: only what was asked or expected has changed since."""
+    path = job.scenes.parent / "ScanRefer_filtered_test.json"
+    path.write_text(path.read_text().replace("a chair", "a red chair", 1))
+    files = {path.name: file_digest(path)}
+    change_manifest(job.scenes, lambda content: content.update(annotation_files=files))
     with pytest.raises(PredictionError, match="scanrefer asks or expects something else now"):
         score.run(job)
-    job.predictions.write_text(json.dumps(finished | {"questions": {}}))
+    change_manifest(job.predictions, lambda content: content.update(questions={}))
     with pytest.raises(PredictionError, match=r"questions\.scanrefer is None"):
         score.run(job)
+
+
+def test_predictions_of_another_run_are_refused(job):
+    """Somebody else's predictions, copied into place."""
+    run = {"dataset": "hand", "backbone": "b", "teacher": "vggt", "recipe": "3drs", "seed": 0}
+    change_manifest(job.predictions, lambda content: content.update(run=run | {"teacher": "none"}))
+    job.spec = SPEC | {"run": run}
+    with pytest.raises(DataError, match=r'its run is .*"none"'):
+        score.run(job)
+    change_manifest(job.predictions, lambda content: content.update(run=run))
+    score.run(job)
 
 
 def test_outputs_must_name_benchmarks_of_the_spec(job):
@@ -228,6 +245,9 @@ def test_score_file_refuses_doubled_metrics_and_foreign_files(tmp_path):
     with pytest.raises(DataError, match="does not exist"):
         read_scores(tmp_path / "x.parquet")
     pq.write_table(pa.table({"a": [1]}), tmp_path / "x.parquet")
+    with pytest.raises(DataError, match="carries no digest"):
+        read_scores(tmp_path / "x.parquet")
+    write_parquet(tmp_path / "x.parquet", pa.table({"a": [1]}))
     with pytest.raises(DataError, match="not a score file"):
         read_scores(tmp_path / "x.parquet")
     write_scores(tmp_path / "x.parquet", [], [], {"dataset": "d"})

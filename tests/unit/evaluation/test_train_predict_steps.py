@@ -12,6 +12,7 @@ from typing import Any
 import pyarrow.parquet as pq
 import pytest
 import torch
+from manifest_files import change_manifest
 from PIL import Image
 from safetensors.torch import load_file
 from training_helpers import member
@@ -21,10 +22,12 @@ from pipeline.__main__ import main
 from pipeline.benchmarks.multi3drefer import STEPS
 from pipeline.evaluation.records import SCHEMA, finished_digest
 from pipeline.features.store import FeatureWriter, StoreSpec
+from pipeline.finished import digests_of
 from pipeline.grid import IMAGE, Window
 from pipeline.index import SceneIndex
 from pipeline.options import validate
 from pipeline.prompts import INSTRUCTION, target_text, user_text
+from pipeline.provenance import read_manifest, write_manifest
 from pipeline.training.recipe import Recipe
 
 KIND = "internvl"
@@ -60,7 +63,8 @@ def pretrained(tiny_rooms: SceneIndex, tmp_path_factory: pytest.TempPathFactory)
     found = [s for t in task_members().values() for s in registry.create("benchmarks", t).training_samples(tiny_rooms)]
     made.train_tokenizer([INSTRUCTION, *(user_text(s) for s in found), *(target_text(s) for s in found)], folder)
     made.build(folder, seed=0, device="cpu").save(folder)
-    (folder / "manifest.json").write_text('{"weights": "test"}')
+    content = {"backbone": made.name, "member": member(KIND), "files": digests_of(folder)}
+    write_manifest(folder / "manifest.json", content)
     return folder / "manifest.json"
 
 
@@ -71,7 +75,7 @@ def run_verb(tiny_rooms: SceneIndex, pretrained: Path) -> Callable[..., int]:
     def run(verb: str, out: Path, spec: dict[str, Any], *more: object) -> int:
         threads = torch.get_num_threads()
         arguments = [verb, "--spec", json.dumps(spec), "--scenes", tiny_rooms.path, "--out", out, *more]
-        if verb == "train":
+        if verb == "train" and "--weights" not in more:
             arguments += ["--weights", pretrained]
         try:
             return main([str(a) for a in arguments])
@@ -101,7 +105,9 @@ def test_train_writes_a_loadable_model_and_a_deterministic_manifest(
     manifest = json.loads(trained.read_text())
     assert set(manifest["final"]) == {"loss", *TASKS}
     assert manifest["steps"] == 2
-    assert set(manifest["files"]) == {"model.safetensors", "heads.safetensors"}
+    assert {"model.safetensors", "heads.safetensors", "config.json", "tokenizer.json"} <= set(manifest["files"])
+    assert not {"run.json", "metrics.jsonl", "manifest.json", "finished.json"} & set(manifest["files"])
+    assert len((trained.parent / "metrics.jsonl").read_text().splitlines()) == 2
     assert not (trained.parent / "checkpoints").exists()
     assert "_attn_implementation" not in (trained.parent / "config.json").read_text()
     assert json.loads((trained.parent / "run.json").read_text())["verb"] == "train"
@@ -143,14 +149,18 @@ def test_captions_of_other_gates_are_refused(
     predicted: Path, tiny_rooms: SceneIndex, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """Other proposals are other gates and other boxes shown; ids, scenes and frames stay the same."""
-    content = json.loads(tiny_rooms.path.read_text())
+    content = read_manifest(tiny_rooms.path, made_by="")
     for scene in content["scenes"]:
         scene["proposals"] = [[9, 9, 9, 1, 1, 1]]
     content["annotations"] = {
         name: {split: [str(tiny_rooms.folder / file) for file in files] for split, files in splits.items()}
         for name, splits in content["annotations"].items()
     }
-    (tmp_path / "manifest.json").write_text(json.dumps(content))
+    write_manifest(tmp_path / "manifest.json", content)
+    made = read_manifest(predicted, made_by="") | {"scenes": SceneIndex(tmp_path / "manifest.json").content_digest("test")}
+    shutil.copytree(predicted.parent, tmp_path / "predictions")
+    predicted = tmp_path / "predictions" / "manifest.json"
+    write_manifest(predicted, made)
     spec = {"benchmarks": task_members(), "split": "test", "bootstrap": {"replicates": 100, "seed": 0}, "code": ""}
     arguments = ["score", "--spec", json.dumps(spec), "--scenes", str(tmp_path / "manifest.json")]
     out = tmp_path / "scan2cap.parquet"
@@ -269,8 +279,8 @@ def test_images_of_two_sizes_from_extract_to_predict(tiny_rooms: SceneIndex, pre
 def test_scenes_without_features_are_refused(
     tiny_rooms: SceneIndex, run_verb: Callable[..., int], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    features = store(tiny_rooms, tmp_path / "features", scenes=2)
-    assert run_verb("train", tmp_path / "run" / "manifest.json", train_spec(), "--features", features) == 2
+    features, spec = store(tiny_rooms, tmp_path / "features", scenes=2), train_spec() | {"teacher": "random"}
+    assert run_verb("train", tmp_path / "run" / "manifest.json", spec, "--features", features) == 2
     assert "4 training scenes have no features" in capsys.readouterr().err
     assert not (tmp_path / "run" / "manifest.json").exists()
 
@@ -279,9 +289,9 @@ def test_one_part_of_a_store_is_aligned(
     tiny_rooms: SceneIndex, run_verb: Callable[..., int], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     features, run = store(tiny_rooms, tmp_path / "features", scenes=6), tmp_path / "run" / "manifest.json"
-    assert run_verb("train", run, train_spec(part="lwo"), "--features", features) == 2
+    assert run_verb("train", run, train_spec(part="lwo") | {"teacher": "random"}, "--features", features) == 2
     assert "did you mean 'low'" in capsys.readouterr().err
-    assert run_verb("train", run, train_spec(part="low"), "--features", features) == 0
+    assert run_verb("train", run, train_spec(part="low") | {"teacher": "random"}, "--features", features) == 0
     heads = load_file(run.parent / "heads.safetensors")
     assert {len(bias) for name, bias in heads.items() if name.startswith("alignment") and name.endswith("2.bias")} == {5}
 
@@ -306,7 +316,7 @@ def test_features_of_other_frames_are_refused_before_the_first_step(
 ) -> None:
     features = store(tiny_rooms, tmp_path / "features", scenes=6, reverse=tiny_rooms.split("train")[4].scene_id)
     run = tmp_path / "run" / "manifest.json"
-    assert run_verb("train", run, train_spec(), "--features", features) == 2
+    assert run_verb("train", run, train_spec() | {"teacher": "random"}, "--features", features) == 2
     assert "were made for other frames: first difference at view 0" in capsys.readouterr().err
     assert not (run.parent / "metrics.jsonl").exists()
 
@@ -314,9 +324,8 @@ def test_features_of_other_frames_are_refused_before_the_first_step(
 def test_a_run_of_other_frames_is_refused(
     trained: Path, run_verb: Callable[..., int], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    content = json.loads(trained.read_text())
     run = tmp_path / "manifest.json"
-    run.write_text(json.dumps(content | {"scenes": "0" * 16}))
+    write_manifest(run, read_manifest(trained, made_by="") | {"scenes": "0" * 16})
     assert run_verb("predict", tmp_path / "predictions" / "manifest.json", predict_spec(), "--run", run) == 2
     assert "other scenes or other frames" in capsys.readouterr().err
 
@@ -341,3 +350,63 @@ def test_missing_inputs_name_the_command_that_makes_them(
     assert run_verb("train", tmp_path / "run" / "manifest.json", train_spec(), "--features", absent) == 2
     assert run_verb("predict", tmp_path / "p" / "manifest.json", predict_spec(), "--run", absent) == 2
     assert capsys.readouterr().err.count("snakemake --cores all") >= 2
+
+
+def test_finished_work_of_the_same_inputs_is_kept_and_forced_work_is_done_again(
+    trained: Path, predicted: Path, run_verb: Callable[..., int], capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Snakemake removes a manifest before it starts a job: what is finished comes back without training or predicting."""
+    for out, verb, spec, more in (
+        (trained, "train", train_spec(), []),
+        (predicted, "predict", predict_spec(), ["--run", trained]),
+    ):
+        manifest, record = out.read_bytes(), out.with_name("run.json").stat().st_mtime_ns
+        out.unlink()
+        assert run_verb(verb, out, spec, *more) == 0
+        assert "finished already" in capsys.readouterr().out
+        assert (out.read_bytes(), out.with_name("run.json").stat().st_mtime_ns) == (manifest, record)
+        assert run_verb(verb, out, spec, *more, "--force") == 0
+        assert out.read_bytes() == manifest
+        assert out.with_name("run.json").stat().st_mtime_ns != record
+    assert json.loads(predicted.with_name("run.json").read_text())["kept"] == []
+
+
+def test_damaged_weights_are_refused_and_made_again(
+    trained: Path, run_verb: Callable[..., int], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """One flipped bit of a weight is another model; before, its answers were scored."""
+    shutil.copytree(trained.parent, tmp_path / "run")
+    run, heads = tmp_path / "run" / "manifest.json", tmp_path / "run" / "heads.safetensors"
+    data = bytearray(heads.read_bytes())
+    data[-3] ^= 64
+    heads.write_bytes(data)
+    assert run_verb("predict", tmp_path / "predictions" / "manifest.json", predict_spec(), "--run", run) == 2
+    said = capsys.readouterr().err
+    assert "heads.safetensors is damaged" in said
+    assert f"snakemake --cores all -f {run}" in said
+    assert run_verb("train", run, train_spec()) == 0
+    assert "heads.safetensors is damaged; it is made again" in capsys.readouterr().err
+    assert heads.read_bytes() == trained.with_name("heads.safetensors").read_bytes()
+
+
+def test_somebody_elses_run_features_and_backbone_are_refused(
+    tiny_rooms: SceneIndex,
+    trained: Path,
+    pretrained: Path,
+    run_verb: Callable[..., int],
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """Another teacher's results, copied into this one's place."""
+    run = {"dataset": "tiny_rooms", "backbone": "b", "teacher": "vggt", "recipe": "3drs", "seed": 0}
+    out = tmp_path / "out" / "manifest.json"
+    assert run_verb("predict", out, predict_spec(run=run), "--run", trained) == 2
+    assert "is not the run that is asked for: its run is null" in capsys.readouterr().err
+    features = store(tiny_rooms, tmp_path / "features", scenes=6)
+    assert run_verb("train", out, train_spec() | {"teacher": "geometry"}, "--features", features) == 2
+    assert "is not the features of 'geometry' on 'tiny_rooms': its teacher is \"random\"" in capsys.readouterr().err
+    shutil.copytree(pretrained.parent, tmp_path / "other")
+    change_manifest(tmp_path / "other" / "manifest.json", lambda content: content.update(backbone="other"))
+    assert run_verb("train", out, train_spec(), "--weights", tmp_path / "other" / "manifest.json") == 2
+    assert 'its backbone is "other"' in capsys.readouterr().err
+    assert not out.exists()

@@ -274,12 +274,15 @@ def test_other_errors_are_not_taken_for_a_shortage(index: SceneIndex, tmp_path: 
     assert teacher.passes == [5]
 
 
-def test_depth_is_read_only_for_a_teacher_that_looks_at_it(index: SceneIndex, tmp_path: Path) -> None:
-    (index.root / "box1" / f"{index.records['box1'].frame_ids[0]}.png").unlink()
+def test_depth_is_read_only_for_a_teacher_that_looks_at_it(index: SceneIndex, tmp_path: Path, monkeypatch) -> None:
+    def refuse(path: Path, *_: object) -> None:
+        raise FrameError(f"{path} is not wanted")
+
+    monkeypatch.setattr("pipeline.index.read_depth", refuse)
     colour_only = MeanColourTeacher(room=3)
     colour_only.reads_depth = False
     check(index, run(index, colour_only, tmp_path), depth=False)
-    with pytest.raises(FrameError, match="box1"):
+    with pytest.raises(FrameError, match="is not wanted"):
         run(index, MeanColourTeacher(), tmp_path / "again")
 
 
@@ -301,5 +304,5 @@ def test_progress_says_rate_and_time_left(index: SceneIndex, tmp_path: Path, cap
 def test_wrong_numbers_are_told(index: SceneIndex, tmp_path: Path, capsys) -> None:
     given = ["--scenes", str(index.path), "--out", str(tmp_path / "f" / "manifest.json"), "--readers", "0"]
     teacher = '{"name": "geometry", "kind": "geometry", "options": {}}'
-    assert main(["extract", "--spec", f'{{"teacher": {teacher}}}', *given]) == 2
+    assert main(["extract", "--spec", f'{{"dataset": "boxes", "teacher": {teacher}}}', *given]) == 2
     assert "--readers 0" in capsys.readouterr().err

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from manifest_files import change_manifest
 
 from pipeline.errors import DataError, StoreError
 from pipeline.features.manifest import ViewEntry, ViewManifest, source_reference
@@ -149,12 +150,15 @@ def test_missing_and_malformed_manifests(tmp_path: Path, complete_shard: Path) -
         FeatureReader([tmp_path / "nowhere" / "manifest.json"])
     with pytest.raises(StoreError, match="no feature manifests"):
         FeatureReader([])
-    content = json.loads(complete_shard.read_text())
-    content["scenes"]["a"]["views"]["tokens"][0] = "0" * 8
-    complete_shard.write_text(json.dumps(content))
+    whole = complete_shard.read_text()
+    complete_shard.write_text(whole.replace('"frame_ids"', '"frame_idz"', 1))
+    with pytest.raises(StoreError, match="contradicts its own digest"):
+        FeatureReader([complete_shard])
+    complete_shard.write_text(whole)
+    change_manifest(complete_shard, lambda content: content["scenes"]["a"]["views"]["tokens"].__setitem__(0, "0" * 8))
     with pytest.raises(StoreError, match="contradicts its own checksum"):
         FeatureReader([complete_shard])
-    complete_shard.write_text(json.dumps(content | {"spec": content["spec"] | {"schema": 99}}))
+    change_manifest(complete_shard, lambda content: content["spec"].update(schema=99))
     with pytest.raises(StoreError, match="schema 99"):
         FeatureReader([complete_shard])
 

@@ -144,8 +144,8 @@ def test_verify_finds_features_that_are_not_the_teachers(dataset: SceneIndex, tm
     found = FeatureReader([out]).read("box2", frames)
     found.tokens[1, 3, 3] = found.tokens[1, 5, 7]
     with FeatureWriter(tmp_path, FeatureReader([out]).spec) as writer:
-        writer._done.pop("box2")
-        writer.write("box2", frames, found)
+        source = writer._done.pop("box2").source
+        writer.write("box2", frames, found, source=source)
         writer.finish()
     assert main(["features", "verify", str(out), "--scenes", str(dataset.path), "-k", "4", "--all"]) == 2
     said = capsys.readouterr()

@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 
 import numpy as np
+from box_rooms import sealed
 from PIL import Image, ImageDraw
 
 from pipeline.index import SceneIndex, write_index
@@ -40,21 +41,9 @@ def write_shapes(folder: Path, *, scenes: int = 20, views: int = 2, dataset: str
             questions.append({**place, "question": "What color is it?", "answers": [color], "kind": "color"})
             questions.append({**place, "question": "What shape is it?", "answers": [shape], "kind": "shape"})
             captions.append({"scene_id": scene_id, "description": f"there is one {color} {shape} in this picture ."})
-        records.append(
-            SceneRecord(
-                scene_id,
-                "train",
-                tuple(f"{v:05d}" for v in range(views)),
-                np.stack([np.eye(4)] * views),
-                np.eye(3),
-                np.eye(3),
-                SIZE,
-                SIZE,
-                (),
-                None,
-                scene_id,
-            )
-        )
+        frames, poses, camera = tuple(f"{v:05d}" for v in range(views)), np.stack([np.eye(4)] * views), np.eye(3)
+        record = SceneRecord(scene_id, "train", frames, poses, camera, camera, SIZE, SIZE, (), None, "")
+        records.append(sealed(folder / "posed_images", record))
     (folder / "view_qa.json").write_text(json.dumps(questions), encoding="utf-8")
     (folder / "captions.json").write_text(json.dumps(captions), encoding="utf-8")
     files = {"view_qa": {"train": ["view_qa.json"]}, "scan2cap": {"train": ["captions.json"]}}

@@ -15,6 +15,7 @@ from box_rooms import make_scene, write_dataset
 from pipeline import paths
 from pipeline.features.spec import StoreSpec
 from pipeline.features.store import FeatureWriter
+from pipeline.finished import digests_of
 from pipeline.grid import TokenGrid
 from pipeline.index import SceneIndex, write_index
 from pipeline.provenance import write_manifest
@@ -53,7 +54,7 @@ def write_scenes(root: Path) -> Path:
     for name, content in entries.items():
         (folder / f"{name}_test.json").write_text(json.dumps(content))
         annotations[name] = {"test": [f"{name}_test.json"]}
-    records = [scene.record for scene in scenes]
+    records = list(SceneIndex(folder / "manifest.json"))
     write_index(folder, records, dataset="rooms", root="posed_images", annotations=annotations, spec="")
     return folder / "manifest.json"
 
@@ -80,7 +81,7 @@ def write_predictions(root: Path, index: SceneIndex, teacher: str, seed: int = 0
             for record in records
         ]
         pq.write_table(pa.Table.from_pylist(rows), manifest.parent / f"{benchmark}.parquet")
-    write_manifest(manifest, {"run": run})
+    write_manifest(manifest, {"run": run, "files": digests_of(manifest.parent)})
     return manifest
 
 

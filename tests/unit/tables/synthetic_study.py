@@ -90,8 +90,9 @@ def write_run(
             results.append(result(headline, samples[:half], values[:half], replicates, subset="easy"))
             results.append(result(headline, samples, np.full(len(samples), 12.5), replicates, reference="chance"))
         metadata = {"dataset": "rooms", "benchmark": benchmark, "headline": headline, "task": task, "scenes": "abc"}
+        metadata |= {"run": run, "weights": f"weights of {teacher}, {seed}"}
         write_scores(root / paths.SCORES.format(**run, benchmark=benchmark), results, samples, metadata)
-    write_manifest(root / paths.RUN_MANIFEST.format(**run), {"run": run})
+    write_manifest(root / paths.RUN_MANIFEST.format(**run), {"run": run, "digest": f"weights of {teacher}, {seed}"})
 
 
 def spec_of(

@@ -13,6 +13,7 @@ import synthetic_study as study
 
 from pipeline import __main__ as command
 from pipeline.errors import DataError
+from pipeline.parquet import write_parquet
 from pipeline.tables.schema import SCHEMA, concatenate, read_table, write_table
 from pipeline.tables.text import fit_width, number, render_table
 
@@ -73,7 +74,7 @@ def test_a_missing_or_foreign_table_is_refused(cells, tmp_path):
     (tmp_path / "cut.parquet").write_bytes(cells[0].read_bytes()[:-20])
     with pytest.raises(DataError, match="not a readable Parquet file"):
         read_table(tmp_path / "cut.parquet", made_by="x")
-    pq.write_table(pq.read_table(cells[0]).drop_columns(["n"]), tmp_path / "old.parquet")
+    write_parquet(tmp_path / "old.parquet", pq.read_table(cells[0]).drop_columns(["n"]))
     with pytest.raises(DataError, match="another table schema"):
         read_table(tmp_path / "old.parquet", made_by="x")
 

@@ -71,7 +71,7 @@ TESTS: dict[str, tuple[str, ...]] = {
     "A9": (
         "unit/benchmarks/test_score_step.py::test_predictions_that_do_not_fit_are_refused",
         "unit/benchmarks/test_score_step.py::test_a_file_that_was_exchanged_after_predicting_is_refused",
-        "unit/benchmarks/test_score_step.py::test_answers_to_other_proposals_or_annotations_are_refused",
+        "unit/benchmarks/test_score_step.py::test_answers_to_other_annotations_are_refused",
         f"{STEPS}::test_finished_benchmarks_are_kept_and_broken_ones_made_again",
     ),
     "A10": (

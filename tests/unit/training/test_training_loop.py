@@ -38,7 +38,7 @@ def weights(found: Trainer) -> dict[str, torch.Tensor]:
 
 def lines(folder: Path) -> list[dict]:
     timing = {"step_s", "question_tokens_per_s"}
-    found = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+    found = [json.loads(line) for line in (folder / "checkpoints" / "metrics.jsonl").read_text().splitlines()]
     return [{k: v for k, v in line.items() if k not in timing} for line in found]
 
 
@@ -80,7 +80,7 @@ def test_checkpoints_of_another_spec_are_not_used(tmp_path: Path, capsys: pytest
     assert fresh._resume() == 0
     assert "another spec or other inputs: 4 finished steps are not used" in capsys.readouterr().err
     assert all(torch.equal(before[name], value) for name, value in weights(fresh).items())
-    assert not fresh.checkpoints.folder.exists()
+    assert fresh.checkpoints.latest() is None
 
 
 def test_damaged_checkpoint_is_not_used(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 import torch
+from manifest_files import change_manifest
 from safetensors.torch import load_file
 from shape_views import write_shapes
 
@@ -20,6 +21,7 @@ from pipeline.mllm.pretrain2d import loop
 from pipeline.mllm.pretrain2d.run import pretrain
 from pipeline.mllm.pretrain2d.scores import best_constant, by_kind
 from pipeline.mllm.pretrain2d.views import View, ViewQuestion, ViewSampler, hold_out, read_views
+from pipeline.provenance import file_digest
 
 OPTIONS = {
     "dataset": "shapes",
@@ -90,6 +92,8 @@ def test_faulty_questions_are_named(tmp_path: Path, fault: dict[str, Any], messa
     content[1] |= fault
     content[1] = {k: v for k, v in content[1].items() if v is not None}
     path.write_text(json.dumps(content))
+    change_manifest(index.path, lambda content: content["annotation_files"].update({path.name: file_digest(path)}))
+    index = SceneIndex(index.path)
     with pytest.raises(AnnotationError, match=message):
         read_views(index)
 
@@ -154,8 +158,7 @@ def test_the_verb_writes_its_files_and_refuses_other_scenes(
     assert "best_constant" not in capsys.readouterr().err
     other = tmp_path / "other"
     shutil.copytree(shapes.folder, other)
-    content = json.loads((other / "manifest.json").read_text())
-    (other / "manifest.json").write_text(json.dumps({**content, "dataset": "others"}))
+    change_manifest(other / "manifest.json", lambda content: content.update(dataset="others"))
     arguments[2] = str(other / "manifest.json")
     assert main([*arguments, "--spec", json.dumps({"backbone": backbone, "code": ""})]) == 2
     assert "others" in capsys.readouterr().err

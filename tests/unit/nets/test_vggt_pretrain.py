@@ -102,7 +102,7 @@ def test_the_verbs(index: SceneIndex, tmp_path: Path, capsys: pytest.CaptureFixt
     arguments = ["--spec", json.dumps(spec), "--scenes", str(index.path), "--out", str(weights)]
     assert main(["pretrain_teacher", *arguments]) == 0
     manifest = json.loads(weights.read_text())
-    assert list(manifest["weights"]) == ["model.safetensors"]
+    assert list(manifest["files"]) == ["model.safetensors"]
     assert manifest["figures"]["depth_absrel"] > 0
     out = tmp_path / "features" / "manifest.json"
     spec |= {"dataset": "boxes", "shard": 0, "shards": 1, "splits": ["train"], "store": {"dtype": "bfloat16"}}
@@ -112,7 +112,7 @@ def test_the_verbs(index: SceneIndex, tmp_path: Path, capsys: pytest.CaptureFixt
     assert main(["extract", *arguments, "--weights", str(weights)]) == 0
     reader = FeatureReader([out])
     assert reader.dim == create("teachers", VGGT_ROOMS).dim == 3 * ROOMS.width
-    assert reader.spec.weights == manifest["weights"]["model.safetensors"]
+    assert reader.spec.weights == manifest["files"]["model.safetensors"]
     spec["teacher"] = {"name": "random", "kind": "random", "options": {}}
     assert main(["pretrain_teacher", "--spec", json.dumps(spec), *arguments[2:]]) == 2
     assert "not trained here" in capsys.readouterr().err

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 from doctor_studies import FAKE_TEACHER, tiny_random_checkpoint
+from manifest_files import change_manifest
 
 from pipeline.config import StudyConfig
 from pipeline.doctor.environment import Probes
@@ -50,9 +51,8 @@ def prepared(project: Path, tiny_rooms_folder: Path) -> Callable[[StudyConfig], 
     def put(config: StudyConfig) -> Path:
         folder = project / "results/scenes/tiny_rooms"
         shutil.copytree(tiny_rooms_folder, folder, dirs_exist_ok=True)
-        manifest = json.loads((folder / "manifest.json").read_text())
-        manifest["spec"] = digest(json.loads(Specs(config).prepare("tiny_rooms")))
-        (folder / "manifest.json").write_text(json.dumps(manifest))
+        spec = digest(json.loads(Specs(config).prepare("tiny_rooms")))
+        change_manifest(folder / "manifest.json", lambda content: content.update(spec=spec))
         return folder
 
     return put

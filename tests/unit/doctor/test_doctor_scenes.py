@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 from doctor_studies import built_in, write_config
+from manifest_files import change_manifest
 
 from pipeline import registry
 from pipeline.__main__ import main
@@ -18,6 +19,7 @@ from pipeline.doctor.scenes import Examined, _joined, examine_dataset
 from pipeline.doctor.selection import select
 from pipeline.index import SceneIndex, add_notes
 from pipeline.notes import Note
+from pipeline.provenance import file_digest, read_manifest, write_manifest
 from pipeline.specs import Specs
 
 Prepared = Callable[[StudyConfig], Path]
@@ -80,11 +82,14 @@ def test_other_options_make_it_outdated(prepared: Prepared) -> None:
 
 
 @pytest.mark.parametrize(
-    ("text", "message"), [("{", "not valid JSON"), ('{"schema": 1}', "no entry"), ('{"schema": 99}', "schema 99")]
+    ("content", "message"), [(None, "no digest of its own"), ({"schema": 1}, "no entry"), ({"schema": 99}, "schema 99")]
 )
-def test_a_damaged_manifest_is_a_need(text: str, message: str, prepared: Prepared) -> None:
+def test_a_damaged_manifest_is_a_need(content: dict[str, Any] | None, message: str, prepared: Prepared) -> None:
     folder = prepared(write_config(built_in()))
-    (folder / "manifest.json").write_text(text)
+    if content is None:
+        (folder / "manifest.json").write_text("{}")
+    else:
+        write_manifest(folder / "manifest.json", content)
     found = examined(built_in())
     assert found.row.state == "damaged"
     assert message in found.needs[0].what
@@ -94,11 +99,11 @@ def test_a_damaged_manifest_is_a_need(text: str, message: str, prepared: Prepare
 def test_missing_annotations_are_needs(prepared: Prepared) -> None:
     folder = prepared(write_config(built_in()))
     path = folder / "manifest.json"
-    manifest = json.loads(path.read_text())
+    manifest = read_manifest(path, made_by="")
     del manifest["annotations"]["scanqa"]["test"]
     gone = manifest["annotations"]["sqa3d"]["train"][0]
     (folder / gone).unlink()
-    path.write_text(json.dumps(manifest))
+    write_manifest(path, manifest)
     found = examined(built_in())
     assert found.row.annotations["scanqa"] == {"test": False, "train": True}
     assert found.row.annotations["sqa3d"] == {"test": True, "train": False}
@@ -114,18 +119,24 @@ def test_a_benchmark_that_nothing_reads_needs_no_annotations(prepared: Prepared)
     content = built_in(recipes={"qa": {"train_on": ["scanqa"]}}, study={"benchmarks": ["scanqa"]})
     folder = prepared(write_config(content))
     path = folder / "manifest.json"
-    manifest = json.loads(path.read_text())
-    manifest["annotations"] = {"scanqa": manifest["annotations"]["scanqa"]}
-    path.write_text(json.dumps(manifest))
+    manifest = read_manifest(path, made_by="")
+    write_manifest(path, manifest | {"annotations": {"scanqa": manifest["annotations"]["scanqa"]}})
     found = examined(content)
     assert found.needs == ()
     assert set(found.row.samples) == {"scanqa"}
 
 
+def write_annotation(folder: Path, name: str, content: Any) -> None:
+    """Other annotations, as if `prepare` had written them."""
+    (folder / name).write_text(json.dumps(content))
+    own = {name: file_digest(folder / name)}
+    change_manifest(folder / "manifest.json", lambda manifest: manifest["annotation_files"].update(own))
+
+
 def test_malformed_annotations_are_needs(prepared: Prepared) -> None:
     folder = prepared(write_config(built_in()))
     manifest = json.loads((folder / "manifest.json").read_text())
-    (folder / manifest["annotations"]["scanqa"]["test"][0]).write_text('{"not": "a list"}')
+    write_annotation(folder, manifest["annotations"]["scanqa"]["test"][0], {"not": "a list"})
     found = examined(built_in())
     assert len(found.needs) == 1
     assert "scanqa" in found.needs[0].what
@@ -152,9 +163,9 @@ def test_source_files_of_a_dataset(tmp_path_factory: pytest.TempPathFactory, mon
 def test_malformed_training_annotations_are_needs(prepared: Prepared) -> None:
     folder = prepared(write_config(built_in()))
     manifest = json.loads((folder / "manifest.json").read_text())
-    path = folder / manifest["annotations"]["scanqa"]["train"][0]
-    entries = json.loads(path.read_text())
-    path.write_text(json.dumps([entries[0] | {"scene_id": "nowhere"}, *entries[1:]]))
+    name = manifest["annotations"]["scanqa"]["train"][0]
+    entries = json.loads((folder / name).read_text())
+    write_annotation(folder, name, [entries[0] | {"scene_id": "nowhere"}, *entries[1:]])
     found = examined(built_in())
     assert [need.what[:20] for need in found.needs] == ["tiny_rooms, scanqa: "]
     assert "scanqa" in found.row.samples

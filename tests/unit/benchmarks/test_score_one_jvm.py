@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import json
 import stat
 import sys
 from pathlib import Path
@@ -11,8 +10,10 @@ from pathlib import Path
 import pytest
 
 from pipeline import registry
-from pipeline.evaluation.records import row, write_records
+from pipeline.evaluation.records import questions_digest, row, write_records
+from pipeline.finished import digests_of
 from pipeline.metrics import java
+from pipeline.provenance import write_manifest
 from pipeline.scene import ModelOutput
 from pipeline.steps import score
 
@@ -68,13 +69,16 @@ def test_two_text_benchmarks_with_subsets_and_resamples_start_java_once(
     }
     folder = tmp_path / "predictions"
     folder.mkdir()
-    (folder / "manifest.json").write_text(json.dumps({"scenes": index.digest}))
+    asked_of = {}
     for name, spec in members.items():
         benchmark = registry.create("benchmarks", spec)
         output = ModelOutput(raw_text="a red lamp")
         samples = benchmark.samples(index, "test")
         rows = [row("hand", "test", name, s, "", output, benchmark.parse(s, output)) for s in samples]
         write_records(folder / f"{name}.parquet", rows, "0")
+        asked_of[name] = questions_digest(samples)
+    content = {"dataset": "hand", "split": "test", "scenes": index.content_digest("test"), "questions": asked_of}
+    write_manifest(folder / "manifest.json", content | {"files": digests_of(folder)})
     spec = {"benchmarks": members, "split": "test", "bootstrap": {"replicates": 20, "seed": 0}}
     out = [tmp_path / "scores" / f"{name}.parquet" for name in members]
     args = argparse.Namespace(scenes=tmp_path / "manifest.json", predictions=folder / "manifest.json", out=out, spec=spec)

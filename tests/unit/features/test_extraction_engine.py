@@ -109,7 +109,9 @@ def test_order_is_kept_and_the_number_in_flight_bounded(index: SceneIndex, tmp_p
     monkeypatch.setattr(index, "load", counting_load)
     with writer_of(tmp_path) as writer:
         write = writer.write
-        monkeypatch.setattr(writer, "write", lambda scene, *rest: (write(scene, *rest), written.append(scene)))
+        monkeypatch.setattr(
+            writer, "write", lambda scene, *rest, **named: (write(scene, *rest, **named), written.append(scene))
+        )
         extract_shard(index, list(index), Watched(), writer, Flight(readers=3, scenes=4))
     assert encoded == written == [f"box{i}" for i in range(SCENES)]
     assert 1 < most[0] <= 4
@@ -137,10 +139,10 @@ def test_reading_encoding_and_writing_overlap(index: SceneIndex, tmp_path: Path,
     with writer_of(tmp_path) as writer:
         write = writer.write
 
-        def watched_write(scene_id: str, *rest: Any) -> None:
+        def watched_write(scene_id: str, *rest: Any, **named: Any) -> None:
             if scene_id == "box0":
                 encoding_second.wait()  # the second scene is encoded while the first is written
-            write(scene_id, *rest)
+            write(scene_id, *rest, **named)
 
         monkeypatch.setattr(writer, "write", watched_write)
         assert extract_shard(index, list(index), Waiting(), writer) == SCENES
@@ -194,10 +196,10 @@ def test_an_error_of_writing_stops_the_run(index: SceneIndex, tmp_path: Path, mo
     with writer_of(tmp_path) as writer:
         write = writer.write
 
-        def failing(scene_id: str, *rest: Any) -> None:
+        def failing(scene_id: str, *rest: Any, **named: Any) -> None:
             if scene_id == "box1":
                 raise OSError(errno.ENOSPC, "No space left on device")
-            write(scene_id, *rest)
+            write(scene_id, *rest, **named)
 
         monkeypatch.setattr(writer, "write", failing)
         with pytest.raises(OSError, match="No space left"):

@@ -109,7 +109,8 @@ def test_order_is_kept_and_the_number_in_flight_bounded(index: SceneIndex, tmp_p
     monkeypatch.setattr(index, "load", counting_load)
     with writer_of(tmp_path) as writer:
         write = writer.write
-        monkeypatch.setattr(
+        counted = lambda scene, *rest, **named: (write(scene, *rest, **named), written.append(scene))  # noqa: E731
+        monkeypatch.setattr(writer, "write", counted)
             writer, "write", lambda scene, *rest, **named: (write(scene, *rest, **named), written.append(scene))
         )
         extract_shard(index, list(index), Watched(), writer, Flight(readers=3, scenes=4))

@@ -10,7 +10,7 @@ from typing import Any, Literal
 class Need:
     """Something the study needs and does not have. ``area``: weights, teachers, datasets, cost or environment.
 
-    ``bytes``: published size of what is to be got, where it is known.
+    ``bytes``: published size of what is to be got, where it is known. ``fault``: it is there and wrong, else it is missing.
     """
 
     area: str
@@ -18,6 +18,7 @@ class Need:
     where: str = ""
     mend: str = ""
     bytes: int | None = None
+    fault: bool = False
 
 
 @dataclass(frozen=True, slots=True)

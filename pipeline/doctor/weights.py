@@ -34,8 +34,8 @@ def weight_rows(selection: Selection) -> tuple[tuple[WeightRow, ...], tuple[Need
         needs += [Need("weights", f"{owner} needs {f.what}", str(f.path), f"get it from {f.source}", f.bytes) for f in absent]
         if fault:
             where = fault.where or ", ".join(str(file.path) for file in files)
-            again = f"get it again from {files[0].source}" if files else ""
-            needs.append(Need("weights", f"{owner}: {fault.what}", where, fault.mend or again))
+            right = f"the right files are those of {files[0].source}" if files else ""
+            needs.append(Need("weights", f"{owner}: {fault.what}", where, fault.mend or right, fault=True))
     return tuple(rows), tuple(needs)
 
 

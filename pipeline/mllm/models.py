@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any, cast
 
@@ -13,9 +12,17 @@ from transformers.utils.logging import disable_progress_bar
 
 from pipeline.backbones.base import COORD_TOKEN, GROUND_TOKEN
 from pipeline.errors import CheckpointError
+from pipeline.features.memory import out_of_memory
 from pipeline.files import check_readable
+from pipeline.hf_folder import check_small_files, read_json, weight_paths
 from pipeline.mllm.loaded import TransformersBackbone
 from pipeline.mllm.tokenizer import add_alignment_tokens, load_tokenizer, token_id
+from pipeline.nets.weights import read_shapes
+
+SINGLE = "model.safetensors"
+MEND = "download the checkpoint again, all safetensors shards"
+OTHER = "the weight files are whole: config.json is of another model or version; take all files from one release"
+LAYOUT = "set `checkpoint` to a folder in the transformers layout"
 
 disable_progress_bar()
 """Loading and saving take well under a second at tiny size; bars of the library would only break up the pipeline's own."""
@@ -44,13 +51,9 @@ def load_model(
         check_readable(path)
     tokenizer = load_tokenizer(folder)
     model, info = _from_pretrained(family, folder, dtype)
-    missing = sorted(info["missing_keys"]) + sorted(str(k) for k in info["mismatched_keys"])
-    if missing:
-        raise CheckpointError(
-            f"{len(missing)} weights are missing or of another shape, e.g. {', '.join(missing[:3])}",
-            where=str(folder),
-            mend="download the checkpoint again, all shards",
-        )
+    text = unfit(info)
+    if text:
+        raise CheckpointError(f"weights do not fit config.json: {text}", where=str(folder), mend=OTHER)
     if add_alignment_tokens(tokenizer):
         _grow_embeddings(model, tokenizer)
     cast(torch.nn.Module, model).to(device)
@@ -61,14 +64,7 @@ def check_family(family: type[TransformersBackbone], folder: Path) -> None:
     """CheckpointError unless the folder's config.json describes a model of this family."""
     config = folder / "config.json"
     wanted = cast(type[PreTrainedConfig], family.model_class.config_class).model_type
-    try:
-        found = json.loads(config.read_text(encoding="utf-8")).get("model_type")
-    except FileNotFoundError:
-        raise CheckpointError(
-            f"{config} does not exist", where=str(folder), mend="set `checkpoint` to a folder in the transformers layout"
-        ) from None
-    except (json.JSONDecodeError, UnicodeDecodeError, AttributeError) as error:
-        raise CheckpointError(f"{config} is not a model configuration ({error})", where=str(folder)) from None
+    found = read_json(config, LAYOUT).get("model_type")
     if found != wanted:
         raise CheckpointError(
             f"{config} describes a {found!r} model", allowed=repr(wanted), mend="choose the backbone kind for it"
@@ -84,15 +80,29 @@ def _from_pretrained(family: type[TransformersBackbone], folder: Path, dtype: st
             use_safetensors=True,
             attn_implementation="sdpa",
             dtype=getattr(torch, dtype),
+            ignore_mismatched_sizes=True,  # they are in the report, which is read: the library's own error names none
             output_loading_info=True,
         )
         return cast(tuple[PreTrainedModel, dict[str, Any]], loaded)
     except (OSError, SafetensorError, RuntimeError, ValueError) as error:
-        raise CheckpointError(
-            f"weights cannot be loaded ({str(error).splitlines()[0]})",
-            where=str(folder),
-            mend="download the checkpoint again, all safetensors shards",
-        ) from None
+        if out_of_memory(error):
+            raise
+        for path in weight_paths(folder, (SINGLE,), MEND):  # the library names neither the file nor the cause
+            read_shapes(path, mend=f"download {path.name} again; the other files stay")
+        check_small_files(folder, MEND)
+        what = f"weights cannot be loaded ({str(error).splitlines()[0]})"
+        raise CheckpointError(what, where=str(folder), mend=OTHER) from None
+
+
+def unfit(info: dict[str, Any]) -> str:
+    """What the library's loading report says of entries that are missing or misshapen: counts, and the first of each."""
+    missing = sorted(str(name) for name in info["missing_keys"])
+    shapes = sorted((str(name), tuple(file), tuple(model)) for name, file, model in info["mismatched_keys"])
+    parts = [f"{len(missing)} missing, first {missing[0]!r}"] if missing else []
+    if shapes:
+        name, file, model = shapes[0]
+        parts.append(f"{len(shapes)} of another shape, first {name!r}: {file} in the file, {model} by config.json")
+    return "; ".join(parts)
 
 
 def _grow_embeddings(model: PreTrainedModel, tokenizer: Any) -> None:

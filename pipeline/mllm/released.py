@@ -6,28 +6,25 @@ checkpoints and tied weights count as they do when the weights are loaded. No te
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError, safe_open
 from transformers import AutoConfig
 from transformers.utils import logging
 
 from pipeline.backbones.base import ModelSize
 from pipeline.errors import CheckpointError
-from pipeline.files import check_readable
+from pipeline.hf_folder import check_small_files, weight_paths
 from pipeline.mllm.chat import TURN_END
 from pipeline.mllm.loaded import TransformersBackbone
-from pipeline.mllm.models import check_family
+from pipeline.mllm.models import MEND, OTHER, SINGLE, check_family, unfit
 from pipeline.mllm.tokenizer import load_tokenizer, token_id
+from pipeline.nets.weights import read_shapes
 
 TOKENIZER_FILES = ("tokenizer.json", "vocab.json", "tokenizer.model")
-INDEX, SINGLE = "model.safetensors.index.json", "model.safetensors"
-MEND = "download the checkpoint again, all safetensors shards"
 _VISION = {"visual", "vision_tower", "vision_model"}
 
 
@@ -48,8 +45,9 @@ def check_released(family: type[TransformersBackbone], folder: Path) -> None:
                 output_loading_info=True,
             )
         except (OSError, RuntimeError, ValueError) as error:
+            check_small_files(folder, MEND)
             raise CheckpointError(
-                f"weights do not fit the class ({str(error).splitlines()[0]})", where=str(folder), mend=MEND
+                f"weights do not fit the class ({str(error).splitlines()[0]})", where=str(folder), mend=OTHER
             ) from None
     _check_info(loaded[1], folder)
 
@@ -69,46 +67,18 @@ def _check_tokenizer(family: type[TransformersBackbone], folder: Path) -> None:
 
 
 def _check_info(info: dict[str, Any], folder: Path) -> None:
-    missing = sorted(str(name) for name in info["missing_keys"])
-    other = sorted(str(entry[0]) for entry in info["mismatched_keys"])
-    faults = [(label, names) for label, names in (("missing", missing), ("of another shape", other)) if names]
-    if faults:
-        text = "; ".join(f"{len(names)} {label}, first {names[0]!r}" for label, names in faults)
-        raise CheckpointError(f"weights do not fit the configuration: {text}", where=str(folder), mend=MEND)
+    text = unfit(info)
+    if text:
+        raise CheckpointError(f"weights do not fit config.json: {text}", where=str(folder), mend=OTHER)
 
 
 def header_state(folder: Path) -> dict[str, torch.Tensor]:
-    """Every entry of every shard as a tensor on the meta device. CheckpointError for missing or truncated shards."""
+    """Every entry of every shard as a tensor on the meta device. CheckpointError for missing, truncated or other files."""
     state: dict[str, torch.Tensor] = {}
-    for path in _shards(folder):
-        check_readable(path)
-        try:
-            with safe_open(path, framework="pt") as file:
-                for name in file.keys():  # noqa: SIM118 - not a mapping
-                    state[name] = torch.empty(file.get_slice(name).get_shape(), device="meta")
-        except (OSError, SafetensorError) as error:
-            raise CheckpointError(f"{path.name} cannot be read ({error})", where=str(folder), mend=MEND) from None
+    for path in weight_paths(folder, (SINGLE,), MEND):
+        shapes = read_shapes(path, mend=f"download {path.name} again; the other files stay")
+        state |= {name: torch.empty(shape, device="meta") for name, shape in shapes.items()}
     return state
-
-
-def _shards(folder: Path) -> list[Path]:
-    """The safetensors files that the folder's index names, or the single file. CheckpointError when any is not there."""
-    index = folder / INDEX
-    names = {SINGLE}
-    if index.is_file():
-        try:
-            names = {str(name) for name in json.loads(index.read_text(encoding="utf-8"))["weight_map"].values()}
-        except (json.JSONDecodeError, UnicodeDecodeError, KeyError, TypeError, AttributeError) as error:
-            raise CheckpointError(f"{INDEX} is not an index of shards ({error!r})", where=str(folder), mend=MEND) from None
-    missing = sorted(name for name in names if not (folder / name).is_file())
-    if missing:
-        raise CheckpointError(
-            f"{len(missing)} of {len(names)} safetensors files are missing: {', '.join(missing[:3])}"
-            + (" ..." if len(missing) > 3 else ""),
-            where=str(folder),
-            mend=MEND,
-        )
-    return [folder / name for name in sorted(names)]
 
 
 def released_size(family: type[TransformersBackbone], folder: Path, tokens: tuple[int, int] | None) -> ModelSize:

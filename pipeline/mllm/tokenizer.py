@@ -15,7 +15,11 @@ from transformers import AddedToken, AutoTokenizer, PreTrainedTokenizerBase, Pre
 
 from pipeline.backbones.base import COORD_TOKEN, GROUND_TOKEN
 from pipeline.errors import CheckpointError
+from pipeline.features.memory import out_of_memory
+from pipeline.hf_folder import check_small_files
 from pipeline.mllm.chat import PAD, TURN_END, ChatFormat
+
+_MEND = "put the checkpoint's tokenizer.json and tokenizer_config.json beside its weights"
 
 
 def train_tokenizer(texts: Iterable[str], chat: ChatFormat, *, vocabulary: int) -> PreTrainedTokenizerFast:
@@ -46,12 +50,12 @@ def load_tokenizer(folder: Path) -> PreTrainedTokenizerBase:
     """The tokenizer of a saved or released folder. Raises CheckpointError when it is missing or malformed."""
     try:
         return AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
-    except (OSError, ValueError, KeyError) as error:
-        raise CheckpointError(
-            f"no usable tokenizer ({str(error).splitlines()[0]})",
-            where=str(folder),
-            mend="put the checkpoint's tokenizer.json and tokenizer_config.json beside its weights",
-        ) from None
+    except Exception as error:  # the Rust library behind it raises bare exceptions for damaged files
+        if out_of_memory(error):
+            raise
+        check_small_files(folder, _MEND)
+        first = next(iter(str(error).splitlines()), type(error).__name__)
+        raise CheckpointError(f"no usable tokenizer ({first})", where=str(folder), mend=_MEND) from None
 
 
 def add_alignment_tokens(tokenizer: PreTrainedTokenizerBase) -> int:

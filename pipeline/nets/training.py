@@ -16,6 +16,7 @@ from typing import Any, TypeVar
 import torch
 from torch import Tensor, nn
 
+from pipeline.features.memory import out_of_memory
 from pipeline.nets.weights import save_checkpoint
 from pipeline.progress import Progress
 
@@ -74,7 +75,9 @@ class Stages:
             content = torch.load(self.checkpoint, map_location=self.device, weights_only=True) if whole else None
         except FileNotFoundError:
             return {}
-        except Exception:  # whatever a damaged archive raises: it costs the work behind the checkpoint, never the run
+        except Exception as error:  # whatever a damaged archive raises: it costs the work behind it, never the run
+            if out_of_memory(error):
+                raise
             content = None
         if content is None:
             print(f"warning: checkpoint {self.checkpoint} is damaged and not used", file=sys.stderr)

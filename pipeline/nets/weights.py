@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import re
 import zipfile
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from safetensors import safe_open
@@ -17,8 +18,14 @@ from torch import Tensor, nn
 from pipeline.errors import CheckpointError
 from pipeline.features.memory import out_of_memory
 from pipeline.files import check_readable, replacing, writing
+from pipeline.hf_folder import stand_in
 
 INITIAL_STD = 0.02
+LONGEST_HEADER = 100_000_000
+"""Bytes of a safetensors header; the format allows no more."""
+STATE_ALONE = "save the network's state dict alone: torch.save(model.state_dict(), 'model.pt')"
+Shape = tuple[int, ...]
+Value = TypeVar("Value")
 WEIGHT_SUFFIXES = (".safetensors", ".pt", ".pth", ".bin")
 
 
@@ -83,7 +90,20 @@ def read_weights(path: Path, *, mend: str) -> dict[str, Tensor]:
         raise _unreadable(path, error, mend) from None
     if not isinstance(state, dict):
         raise CheckpointError(f"weights {path} hold {type(state).__name__}, not named tensors", mend=mend)
-    return state
+    return named(state, where=str(path))
+
+
+def named(state: Mapping[Any, Value], *, where: str) -> dict[str, Value]:
+    """``state`` when all its keys are text. CheckpointError otherwise."""
+    others = [key for key in state if not isinstance(key, str)]
+    if others:
+        raise CheckpointError(
+            f"weights hold an entry under {others[0]!r} ({type(others[0]).__name__}), and entries have names",
+            where=where,
+            allowed="the state dict of a network: entry name -> tensor",
+            mend=STATE_ALONE,
+        )
+    return dict(state)
 
 
 def read_shapes(path: Path, *, mend: str) -> dict[str, tuple[int, ...]]:
@@ -100,9 +120,10 @@ def read_shapes(path: Path, *, mend: str) -> dict[str, tuple[int, ...]]:
 
 def _unreadable(path: Path, error: Exception, mend: str) -> CheckpointError:
     """The error for a file that could not be read: what it is instead of weights where that can be told, else why not."""
-    other = _what_else(path)
+    found = stand_in(path)
+    other = found[0] if found else _other_format(path) or _cut_short(path)
     if other is not None:
-        return CheckpointError(f"weights {path} cannot be read: {other}", mend=mend)
+        return CheckpointError(f"weights {path} cannot be read: {other}", mend=(found and found[1]) or mend)
     foreign = re.search(r"GLOBAL ([\w.]+)", str(error))
     if foreign is not None:
         return CheckpointError(
@@ -115,29 +136,34 @@ def _unreadable(path: Path, error: Exception, mend: str) -> CheckpointError:
     return CheckpointError(what, mend=mend)
 
 
-def _what_else(path: Path) -> str | None:
+def _other_format(path: Path) -> str | None:
     """What a file is whose first bytes show that it is not of the format which its name says."""
-    try:
-        with path.open("rb") as stream:
-            start = stream.read(256)
-    except OSError as error:
-        return str(error.strerror)
-    if not start:
-        return "the file is empty"
-    if start.startswith(b"version https://git-lfs"):
-        return "it is the pointer that Git LFS leaves where a file was not downloaded (git lfs pull)"
-    if start.lstrip()[:9].lower().startswith((b"<!doctype", b"<html")):
-        return "it is a web page (a download that asked for a login or for consent ends so)"
-    named = "safetensors" if path.suffix == ".safetensors" else "torch"
+    with path.open("rb") as stream:
+        start = stream.read(16)
+    named_safetensors = path.suffix == ".safetensors"
     is_safetensors = start[8:10] == b'{"' and int.from_bytes(start[:8], "little") < path.stat().st_size
     is_torch = zipfile.is_zipfile(path) or start[:1] == b"\x80"
-    if named == "torch" and is_safetensors:
+    if not named_safetensors and is_safetensors:
         return "it is a safetensors file; let its name end in .safetensors"
-    if named == "safetensors" and is_torch:
+    if named_safetensors and is_torch:
         return "it is a file of torch.save; let its name end in .pt"
-    if named == "torch" and not is_torch and not start.startswith(b"PK"):
-        return f"it is no file of torch.save (it begins with {start[:16]!r})"
+    if not named_safetensors and not is_torch and not start.startswith(b"PK"):
+        return f"it is no file of torch.save (it begins with {start!r})"
     return None
+
+
+def _cut_short(path: Path) -> str | None:
+    """That a safetensors file ends before its numbers do, by its own header."""
+    try:
+        with path.open("rb") as stream:
+            length = int.from_bytes(stream.read(8), "little")
+            header = json.loads(stream.read(min(length, LONGEST_HEADER)))
+        ends = [entry["data_offsets"][1] for name, entry in header.items() if name != "__metadata__"]
+        whole = 8 + length + max(ends, default=0)
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, IndexError):
+        return None
+    there = path.stat().st_size
+    return f"it is cut short: {there:,} of {whole:,} bytes are there" if there < whole else None
 
 
 def entry_shapes(state: Mapping[str, object], *, where: str) -> dict[str, tuple[int, ...]]:
@@ -148,21 +174,53 @@ def entry_shapes(state: Mapping[str, object], *, where: str) -> dict[str, tuple[
             f"weights hold {type(state[other]).__name__} under {other!r}, not a tensor",
             where=where,
             allowed="a file that holds the state dict itself: entry name -> tensor",
+            mend=STATE_ALONE,
         )
     return {name: tuple(value.shape) for name, value in state.items() if isinstance(value, Tensor)}
 
 
-def check_entries(model: nn.Module, state: Mapping[str, Tensor], *, where: str) -> None:
+def check_entries(model: nn.Module, state: Mapping[str, Tensor], *, where: str, mend: str) -> None:
     """CheckpointError that counts and names entries that are missing, unexpected or misshapen for ``model``."""
-    check_shapes(model, entry_shapes(state, where=where), where=where)
+    check_shapes(model, entry_shapes(state, where=where), where=where, mend=mend)
 
 
-def check_shapes(model: nn.Module, found: Mapping[str, tuple[int, ...]], *, where: str) -> None:
+def check_shapes(model: nn.Module, found: Mapping[str, Shape], *, where: str, mend: str) -> None:
     """``check_entries`` for names and shapes alone; ``model`` may be on the meta device."""
     own = {name: tuple(value.shape) for name, value in model.state_dict().items()}
-    missing, extra = sorted(set(own) - set(found)), sorted(set(found) - set(own))
-    shapes = [n for n in sorted(set(own) & set(found)) if own[n] != found[n]]
-    faults = [(label, names) for label, names in (("missing", missing), ("unexpected", extra), ("misshapen", shapes)) if names]
-    if faults:
-        text = "; ".join(f"{len(names)} {label}, first {names[0]!r}" for label, names in faults)
-        raise CheckpointError(f"weights do not fit the network: {text}", where=where)
+    text = differences(own, found)
+    if text:
+        raise CheckpointError(f"weights do not fit the network: {text}", where=where, mend=other_weights(mend))
+
+
+def differences(own: Mapping[str, Shape], found: Mapping[str, Shape], *, every: bool = True) -> str:
+    """What a file has other than the network: counts, and the first of each; "" when nothing. ``every``: also what is more."""
+    missing = [name for name in sorted(own) if name not in found]
+    extra = [name for name in sorted(found) if name not in own] if every else []
+    shapes = [name for name in sorted(own) if name in found and own[name] != tuple(found[name])]
+    parts = [f"{len(missing)} missing, first {missing[0]!r} {_shown(own[missing[0]])}"] if missing else []
+    parts += [f"{len(extra)} unexpected, first {extra[0]!r} {_shown(found[extra[0]])}"] if extra else []
+    if shapes:
+        first = shapes[0]
+        parts.append(
+            f"{len(shapes)} misshapen, first {first!r}: {_shown(found[first])} in the file, {_shown(own[first])} in the network"
+        )
+    before = _prefix(missing, extra)
+    parts += [f"all names begin with {before!r} in the file"] if before else []
+    return "; ".join(parts)
+
+
+def _prefix(missing: Sequence[str], extra: Sequence[str]) -> str:
+    """What stands before every name in the file (`module.` of parallel training), where the names fit without it."""
+    if not missing or not extra or not extra[0].endswith(missing[0]):
+        return ""
+    before = extra[0][: -len(missing[0])]
+    return before if {name.removeprefix(before) for name in extra} >= set(missing) else ""
+
+
+def _shown(shape: Shape) -> str:
+    return str(list(shape)) if shape else "one number"
+
+
+def other_weights(mend: str) -> str:
+    """What to do about a file that is whole and of another network: the same download would change nothing."""
+    return f"the file is whole but of another network, so not the same one again: {mend}"

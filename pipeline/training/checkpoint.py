@@ -20,6 +20,7 @@ import torch
 from safetensors.torch import load_model, save_model
 
 from pipeline.errors import CheckpointError
+from pipeline.features.memory import out_of_memory
 from pipeline.files import UNFINISHED, fsync, settle
 from pipeline.provenance import file_digest
 
@@ -98,9 +99,11 @@ class Checkpoints:
             optimizer.load_state_dict(state["optimizer"])
             torch.set_rng_state(state["generator"])
             return int((facts or {})["step"])
-        except (RuntimeError, ValueError, KeyError, OSError) as error:
+        except Exception as error:  # torch, pickle and safetensors raise a dozen types; all mean the same here
+            if out_of_memory(error):
+                raise
             raise CheckpointError(
-                f"checkpoint cannot be resumed ({str(error).splitlines()[0]})",
+                f"checkpoint cannot be resumed ({next(iter(str(error).splitlines()), type(error).__name__)})",
                 where=str(path),
                 mend=f"delete {self.folder} to start this run over",
             ) from None

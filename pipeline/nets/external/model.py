@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from pipeline.errors import CheckpointError, ConfigError
 from pipeline.nets.external.spec import ExternalSpec, resolve, users_code
-from pipeline.nets.weights import check_shapes, entry_shapes, read_shapes, read_weights, state_digest
+from pipeline.nets.weights import check_shapes, entry_shapes, named, read_shapes, read_weights, state_digest
 from pipeline.options import did_you_mean
 from pipeline.provenance import code_digest, digest
 
@@ -101,6 +101,10 @@ def _mend(spec: ExternalSpec) -> str:
     return f"get the weights ({spec.source or 'see the package'}) and name the file: teachers.{spec.teacher}.weights"
 
 
+def _other(spec: ExternalSpec) -> str:
+    return f"name the weights of {spec.factory} ({spec.where('weights')}), or mend {spec.where('arguments')}"
+
+
 def _shapes_in_file(spec: ExternalSpec, path: Path) -> dict[str, tuple[int, ...]]:
     if path.suffix == ".safetensors":
         return _selected(spec, read_shapes(path, mend=_mend(spec)))
@@ -119,7 +123,7 @@ def _selected(spec: ExternalSpec, content: Mapping[str, Value]) -> dict[str, Val
                 allowed=f"one of its keys: {', '.join(list(content)[:8])}",
                 mend=f"mend {spec.where('weights_key')}",
             )
-        found = inner
+        found = named(inner, where=where)
     selected = {name.removeprefix(spec.weights_prefix): v for name, v in found.items() if name.startswith(spec.weights_prefix)}
     if not selected:
         starts = sorted({name.split(".")[0] + "." for name in found})
@@ -143,7 +147,7 @@ def _fitting(spec: ExternalSpec, model: nn.Module, shapes: Mapping[str, tuple[in
             allowed=f"names like {next(iter(own), '(none)')!r}; the file has {next(iter(shapes))!r}",
             mend=f"mend {spec.where('weights_prefix')}",
         )
-    check_shapes(model, own | used if spec.weights_match == "partial" else used, where=str(spec.weights))
+    check_shapes(model, own | used if spec.weights_match == "partial" else used, where=str(spec.weights), mend=_other(spec))
     return list(used)
 
 

@@ -19,7 +19,7 @@ from pipeline.errors import CheckpointError
 from pipeline.nets.flare.config import FLAREConfig, TapName
 from pipeline.nets.flare.layers import JointAttention
 from pipeline.nets.flare.model import FLARE
-from pipeline.nets.weights import INITIAL_STD, initialise, read_shapes, read_weights
+from pipeline.nets.weights import INITIAL_STD, differences, initialise, named, other_weights, read_shapes, read_weights
 from pipeline.provenance import seed_for
 
 NOT_BUILT = (
@@ -54,7 +54,7 @@ def read_entries(path: Path, *, mend: str) -> dict[str, Tensor]:
         raise CheckpointError(
             f"weights {path} hold no network", allowed="tensors by name, as they are or under the key 'model'", mend=mend
         )
-    return entries
+    return named(entries, where=str(path))
 
 
 def entry_shapes(path: Path, *, mend: str) -> Shapes:
@@ -68,12 +68,13 @@ def check_shapes(found: Shapes, config: FLAREConfig, *, where: str, mend: str) -
     """Names that are neither needed nor known. CheckpointError when an entry that some tap needs is missing or misshapen."""
     with torch.device("meta"):
         needed = {name: tuple(value.shape) for name, value in FLARE(config).entries().items()}
-    missing = [name for name in needed if name not in found]
-    misshapen = [name for name, shape in needed.items() if name in found and tuple(found[name]) != shape]
-    faults = [(label, names) for label, names in (("missing", missing), ("misshapen", misshapen)) if names]
-    if faults:
-        text = "; ".join(f"{len(names)} of {len(needed)} {label}, first {names[0]!r}" for label, names in faults)
-        raise CheckpointError(f"weights do not fit FLARE's geometry and pose model: {text}", where=where, mend=mend)
+    text = differences(needed, found, every=False)
+    if text:
+        raise CheckpointError(
+            f"weights do not fit FLARE's geometry and pose model: of {len(needed)} entries {text}",
+            where=where,
+            mend=other_weights(mend),
+        )
     return [name for name in found if name not in needed and not name.startswith(NOT_BUILT)]
 
 

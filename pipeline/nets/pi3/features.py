@@ -104,7 +104,7 @@ def check_released(path: Path, variant: Variant, *, mend: str, config: Pi3Config
     with torch.device("meta"):
         skeleton = NETWORKS[variant](config)
     built = {name: shape for name, shape in shapes.items() if not name.startswith(NOT_BUILT[variant])}
-    check_shapes(skeleton, built, where=str(path))
+    check_shapes(skeleton, built, where=str(path), mend=mend)
 
 
 def load_features(

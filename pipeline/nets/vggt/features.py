@@ -133,7 +133,7 @@ def load_features(
     with torch.device("meta"):
         skeleton = VGGT(config)
         network = VGGT(config, PREDICTION_HEADS if predictions else ())
-    check_entries(skeleton, {n: v for n, v in state.items() if not n.startswith(NOT_BUILT)}, where=str(path))
+    check_entries(skeleton, {n: v for n, v in state.items() if not n.startswith(NOT_BUILT)}, where=str(path), mend=mend)
     network.load_state_dict({name: state[name].float() for name in network.state_dict()}, strict=True, assign=True)
     return FeatureNetwork(network, layers, encoder=encoder, device=device, bfloat16=bfloat16), file_digest(path)
 
@@ -143,7 +143,7 @@ def check_file(path: Path, config: VGGTConfig, mend: str) -> None:
     with torch.device("meta"):
         skeleton = VGGT(config)
     shapes = {n: s for n, s in read_shapes(path, mend=mend).items() if not n.startswith(NOT_BUILT)}
-    check_shapes(skeleton, shapes, where=str(path))
+    check_shapes(skeleton, shapes, where=str(path), mend=mend)
 
 
 def random_features(

@@ -20,11 +20,14 @@ from torch import Tensor, nn
 from transformers.utils import logging
 
 from pipeline.errors import CheckpointError
+from pipeline.hf_folder import read_json, weight_paths
 from pipeline.nets.resize import FILTERS, Channels, Filter
 from pipeline.nets.vision2d.layouts import LAYOUTS, Layout
-from pipeline.nets.weights import read_shapes, read_weights
+from pipeline.nets.weights import entry_shapes, other_weights, read_shapes, read_weights
 from pipeline.provenance import digest, file_digest
 
+_FILES = ("model.safetensors", "pytorch_model.bin")
+"""Weights: safetensors, else the pickled tensors of older checkpoints (some official folders have no others)."""
 _KEYS = ("image_mean", "image_std")
 """Of preprocessor_config.json, in the order of ``Layout.pixels``."""
 
@@ -70,7 +73,7 @@ class Vision:
 def read_vision(folder: Path, model_types: Sequence[str], *, mend: str) -> Vision:
     """The network that a folder's config.json describes. CheckpointError when it is not one of ``model_types``."""
     layouts = [LAYOUTS[name] for name in model_types]
-    content = _read_json(folder / "config.json", mend)
+    content = read_json(folder / "config.json", mend)
     found = content.get("model_type")
     for layout in layouts:
         if found in (layout.model_type, layout.outer):
@@ -80,18 +83,6 @@ def read_vision(folder: Path, model_types: Sequence[str], *, mend: str) -> Visio
     raise CheckpointError(
         f"the checkpoint is a {found!r} model", where=str(folder / "config.json"), allowed=", ".join(known), mend=mend
     )
-
-
-def _read_json(path: Path, mend: str) -> dict[str, Any]:
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except (FileNotFoundError, NotADirectoryError):
-        raise CheckpointError(f"{path} does not exist", mend=mend) from None
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
-        raise CheckpointError(f"{path} is not valid JSON ({error})", mend=mend) from None
-    if not isinstance(content, dict):
-        raise CheckpointError(f"{path} does not hold a JSON object", mend=mend)
-    return content
 
 
 def _configuration(layout: Layout, content: Mapping[str, Any], folder: Path, mend: str) -> Any:
@@ -108,7 +99,7 @@ def _configuration(layout: Layout, content: Mapping[str, Any], folder: Path, men
 def _pixels(layout: Layout, folder: Path, mend: str) -> tuple[tuple[Channels, Channels], Filter]:
     """Mean, deviation and filter: of the folder's preprocessor_config.json where it states them, else of the model card."""
     path = folder / "preprocessor_config.json"
-    stated = _read_json(path, mend) if path.is_file() else {}
+    stated = read_json(path, mend) if path.is_file() else {}
     names: dict[int, Filter] = {filter_.value: name for name, filter_ in FILTERS.items()}
     try:
         mean, std = (_channels(stated.get(key, own)) for key, own in zip(_KEYS, layout.pixels, strict=True))
@@ -125,28 +116,6 @@ def _channels(values: Any) -> Channels:
     return red, green, blue
 
 
-def weight_paths(folder: Path, *, mend: str) -> list[Path]:
-    """The weight files of a checkpoint: safetensors, else the pickled tensors of older ones (some official folders have no
-    others). CheckpointError when there are none or a shard is missing."""
-    names = ("model.safetensors", "pytorch_model.bin")
-    there = [name for name in names if (folder / name).is_file() or (folder / f"{name}.index.json").is_file()]
-    name = there[0] if there else names[0]
-    index = folder / f"{name}.index.json"
-    if index.is_file():
-        shards = _read_json(index, mend).get("weight_map")
-        if not isinstance(shards, dict) or not shards:
-            raise CheckpointError(f"{index} has no weight_map", mend=mend)
-        paths = [folder / name for name in sorted(set(shards.values()))]
-    else:
-        paths = [folder / name]
-    missing = [path.name for path in paths if not path.is_file()]
-    if missing:
-        raise CheckpointError(
-            f"{len(missing)} of {len(paths)} weight files are missing, first {missing[0]}", where=str(folder), mend=mend
-        )
-    return paths
-
-
 def stand_ins(paths: Sequence[Path], *, mend: str) -> dict[str, Tensor]:
     """Entries of weight files by their headers alone: zeros that share one number, of the stored shapes."""
     shapes = {name: shape for path in paths for name, shape in read_shapes(path, mend=mend).items()}
@@ -155,16 +124,18 @@ def stand_ins(paths: Sequence[Path], *, mend: str) -> dict[str, Tensor]:
 
 def load_network(vision: Vision, folder: Path, *, mend: str) -> tuple[nn.Module, str]:
     """The network with its weights, and the digest of weights, configuration and pixel values."""
-    paths = weight_paths(folder, mend=mend)
+    paths = weight_paths(folder, _FILES, mend)
     state: dict[str, Tensor] = {}
     for path in paths:
-        state |= read_weights(path, mend=mend)
+        part = read_weights(path, mend=mend)
+        entry_shapes(part, where=str(path))
+        state |= part
     return build(vision, state, where=str(folder), mend=mend), digest([vision.digest(), [file_digest(path) for path in paths]])
 
 
 def check_network(vision: Vision, folder: Path, *, mend: str) -> None:
     """CheckpointError unless the weight files have exactly the entries of the network, by their headers."""
-    build(vision, stand_ins(weight_paths(folder, mend=mend), mend=mend), where=str(folder), mend=mend)
+    build(vision, stand_ins(weight_paths(folder, _FILES, mend), mend=mend), where=str(folder), mend=mend)
 
 
 def build(vision: Vision, state: Mapping[str, Tensor], *, where: str, mend: str) -> nn.Module:
@@ -185,7 +156,8 @@ def build(vision: Vision, state: Mapping[str, Tensor], *, where: str, mend: str)
     ]
     text = "; ".join(f"{len(names)} {label}, first {names[0]}" for label, names in faults if names)
     if text:
-        raise CheckpointError(f"weights do not fit the {layout.model_type} network: {text}", where=where, mend=mend)
+        what = f"weights do not fit the {layout.model_type} network of config.json: {text}"
+        raise CheckpointError(what, where=where, mend=other_weights(mend))
     return cast(nn.Module, model)
 
 

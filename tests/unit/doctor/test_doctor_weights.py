@@ -17,6 +17,7 @@ from pipeline import registry
 from pipeline.doctor.examine import examine
 from pipeline.doctor.report import Report
 from pipeline.doctor.selection import select
+from pipeline.doctor.text import render
 from pipeline.doctor.weights import parameters, weight_rows
 from pipeline.errors import CheckpointError
 from pipeline.teachers.base import WeightFile
@@ -55,10 +56,12 @@ def test_what_is_wrong_is_said(copied: Path) -> None:
     third = shards(copied)[2]
     content = third.read_bytes()
     third.unlink()
-    with pytest.raises(CheckpointError, match=f"1 of {len(shards(copied)) + 1} safetensors files are missing: {third.name}"):
+    with pytest.raises(CheckpointError, match=f"1 of {len(shards(copied)) + 1} weight files are missing, first {third.name}"):
         member("qwen2_5_vl", copied).check_weights()
     third.write_bytes(content[: len(content) // 2])
-    with pytest.raises(CheckpointError, match=f"{third.name} cannot be read"):
+    with pytest.raises(
+        CheckpointError, match=rf"{third.name} cannot be read: it is cut short: [\d,]+ of {len(content):,} bytes"
+    ):
         member("qwen2_5_vl", copied).check_weights()
     third.write_bytes(content)
     member("qwen2_5_vl", copied).check_weights()
@@ -132,7 +135,7 @@ def released_3b() -> Qwen2_5_VLConfig:
 
 
 def test_the_index_of_shards_may_be_damaged(copied: Path) -> None:
-    (copied / "model.safetensors.index.json").write_text("[]")
+    (copied / "model.safetensors.index.json").write_text("{}")
     with pytest.raises(CheckpointError, match="not an index of shards"):
         member("qwen2_5_vl", copied).check_weights()
     (copied / "config.json").write_text(json.dumps(AutoConfig.from_pretrained(copied).to_dict() | {"model_type": "bert"}))
@@ -171,7 +174,7 @@ def test_all_faults_are_listed_not_the_first(copied: Path) -> None:
     assert "3 missing entries" in needs[0]
     assert "absent_a.pt" in needs[1]
     assert "absent_b.pt" in needs[2]
-    assert "safetensors files are missing" in needs[3]
+    assert "weight files are missing" in needs[3]
     assert report.weights[0].bytes == 7
     assert report.weights[2].bytes == 5_000_000_000
 
@@ -196,6 +199,78 @@ def test_the_source_of_a_control_counts_as_selected() -> None:
     assert needs[0].mend == "get it from the authors' page"
     teacher = examine(config, [], 125.0).teachers[1]
     assert (teacher.name, teacher.commercial, teacher.weights_licence) == ("control", False, "CC BY-NC 4.0")
+
+
+PULL = "lfs pull, or download {} alone"
+JSON_FILES = (
+    "config.json",
+    "tokenizer.json",
+    "tokenizer_config.json",
+    "model.safetensors.index.json",
+)
+
+
+@pytest.mark.parametrize("name", [*JSON_FILES, "a shard"])
+def test_a_pointer_of_git_lfs_is_named_as_such_by_every_loader(copied: Path, name: str) -> None:
+    """It was "header too large", or whatever a parser of JSON says, and the mend was to download everything again."""
+    path = shards(copied)[1] if name == "a shard" else copied / name
+    assert path.is_file()
+    path.write_bytes(b"version https://git-lfs.github.com/spec/v1\noid sha256:4d7a2146\nsize 5026873376\n")
+    lab = member("qwen2_5_vl", copied)
+    for look in (lab.check_weights, lambda: lab.load(copied, device="cpu")):
+        with pytest.raises(CheckpointError, match="the pointer that Git LFS leaves") as caught:
+            look()
+        assert path.name in caught.value.what
+        assert "5,026,873,376 bytes" in caught.value.what
+        assert str(caught.value.mend).endswith(PULL.format(path.name))
+
+
+@pytest.mark.parametrize("content", [b"", b"<!DOCTYPE html><html>", b'{"a": ', b"\xff\xfe{", b"[" * 99_999], ids=range(5))
+@pytest.mark.parametrize("name", ["config.json", "tokenizer.json"])
+def test_damaged_json_of_a_checkpoint_names_the_file(copied: Path, name: str, content: bytes) -> None:
+    (copied / name).write_bytes(content)
+    lab = member("qwen2_5_vl", copied)
+    for look in (lab.check_weights, lambda: lab.load(copied, device="cpu")):
+        with pytest.raises(CheckpointError, match=rf"{name} cannot be read: "):
+            look()
+
+
+def test_weights_of_another_size_are_not_downloaded_again(copied: Path) -> None:
+    config = json.loads((copied / "config.json").read_text())
+    config["text_config"]["intermediate_size"] *= 2
+    (copied / "config.json").write_text(json.dumps(config))
+    lab = member("qwen2_5_vl", copied)
+    for look in (lab.check_weights, lambda: lab.load(copied, device="cpu")):
+        with pytest.raises(CheckpointError, match=r"of another shape, first '[\w.]+': \([\d, ]+\) in the file") as caught:
+            look()
+        assert "config.json is of another model" in str(caught.value.mend)
+
+
+def test_weights_in_another_format_are_named(copied: Path) -> None:
+    for path in [*shards(copied), copied / "model.safetensors.index.json"]:
+        path.unlink()
+    torch.save({}, copied / "pytorch_model.bin")
+    lab = member("qwen2_5_vl", copied)
+    for look in (lab.check_weights, lambda: lab.load(copied, device="cpu")):
+        with pytest.raises(CheckpointError, match=r"\(there are pytorch_model\.bin, which are not read\)"):
+            look()
+
+
+@pytest.mark.usefixtures("project")
+def test_the_doctor_says_the_cause_and_not_to_download_it_again() -> None:
+    """It dropped the cause and printed only "again from ...", so that 5 GB were downloaded again for nothing."""
+    torch.save({"aggregator.camera_token": torch.zeros(1, 2, 1, 7)}, "model.pt")
+    Path("pointer.safetensors").write_text("version https://git-lfs.github.com/spec/v1\noid sha256:4d\nsize 5026873376\n")
+    torch.save({0: torch.zeros(3)}, "keys.pt")
+    files = {"other": "model.pt", "pointer": "pointer.safetensors", "keys": "keys.pt"}
+    teachers = {name: {"kind": "vggt", "checkpoint": file} for name, file in files.items()}
+    report = report_of(built_in(teachers=teachers, study={"teachers": list(teachers)}))
+    text = " ".join(render(report).split())
+    assert "misshapen, first 'aggregator.camera_token': [1, 2, 1, 7] in the file, [1, 2, 1, 1024] in the network" in text
+    assert "the file is whole but of another network, so not the same one again: download model.pt of facebook/VGGT-1B" in text
+    assert "it is the pointer that Git LFS leaves where a file (5,026,873,376 bytes) was not downloaded" in text
+    assert "weights hold an entry under 0 (int)" in text
+    assert " again from " not in text
 
 
 def test_parameters_of_files(tmp_path: Path) -> None:

@@ -117,14 +117,14 @@ def test_partial_truncated_foreign_and_missing_weights(kind: str, tmp_path: Path
     whole = load_file(weights)
     dropped = next(name for name in whole if name.endswith("down_proj.weight"))
     save_file({k: v for k, v in whole.items() if k != dropped}, weights, metadata={"format": "pt"})
-    with pytest.raises(CheckpointError, match="1 weights are missing"):
+    with pytest.raises(CheckpointError, match=r"do not fit config\.json: 1 missing, first '[\w.]*down_proj\.weight'"):
         load(folder)
     save_file(whole, weights, metadata={"format": "pt"})
     weights.write_bytes(weights.read_bytes()[:-1000])
-    with pytest.raises(CheckpointError, match="cannot be loaded"):
+    with pytest.raises(CheckpointError, match="cannot be read: it is cut short"):
         load(folder)
     weights.unlink()
-    with pytest.raises(CheckpointError, match="cannot be loaded"):
+    with pytest.raises(CheckpointError, match="1 of 1 weight files are missing, first model"):
         load(folder)
     (folder / "config.json").write_text(json.dumps({"model_type": "llama"}))
     with pytest.raises(CheckpointError, match="llama"):

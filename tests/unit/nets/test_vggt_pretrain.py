@@ -127,7 +127,10 @@ def test_partial_weights_are_refused(tmp_path: Path) -> None:
     state["aggregator.patch_embed.norm.weight"] = torch.zeros(7)
     save_file(state, tmp_path / "model.safetensors")
     teacher = create("teachers", VGGT_ROOMS)
-    message = "1 missing, first 'depth_head.norm.weight'; 1 unexpected, .*; 1 misshapen, first 'aggregator.patch_embed.norm"
+    message = (
+        r"1 missing, first 'depth_head.norm.weight' \[256\]; 1 unexpected, .*; 1 misshapen, "
+        r"first 'aggregator.patch_embed.norm.weight': \[7\] in the file, \[128\] in the network"
+    )
     with pytest.raises(CheckpointError, match=message):
         teacher.load(tmp_path, "cpu")
     (tmp_path / "model.safetensors").write_bytes(b"not weights")

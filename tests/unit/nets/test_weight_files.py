@@ -12,7 +12,7 @@ import torch
 from safetensors.torch import save, save_file
 
 from pipeline.errors import CheckpointError
-from pipeline.nets.weights import read_shapes, read_weights
+from pipeline.nets.weights import check_shapes, read_shapes, read_weights
 
 STATE = {"a.weight": torch.arange(6.0).view(2, 3)}
 POINTER = b"version https://git-lfs.github.com/spec/v1\noid sha256:4d7a2146\nsize 5026873376\n"
@@ -50,7 +50,8 @@ def test_downloads_that_went_wrong(content: bytes, message: str, suffix: str, tm
         with pytest.raises(CheckpointError, match=message) as caught:
             read(path, mend="get it again")
         assert str(path) in str(caught.value)
-        assert caught.value.mend == "get it again"
+        alone = f"git -C {tmp_path} lfs pull, or download {path.name} alone"
+        assert caught.value.mend == (alone if content == POINTER else "get it again")
 
 
 @pytest.mark.parametrize(
@@ -64,7 +65,7 @@ def test_downloads_that_went_wrong(content: bytes, message: str, suffix: str, tm
         ("a.pth", cut, "failed finding central directory.; is it whole. It has"),
         ("a.pth", other_archive, "is it whole"),
         ("a.pt", lambda p: p.write_bytes(pickle.dumps({"a": b"x" * 500}, protocol=4)), "cannot be read"),
-        ("a.safetensors", lambda p: p.write_bytes(save(STATE)[:-4]), "is it whole. It has"),
+        ("a.safetensors", lambda p: p.write_bytes(save(STATE)[:-4]), r"it is cut short: \d+ of \d+ bytes are there"),
         ("a.pt", torch_file([1, 2]), "hold list, not named tensors"),
     ],
 )
@@ -77,6 +78,31 @@ def test_files_of_another_kind(name: str, write: Callable[[Path], object], messa
         first, *rest = str(caught.value).splitlines()
         assert "In PyTorch 2.6" not in first, "torch's advice to load anything is not passed on"
         assert any("get it again" in line for line in rest)
+
+
+@pytest.mark.parametrize("key", [0, None, (1, 2)], ids=["int", "none", "tuple"])
+def test_entries_have_names(key: object, tmp_path: Path) -> None:
+    """A key that is no text ended in the comparison of names, with a traceback."""
+    torch.save(STATE | {key: torch.zeros(1)}, tmp_path / "a.pt")
+    for read in (read_weights, read_shapes):
+        with pytest.raises(CheckpointError, match="weights hold an entry under") as caught:
+            read(tmp_path / "a.pt", mend="get it again")
+        assert "save the network's state dict alone" in str(caught.value.mend)
+
+
+def test_the_first_difference_of_names_and_shapes_is_said() -> None:
+    network = torch.nn.Linear(3, 2)
+    found = {"weight": (2, 4), "scale": (5,)}
+    with pytest.raises(CheckpointError) as caught:
+        check_shapes(network, found, where="a.pt", mend="name another file")
+    assert caught.value.what == (
+        "weights do not fit the network: 1 missing, first 'bias' [2]; 1 unexpected, first 'scale' [5]; "
+        "1 misshapen, first 'weight': [2, 4] in the file, [2, 3] in the network"
+    )
+    assert caught.value.mend == "the file is whole but of another network, so not the same one again: name another file"
+    with pytest.raises(CheckpointError, match=r"all names begin with 'module\.' in the file"):
+        check_shapes(network, {"module.weight": (2, 3), "module.bias": (2,)}, where="a.pt", mend="")
+    check_shapes(network, {"weight": (2, 3), "bias": (2,)}, where="a.pt", mend="")
 
 
 def test_want_of_memory_is_not_taken_for_a_damaged_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

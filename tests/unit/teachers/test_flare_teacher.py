@@ -182,9 +182,7 @@ def test_partial_weights_are_refused_even_where_the_tap_would_not_miss_them(
     partial["enc_norm.weight"] = torch.ones(3)
     save_file(partial, path) if suffix == ".safetensors" else torch.save({"model": partial}, path)
     for attempt in (check_checkpoint, lambda *a, **k: load_checkpoint(*a, ("enc_norm",), **k)):
-        with pytest.raises(
-            CheckpointError, match=r"missing, first 'dec_blocks_point.0.*1 of \d+ misshapen, first 'enc_norm.weight'"
-        ):
+        with pytest.raises(CheckpointError, match=r"missing, first 'dec_blocks_point.0.*1 misshapen, first 'enc_norm.weight'"):
             attempt(path, TINY, mend="")
 
 
@@ -206,7 +204,7 @@ def test_a_file_of_the_released_names_and_shapes_is_accepted(tmp_path: Path) -> 
     teacher.check_weights()
     assert teacher.load(None, "cpu") == file_digest(path)
     torch.save({"model": {name: zero.expand(shape) for name, shape in list(shapes.items())[:-1]}}, path)
-    with pytest.raises(CheckpointError, match="1 of 1860 missing"):
+    with pytest.raises(CheckpointError, match="of 1860 entries 1 missing"):
         teacher.check_weights()
 
 

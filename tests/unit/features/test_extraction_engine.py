@@ -111,8 +111,6 @@ def test_order_is_kept_and_the_number_in_flight_bounded(index: SceneIndex, tmp_p
         write = writer.write
         counted = lambda scene, *rest, **named: (write(scene, *rest, **named), written.append(scene))  # noqa: E731
         monkeypatch.setattr(writer, "write", counted)
-            writer, "write", lambda scene, *rest, **named: (write(scene, *rest, **named), written.append(scene))
-        )
         extract_shard(index, list(index), Watched(), writer, Flight(readers=3, scenes=4))
     assert encoded == written == [f"box{i}" for i in range(SCENES)]
     assert 1 < most[0] <= 4

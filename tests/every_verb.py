@@ -87,6 +87,7 @@ def commands(root: Path, scenes: SceneIndex) -> dict[str, Command]:
         ),
         Command("predict", predictions, whole, (*own, "--run", str(run))),
         Command("score", scores[0], scoring, (*own, "--predictions", str(predictions)), more=(scores[1].name,)),
+        Command("submission", results / "pred.json", None, ("--predictions", str(predictions))),
         Command("cell", table, cell, ("--runs", str(run), "--scores", *map(str, scores))),
         Command("summary", summary, None, ("--cells", str(table))),
         Command("report", results / "report/index.html", None, ("--summary", str(summary), "--runs", str(run))),

@@ -1,9 +1,12 @@
 """ScanQA: questions about a scene with one or more human answers.
 
 Official file ``ScanQA_v1.0_{split}.json``: a list of {question_id, scene_id, question, answers, object_ids, object_names}.
+The files ``test_w_obj`` and ``test_wo_obj`` have neither answers nor objects: they are asked, there is nothing to score, and
+``python -m pipeline submission`` writes the file for their server.
 Source: ScanQA (CVPR 2022); metrics as 3DRS and most later work compute them:
 
 * ``em``: the prediction is literally one of the answers (case and a final full stop count).
+* ``em_cleaned`` and ``em_cleaned_raw``: the same after the published cleaning of both sides, or of the prediction alone.
 * ``em_refined``: after cleaning both, one contains the other (metrics/answers.py); an empty prediction never does.
   ``em_leo`` and ``em_refined_leo`` are the two figures of LEO's script, whose first matching answer decides.
 * BLEU-1..4, METEOR, ROUGE-L, CIDEr (x100) of the prediction without final full stops against all answers, split on blanks,
@@ -61,23 +64,27 @@ class ScanQA(Benchmark):
         )
 
     def _entries(self, index: SceneIndex, split: str) -> list[tuple[Entry, SceneRecord]]:
-        entries = read_in_split("scanqa", self, index, split, lambda e: e.wholes("object_ids"))
+        entries = read_in_split("scanqa", self, index, split, _named_objects)
+        hidden = split != "train" and all(_is_hidden(entry) for entry, _, _ in entries)
         for entry, _, _ in entries:
-            if not entry.texts("answers"):
-                raise entry.fault("'answers' is empty", allowed="at least one answer (the hidden test files have none)")
+            if not hidden and not entry.texts("answers"):
+                raise entry.fault(
+                    "'answers' is empty", allowed="at least one answer (hidden test files lack the key everywhere)"
+                )
         return [(entry, record) for entry, record, _ in entries]
 
     def _sample(self, entry: Entry, record: SceneRecord, number: int | None = None) -> Sample:
-        question_id, answers = entry.identifier("question_id"), entry.texts("answers")
+        question_id = entry.identifier("question_id")
+        answers = entry.texts("answers") if "answers" in entry.content else ()
         return Sample(
             sample_id=question_id if number is None else f"{question_id}|{number}",
             scene_id=record.scene_id,
             benchmark=self.name,
             task=self.task,
             text=entry.text("question").strip(),
-            answer=answers[number or 0].strip(),
+            answer=answers[number or 0].strip() if answers else "",
             references=answers,
-            target_ids=entry.wholes("object_ids"),
+            target_ids=_named_objects(entry),
         )
 
     def parse(self, sample: Sample, output: ModelOutput) -> Answer:
@@ -89,6 +96,9 @@ class ScanQA(Benchmark):
         ``type_majority``, the best one per first word of the question.
         """
         results = Results(samples, self.bootstrap)
+        if not any(sample.references for sample in samples):  # hidden answers: any number would look like a score
+            results.unparsed(answers)
+            return results.found
         texts = [a.text for a in answers]
         references = [s.references for s in samples]
         types = [s.text.split()[0].lower() for s in samples]
@@ -99,3 +109,13 @@ class ScanQA(Benchmark):
             add_caption_metrics(results, said, truth, meteor=self.options.meteor, suffix="_ptb")
         results.unparsed(answers)
         return results.found
+
+
+def _is_hidden(entry: Entry) -> bool:
+    """Whether an entry is as in the hidden test files: a question alone."""
+    return "answers" not in entry.content and "object_ids" not in entry.content
+
+
+def _named_objects(entry: Entry) -> tuple[int, ...]:
+    """Objects that a question is about."""
+    return () if _is_hidden(entry) else entry.wholes("object_ids")

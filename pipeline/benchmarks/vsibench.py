@@ -4,6 +4,8 @@ Official file: rows {id, dataset, scene_name, question_type, question, options, 
 line (``test.jsonl``). Source: Yang et al., "Thinking in Space" (CVPR 2025). Scores: metrics/spatial.py. ``score`` over all
 questions is the official average over the eight tasks; over a question type it is that type's own score. The official
 test set mixes ScanNet, ScanNet++ and ARKitScenes: with scenes of one of them set ``skip_missing_scenes``.
+Where the file says which questions are ``pruned``, the rest is the subset ``debiased``: 2,363 of 5,131, which a model that sees
+nothing cannot guess (VSI-Bench-Debiased; its authors ask to report it).
 
 The prompt is the official one (prompts.py), after the images and the instruction that all benchmarks share.
 """
@@ -24,6 +26,10 @@ from pipeline.scene import Answer, ModelOutput, Sample, SceneRecord
 
 if TYPE_CHECKING:
     from pipeline.index import SceneIndex
+
+
+DEBIASED = "debiased"
+"""Questions that are not pruned."""
 
 
 class VSIBench(Benchmark):
@@ -60,7 +66,7 @@ class VSIBench(Benchmark):
             references=(truth,),
             choices=choices,
             numeric=numeric,
-            subsets=(kind, *merged),
+            subsets=(kind, *merged, *_debiased(entry)),
             metadata={"dataset": entry.text("dataset")},
         )
 
@@ -98,6 +104,14 @@ class VSIBench(Benchmark):
         results.mean("tasks", [tasks] * len(samples), scale=1.0, subsets=False)
         results.unparsed(answers)
         return results.found
+
+
+def _debiased(entry: Entry) -> tuple[str, ...]:
+    """The subset ``debiased`` for a question that the authors' pruning kept; older files do not tell (no key ``pruned``)."""
+    pruned = entry.content.get("pruned", True)
+    if not isinstance(pruned, bool):
+        raise entry.fault(f"'pruned' is {pruned!r}", allowed="true or false")
+    return () if pruned else (DEBIASED,)
 
 
 def _options(entry: Entry) -> tuple[str, ...]:

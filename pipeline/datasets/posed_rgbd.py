@@ -174,10 +174,11 @@ class PosedRgbd(Dataset):
 
     def annotates(self, kind: str, split: str) -> bool:
         """The official files that lie in `annotations`."""
-        from pipeline.posed_rgbd.annotations import OFFICIAL
+        from pipeline.posed_rgbd.annotations import official_names
 
-        folder, names = self.options.annotations, OFFICIAL.get(kind, ())
-        return bool(folder and names) and all((Path(folder or "") / name.format(split=split)).is_file() for name in names)
+        folder = Path(self.options.annotations or "")
+        names, _ = official_names(folder, kind, split)
+        return bool(self.options.annotations and names) and all((folder / name).is_file() for name in names)
 
     def prepare(self, folder: Path, *, threads: int) -> None:
         """Convert the scenes that are not there, then write annotations and the manifest."""

@@ -47,7 +47,9 @@ _TRAINING: Mapping[str, int] = {
 """Training samples of the official files (3DRS, appendix A.2: 223,128 together)."""
 _VALIDATION: Mapping[str, int] = {"scanrefer": 9_508, "multi3drefer": 11_120, "scan2cap": 2_068, "scanqa": 4_675}
 _SQA3D: Mapping[str, int] = {"test": 3_519, "val": 3_261}
-"""Questions about validation scans: the papers of the benchmarks, and 3DRS for the described objects of Scan2Cap."""
+_SCANQA: Mapping[str, int] = {"val": 4_675, "test_w_obj": 4_976, "test_wo_obj": 6_149}
+"""Questions about validation scans (ScanQA's test_wo_obj: about test scans): the papers of the benchmarks, and 3DRS for the
+described objects of Scan2Cap."""
 _SIZES = ("meshes and labels of all 1,513: about 20 GB", "with .sens streams, all 1,513: about 1.2 TB")
 """Of the released scans, as users report it (github.com: thangvubk/SoftGroup, issue 81; THU-SI/Spatial-MLLM, issue 25)."""
 _HOME = "www.scan-net.org (signed terms of use)"
@@ -93,6 +95,11 @@ class ScanNetOptions(Options):
     sqa3d_questions: Literal["test", "val"] = Field(
         "test", description="SQA3D split asked about validation scans: both are about them; published numbers are of test."
     )
+    scanqa_questions: Literal["val", "test_w_obj", "test_wo_obj"] = Field(
+        "val",
+        description="ScanQA's public validation questions, or a set whose answers are hidden: test_w_obj in place of val, "
+        "test_wo_obj about the scans of `test_scenes` (`python -m pipeline submission` writes the answers).",
+    )
     proposals: Literal["masks", "boxes", "ground_truth"] = Field(
         "masks",
         description="Candidates outside the split train: Mask3D masks, a file of boxes, or ground-truth boxes (oracle).",
@@ -127,6 +134,8 @@ class ScanNetOptions(Options):
             raise ValueError("train_scenes, val_scenes and test_scenes are all null: there is no scan")
         if self.image_size is not None and not all(16 <= side <= 4096 for side in self.image_size):
             raise ValueError("image_size is [height, width], 16 to 4096 pixels")
+        if self.scanqa_questions == "test_wo_obj" and self.test_scenes is None:
+            raise ValueError("scanqa_questions: test_wo_obj is about test scans; name their list with test_scenes")
         if len(set(self.benchmarks)) != len(self.benchmarks):
             raise ValueError("`benchmarks` names one twice")
         return self
@@ -149,7 +158,7 @@ class ScanNet(Dataset):
     selecting = frozenset(
         (
             *("train_scenes", "val_scenes", "test_scenes", "scenes", "only", "skip_broken"),
-            *("annotations", "benchmarks", "sqa3d_questions", "skip_unmatched_annotations"),
+            *("annotations", "benchmarks", "sqa3d_questions", "scanqa_questions", "skip_unmatched_annotations"),
         )
     )
     needs = Needs(threads=8, mem_mb=8000, runtime_min=480)
@@ -204,7 +213,10 @@ class ScanNet(Dataset):
         o = self.options
         if o.only:
             return {}
-        counts = {"train": _TRAINING, "val": {**_VALIDATION, "sqa3d": _SQA3D[o.sqa3d_questions]}}
+        scanqa = {"scanqa": _SCANQA[o.scanqa_questions]}
+        val = {**_VALIDATION, "sqa3d": _SQA3D[o.sqa3d_questions]}
+        hidden = o.scanqa_questions == "test_wo_obj"
+        counts = {"train": _TRAINING, "val": val if hidden else val | scanqa, "test": scanqa if hidden else {}}
         taken = {split: counts[split] for split in o.lists() if split in counts}
         return {split: {kind: n for kind, n in known.items() if kind in o.benchmarks} for split, known in taken.items()}
 
@@ -253,7 +265,9 @@ class ScanNet(Dataset):
     def _names(self) -> dict[str, dict[str, list[str]]]:
         from pipeline.scannet.release import annotation_names
 
-        return annotation_names(self.options.benchmarks, tuple(self.options.lists()), self.options.sqa3d_questions)
+        return annotation_names(
+            self.options.benchmarks, tuple(self.options.lists()), self.options.sqa3d_questions, self.options.scanqa_questions
+        )
 
     def _selection(self) -> tuple[dict[str, tuple[str, ...]], Annotations]:
         """Scans per split, and the annotation files, read and checked before any scan is touched."""

@@ -100,6 +100,14 @@ def leo_match(prediction: str, references: Sequence[str]) -> tuple[bool, bool]:
     return False, False
 
 
+def cleaned_match(prediction: str, references: Sequence[str]) -> tuple[bool, bool]:
+    """Two published forms of ScanQA's exact match: the cleaned prediction among the cleaned references (VLM-3R), and among
+    the references as they are (Chat-Scene, GPT4Scene); cleaning as published, which leaves nothing of most other scripts.
+    """
+    cleaned = clean_answer(prediction, ascii_only=True)
+    return cleaned in {clean_answer(r, ascii_only=True) for r in references}, cleaned in references
+
+
 def refined_match(prediction: str, references: Sequence[str]) -> bool:
     """Exact match or containment without blanks, either way, with any reference; both sides already cleaned.
 

@@ -6,18 +6,24 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from pipeline.metrics.answers import best_constant, comparable, leo_match, refined_match
+from pipeline.metrics.answers import best_constant, cleaned_match, comparable, leo_match, refined_match
 from pipeline.metrics.results import Results
 
 
 def add_exact_match(
     results: Results, texts: Sequence[str], references: Sequence[Sequence[str]], *, clean: bool, types: Sequence[str]
 ) -> None:
-    """``em`` (on cleaned texts if ``clean``), ``em_refined``, LEO's two, levels of constant answers; all and per subset."""
+    """``em`` (on cleaned texts if ``clean``, else also two forms of it that clean), ``em_refined``, LEO's two, levels of
+    constant answers; all and per subset.
+    """
     cleaned = [comparable(t) for t in texts]
     cleaned_references = [tuple(comparable(r) for r in refs) for refs in references]
     said, truth = (cleaned, cleaned_references) if clean else (list(texts), [tuple(r) for r in references])
     results.mean("em", [t in refs for t, refs in zip(said, truth, strict=True)])
+    if not clean:
+        forms = [cleaned_match(t, refs) for t, refs in zip(texts, references, strict=True)]
+        results.mean("em_cleaned", [both for both, _ in forms])
+        results.mean("em_cleaned_raw", [one for _, one in forms])
     results.mean("em_refined", [refined_match(t, refs) for t, refs in zip(cleaned, cleaned_references, strict=True)])
     leo = np.array([leo_match(t, refs) for t, refs in zip(texts, references, strict=True)]).reshape(-1, 2)
     results.mean("em_leo", leo[:, 0])

@@ -31,6 +31,8 @@ OFFICIAL: dict[str, tuple[str, ...]] = {
     "vsibench": ("{split}.jsonl",),
 }
 """Benchmark -> its official file names. Of VSI-Bench there is a test set only: test.jsonl."""
+HIDDEN = {("scanqa", "test"): ("ScanQA_v1.0_test_w_obj.json", "ScanQA_v1.0_test_wo_obj.json")}
+"""Questions without answers, which name no object: those of the two files that are there, where the usual one is not."""
 WITHOUT_OBJECTS = ("sqa3d", "vsibench")
 """Benchmarks whose annotations name no object ids."""
 
@@ -91,6 +93,15 @@ def _box(value: Any, where: str) -> NDArray[np.float64]:
     return box
 
 
+def official_names(source: Path, benchmark: str, split: str) -> tuple[list[str], bool]:
+    """Names of a benchmark's files, and whether they are those in ``source`` that hide the answers."""
+    names = [pattern.format(split=split) for pattern in OFFICIAL.get(benchmark, ())]
+    hidden = [name for name in HIDDEN.get((benchmark, split), ()) if (source / name).is_file()]
+    if hidden and not any((source / name).is_file() for name in names):
+        return hidden, True
+    return names, False
+
+
 def copy_annotations(source: Path, folder: Path, splits: Iterable[str], *, with_boxes: bool) -> dict[str, dict[str, list[str]]]:
     """Copy the official files of ``splits`` to ``folder``/annotations -> {benchmark: {split: [path below ``folder``]}}.
 
@@ -100,14 +111,14 @@ def copy_annotations(source: Path, folder: Path, splits: Iterable[str], *, with_
     found: dict[str, dict[str, list[str]]] = {}
     wanted = [split for split in SPLITS if split in set(splits)]
     for split in wanted:
-        for benchmark, patterns in OFFICIAL.items():
-            names = [pattern.format(split=split) for pattern in patterns]
+        for benchmark in OFFICIAL:
+            names, hidden = official_names(source, benchmark, split)
             there = [name for name in names if (source / name).is_file()]
             if not there:
                 continue
             if there != names:
                 raise AnnotationError(f"{', '.join(set(names) - set(there))} is missing", where=str(source))
-            if not with_boxes and benchmark not in WITHOUT_OBJECTS:
+            if not with_boxes and not hidden and benchmark not in WITHOUT_OBJECTS:
                 raise AnnotationError(
                     f"{names[0]} names objects, but there is no box file",
                     where=str(source),

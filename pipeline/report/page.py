@@ -20,7 +20,7 @@ from pipeline.report.template import PAGE
 from pipeline.tables.derived import QUARTERS
 from pipeline.tables.findings import BASELINE, Estimate, Lift, associations, headline_rows, lifts, unique
 from pipeline.tables.machines import machine_notes
-from pipeline.tables.markdown import association_sentences, lift_sentence, reference_body
+from pipeline.tables.markdown import NO_SCORE, association_sentences, lift_sentence, reference_body
 from pipeline.tables.schema import Row
 from pipeline.tables.text import LEGEND, estimate_text, half_width, interval_text, intervals_sentence, mark, number
 
@@ -94,6 +94,9 @@ def headline_section(page: Page, rows: Sequence[Row], dataset: str, recipe: str)
     """The headline table of one dataset and recipe."""
     page.section(f"results-{dataset}-{recipe}", f"Results on {dataset}, recipe {recipe}")
     chosen = headline_rows(rows, dataset, recipe)
+    if not chosen:
+        page.add(paragraph(NO_SCORE))
+        return
     benchmarks = unique(chosen, "benchmark")
     found = {(row["backbone"], row["teacher"], row["benchmark"]): row for row in chosen}
     heads = [_head(next(row for row in chosen if row["benchmark"] == name)) for name in benchmarks]

@@ -76,14 +76,23 @@ def choose_scans(
     return chosen
 
 
-def annotation_names(benchmarks: Sequence[str], splits: Sequence[str], sqa3d_questions: str) -> dict[str, dict[str, list[str]]]:
-    """Official file names: {benchmark: {split of ScanNet: [name]}}; answers about ScanNet's split test were never released."""
+def annotation_names(
+    benchmarks: Sequence[str], splits: Sequence[str], sqa3d_questions: str, scanqa_questions: str = "val"
+) -> dict[str, dict[str, list[str]]]:
+    """Official file names: {benchmark: {split of ScanNet: [name]}}; answers about ScanNet's split test were never released.
+
+    ScanQA's two hidden sets take the place of val (``test_w_obj``) or are about the split test (``test_wo_obj``).
+    """
+    hidden = {"test_w_obj": "val", "test_wo_obj": "test"}.get(scanqa_questions)
     found: dict[str, dict[str, list[str]]] = {}
     for benchmark in benchmarks:
         for split in splits:
             if split == "val" or (split == "train" and benchmark != "vsibench"):
                 official = sqa3d_questions if benchmark == "sqa3d" and split == "val" else split
+                official = scanqa_questions if benchmark == "scanqa" and split == hidden else official
                 found.setdefault(benchmark, {})[split] = [name.format(official) for name in _PATTERNS[benchmark]]
+            elif benchmark == "scanqa" and split == hidden:
+                found.setdefault(benchmark, {})[split] = [name.format(scanqa_questions) for name in _PATTERNS[benchmark]]
     return found
 
 

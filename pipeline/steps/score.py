@@ -123,7 +123,10 @@ def score_benchmark(
     }
     write_scores(out, results, samples, metadata)
     head = next((r for r in results if (r.metric, r.subset, r.reference) == (benchmark.headline, "all", "")), None)
-    print(f"{benchmark.name}: {len(samples)} samples" + (f", {head.metric} {head.value:.2f}" if head else ""))
+    if head is None:
+        print(f"warning: {benchmark.name}: nothing to score: the {len(samples)} questions of this split come without answers")
+        return
+    print(f"{benchmark.name}: {len(samples)} samples, {head.metric} {head.value:.2f}")
 
 
 def with_replicates(result: MetricResult, samples: Sequence[Sample], bootstrap: Any) -> MetricResult:

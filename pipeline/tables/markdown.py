@@ -34,6 +34,8 @@ from pipeline.tables.text import (
     render_table,
 )
 
+NO_SCORE = "No score: the questions of this split come without answers."
+
 
 def summary_markdown(rows: Sequence[Row], metadata: Mapping[str, Any]) -> str:
     """The whole text. ``metadata``: of the summary table (``level``)."""
@@ -44,6 +46,9 @@ def summary_markdown(rows: Sequence[Row], metadata: Mapping[str, Any]) -> str:
     for dataset in unique(rows, "dataset"):
         for recipe in unique([row for row in rows if row["dataset"] == dataset], "recipe"):
             lines += [f"## {dataset} · recipe {recipe}", ""]
+            if not headline_rows(rows, dataset, recipe):
+                lines += [NO_SCORE, ""]
+                continue
             lines += _headline_section(rows, dataset, recipe)
             lines += _difference_section(rows, dataset, recipe)
             lines += _reference_section(rows, dataset, recipe)

@@ -13,7 +13,7 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[2]
 SMOKE = ("config.yaml", "workflow/studies/smoke.yaml")
 NOTHING = "Nothing to be done"
-TOOLS = {"check", "schema", "doctor", "features", "bench"}
+TOOLS = {"check", "schema", "doctor", "features", "bench", "submission"}
 """Verbs that people call, not rules."""
 
 _JOB = re.compile(r"^Job \d+: (\w+(?: (?:teacher|backbone))?) +(.*)$", re.MULTILINE)

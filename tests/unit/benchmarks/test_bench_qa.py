@@ -120,6 +120,8 @@ def test_scanqa_exact_match_is_raw_and_refined_is_cleaned(make_index, member, re
     metrics = [r.metric for r in results if not r.reference and r.subset == "all"]
     assert metrics == [
         "em",
+        "em_cleaned",
+        "em_cleaned_raw",
         "em_refined",
         "em_leo",
         "em_refined_leo",
@@ -208,3 +210,56 @@ def test_parse_text(make_index, member, record):
         assert parse(sample, ModelOutput(raw_text="  chair\n")) == Answer(text="chair")
         for nothing in ("", " \n\t", None, 3):
             assert parse(sample, ModelOutput(raw_text=nothing)) == Answer(parsed=False)
+
+
+def test_four_published_forms_of_scanqas_exact_match(make_index, member, record, value):
+    """Raw (3DRS), LEO, cleaned against cleaned (VLM-3R), cleaned against raw (Chat-Scene, GPT4Scene)."""
+    entries = [
+        scanqa_entry(0, ["the red chair"]),  # an article
+        scanqa_entry(1, ["2", "two"]),  # a number, and its word
+        scanqa_entry(2, ["on the Left"]),  # a capital
+        scanqa_entry(3, ["blue chair", "blue"]),  # the first answer contains the prediction: LEO stops there
+    ]
+    index = make_index([record("room0", ["chair"])], scanqa_file(*entries))
+    scanqa = member("scanqa", meteor=False)
+    said = [Answer(text=text) for text in ("The red chair.", "2.", "On left", "blue")]
+    results = scanqa.score(scanqa.samples(index, "test"), said, index)
+    assert value(results, "em") == 25.0  # blue
+    assert value(results, "em_cleaned") == 100.0
+    assert value(results, "em_cleaned_raw") == 50.0  # two, blue: "red chair" is no answer as it stands
+    assert value(results, "em_leo") == 50.0 + 25.0
+
+
+def hidden_entry(number, scene="room0"):
+    """As in test_w_obj and test_wo_obj: a question and nothing else."""
+    return {"scene_id": scene, "question_id": f"test-{scene}-{number}", "question": "What color is the chair?"}
+
+
+def hidden_files():
+    return {
+        "scanqa": {
+            "test": {
+                "ScanQA_v1.0_test_w_obj.json": [hidden_entry(0), hidden_entry(1)],
+                "ScanQA_v1.0_test_wo_obj.json": [hidden_entry(2)],
+            }
+        }
+    }
+
+
+def test_scanqas_hidden_questions_are_asked_and_there_is_nothing_to_score(make_index, member, record):
+    index = make_index([record("room0", [])], hidden_files())
+    scanqa = member("scanqa")
+    samples = scanqa.samples(index, "test")
+    assert [s.sample_id for s in samples] == ["test-room0-0", "test-room0-1", "test-room0-2"]
+    assert {(s.references, s.target_ids, s.answer) for s in samples} == {((), (), "")}
+    results = scanqa.score(samples, [Answer(text="red")] * 3, index)
+    assert {r.metric for r in results} == {"unparsed"}
+
+
+def test_answers_that_lack_here_and_there_are_a_fault(make_index, member, record):
+    index = make_index([record("room0", ["chair"])], scanqa_file(scanqa_entry(0, ["red"]), hidden_entry(1)))
+    with pytest.raises(AnnotationError, match="key 'answers' is missing"):
+        member("scanqa").samples(index, "test")
+    train = make_index([record("room0", [], split="train")], scanqa_file(hidden_entry(0), split="train"))
+    with pytest.raises(AnnotationError, match="key 'answers' is missing"):
+        member("scanqa").training_samples(train)

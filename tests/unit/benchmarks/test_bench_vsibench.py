@@ -6,6 +6,7 @@ import json
 
 import pytest
 
+from pipeline.benchmarks.vsibench import DEBIASED
 from pipeline.errors import AnnotationError
 from pipeline.prompts import user_text
 from pipeline.scene import Answer, ModelOutput
@@ -139,3 +140,25 @@ def test_nothing_said_scores_nothing(made, value):
     results = vsibench.score(samples, [Answer(parsed=False)] * 5, index)
     assert value(results, "score") == 0.0
     assert value(results, "unparsed") == 100.0
+
+
+def test_the_debiased_subset(made, value):
+    """The column `pruned`: questions that a model which sees nothing can guess; its authors ask to report the others."""
+    pruned = [True, False, False, True, False]
+    index, vsibench = made([row | {"pruned": flag} for row, flag in zip(ROWS, pruned, strict=True)])
+    samples = vsibench.samples(index, "test")
+    assert [DEBIASED in s.subsets for s in samples] == [not flag for flag in pruned]
+    answers = [Answer(text=text) for text in ("3", "20.5", "A", "A", "A")]
+    results = vsibench.score(samples, answers, index)
+    assert value(results, "score", DEBIASED) == pytest.approx(200 / 3)  # room size 100, direction 100, route 0
+    assert value(results, "accuracy", DEBIASED) == 50.0
+    assert next(r for r in results if (r.metric, r.subset, r.reference) == ("score", DEBIASED, "")).n == 3
+    assert value(results, "score") == pytest.approx((60 + 100 + 50 + 0) / 4)
+
+
+def test_a_file_without_the_column_has_no_such_subset_and_a_wrong_one_is_refused(made):
+    index, vsibench = made(ROWS)
+    assert not any(DEBIASED in s.subsets for s in vsibench.samples(index, "test"))
+    index, vsibench = made([ROWS[0] | {"pruned": "no"}])
+    with pytest.raises(AnnotationError, match="'pruned' is 'no'"):
+        vsibench.samples(index, "test")

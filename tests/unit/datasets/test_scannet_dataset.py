@@ -16,7 +16,7 @@ from PIL import Image
 from scipy import sparse
 
 from pipeline import registry
-from pipeline.errors import AnnotationError, DataError
+from pipeline.errors import AnnotationError, ConfigError, DataError
 from pipeline.index import SceneIndex
 from pipeline.scene import Answer, Sample
 
@@ -318,3 +318,24 @@ def test_vsibench_is_taken_on_request(release: tuple[Path, dict[str, Any]], tmp_
     path.write_text(json.dumps(rows[0] | {"scene_name": TRAIN}) + "\n")
     with pytest.raises(AnnotationError, match="not in the split val"):
         made.prepare(options | {"benchmarks": ["vsibench"]}, tmp_path / "b")
+
+
+@pytest.mark.parametrize(("questions", "split"), [("test_w_obj", "val"), ("test_wo_obj", "test")])
+def test_scanqas_hidden_questions_are_taken_on_request(
+    release: tuple[Path, dict[str, Any]], tmp_path: Path, questions: str, split: str
+) -> None:
+    root, options = release
+    scan = next(scan for scan, named in made.SCANS.items() if named == split)
+    rows = [{"scene_id": scan, "question_id": f"test-{scan}-0", "question": "What is on the table?"}]
+    (root / "annotations" / f"ScanQA_v1.0_{questions}.json").write_text(json.dumps(rows))
+    wanted = options | {"benchmarks": ["scanqa"], "scanqa_questions": questions, "only": [scan]}
+    index = made.prepare(wanted, tmp_path / "a")
+    assert index.content["annotations"]["scanqa"][split] == [f"annotations/ScanQA_v1.0_{questions}.json"]
+    member = registry.create("benchmarks", {"name": "scanqa", "kind": "scanqa", "options": {}})
+    assert [(s.scene_id, s.references) for s in member.samples(index, split)] == [(scan, ())]
+
+
+def test_scanqas_questions_about_test_scans_need_their_list(release: tuple[Path, dict[str, Any]], tmp_path: Path) -> None:
+    _, options = release
+    with pytest.raises(ConfigError, match="name their list with test_scenes"):
+        made.prepare(options | {"scanqa_questions": "test_wo_obj", "test_scenes": None}, tmp_path / "a")

@@ -76,6 +76,20 @@ def test_vsibench_needs_no_boxes(tmp_path: Path) -> None:
         prepare(tmp_path / "in", tmp_path / "out", annotations=str(tmp_path / "texts"))
 
 
+def test_scanqas_hidden_questions_need_no_boxes(tmp_path: Path) -> None:
+    files.write_redwood(tmp_path / "in", SCENE)
+    (tmp_path / "texts").mkdir()
+    row = {"scene_id": "in", "question_id": "test-in-0", "question": "What is on the table?"}
+    (tmp_path / "texts" / "ScanQA_v1.0_test_wo_obj.json").write_text(json.dumps([row]))
+    index = prepare(tmp_path / "in", tmp_path / "out", annotations=str(tmp_path / "texts"))
+    assert index.content["annotations"] == {"scanqa": {"test": ["annotations/ScanQA_v1.0_test_wo_obj.json"]}}
+    options = {"root": str(tmp_path / "in"), "annotations": str(tmp_path / "texts")}
+    source = registry.create("datasets", {"name": "mine", "kind": "posed_rgbd", "options": options})
+    assert source.annotates("scanqa", "test")
+    assert not source.annotates("scanqa", "val")
+    assert not source.annotates("sqa3d", "test")
+
+
 def test_annotations_that_cannot_be_used(tmp_path: Path) -> None:
     options = with_annotations(tmp_path)
     with pytest.raises(AnnotationError, match="there is no box file"):

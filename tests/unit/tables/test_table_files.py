@@ -14,6 +14,7 @@ import synthetic_study as study
 from pipeline import __main__ as command
 from pipeline.errors import DataError
 from pipeline.parquet import write_parquet
+from pipeline.tables.markdown import summary_markdown
 from pipeline.tables.schema import SCHEMA, concatenate, read_table, write_table
 from pipeline.tables.text import fit_width, number, render_table
 
@@ -88,6 +89,12 @@ def test_duplicates_and_unlike_levels_are_refused(cells, tmp_path):
         concatenate([(cells[0], rows, metadata), (cells[1], other, metadata | {"level": 0.9})])
     with pytest.raises(DataError, match="no cell tables"):
         concatenate([])
+
+
+def test_a_study_of_hidden_answers_has_no_score_and_says_so(cells):
+    rows, metadata = read_table(cells[0], made_by="x")
+    text = summary_markdown([row | {"headline": False} for row in rows], metadata)
+    assert text.endswith("## rooms · recipe 3drs\n\nNo score: the questions of this split come without answers.\n")
 
 
 def test_numbers_as_text():

@@ -109,7 +109,11 @@ def test_order_is_kept_and_the_number_in_flight_bounded(index: SceneIndex, tmp_p
     monkeypatch.setattr(index, "load", counting_load)
     with writer_of(tmp_path) as writer:
         write = writer.write
-        counted = lambda scene, *rest, **named: (write(scene, *rest, **named), written.append(scene))  # noqa: E731
+
+        def counted(scene: str, *rest: Any, **named: Any) -> None:
+            write(scene, *rest, **named)
+            written.append(scene)
+
         monkeypatch.setattr(writer, "write", counted)
         extract_shard(index, list(index), Watched(), writer, Flight(readers=3, scenes=4))
     assert encoded == written == [f"box{i}" for i in range(SCENES)]

@@ -69,9 +69,9 @@ def commands(root: Path, scenes: SceneIndex) -> dict[str, Command]:
     predictions, weights = root / paths.PREDICTIONS.format(**RUN), results / "backbones/manifest.json"
     scores = [root / paths.SCORES.format(**RUN, benchmark=name) for name in TASKS]
     table, summary = results / "tables/cell.parquet", results / "tables/summary.parquet"
-    whole = {"backbone": backbone, "recipe": recipe.model_dump(mode="json"), "benchmarks": tasks, "split": "test"}
+    whole = {"run": RUN, "backbone": backbone, "recipe": recipe.model_dump(mode="json"), "benchmarks": tasks, "split": "test"}
     extract = {"dataset": "tiny_rooms", "teacher": geometry, "splits": ["train"], "shard": 0, "shards": 1, "store": store}
-    scoring = {"benchmarks": tasks, "split": "test", "bootstrap": {"replicates": 20, "seed": 0}, "code": ""}
+    scoring = {"run": RUN, "benchmarks": tasks, "split": "test", "bootstrap": {"replicates": 20, "seed": 0}, "code": ""}
     runs = [{"teacher": RUN["teacher"], "recipe": RUN["recipe"], "seed": 0}]
     facts = {name: {"task": "qa" if name == "scanqa" else "grounding"} for name in TASKS}
     cell = {"dataset": RUN["dataset"], "backbone": RUN["backbone"], "runs": runs, "benchmarks": facts, "level": 0.95}

@@ -31,42 +31,29 @@ def run(args: argparse.Namespace) -> None:
     """Check that the answers are those that were finished, then write them all, in their order."""
     import json
 
-    from pipeline.errors import PredictionError
+    from pipeline.errors import ConfigError, PredictionError
+    from pipeline.parquet import read_parquet
     from pipeline.provenance import file_digest, read_manifest, write_atomic
 
-    made_by = f"snakemake --cores all {args.predictions}"
+    made_by = f"snakemake --cores all -f {args.predictions}"
     made = read_manifest(args.predictions, made_by=made_by)
-    files = made.get("files", {})
-    path = args.predictions.with_name(f"{args.benchmark}.parquet")
-    if args.benchmark not in files or not path.is_file():
+    files, path = made.get("files", {}), args.predictions.with_name(f"{args.benchmark}.parquet")
+    if path.name not in files or not path.is_file():
         raise PredictionError(
             f"there are no answers to {args.benchmark!r} in this run",
             where=str(args.predictions),
-            allowed=", ".join(files) or "(none)",
+            allowed=", ".join(Path(name).stem for name in files) or "(none)",
             mend="name one of them with --benchmark, or answer it first",
         )
-    if file_digest(path) != files[args.benchmark]:
-        raise PredictionError(f"{path} is not the file that was finished", where=str(args.predictions), mend=f"{made_by} -f")
-    entries = [_entry(row) for row in _rows(path)]
-    write_atomic(args.out, json.dumps(entries, indent=1) + "\n")
-    print(f"{args.out}: {len(entries)} answers about {len({e['scene_id'] for e in entries})} scenes, split {made.get('split')}")
-
-
-def _rows(path: Path) -> list[dict[str, Any]]:
-    """Answers of a benchmark that asks questions. ConfigError for another kind of task."""
-    import pyarrow as pa
-    import pyarrow.parquet as pq
-
-    from pipeline.errors import ConfigError, PredictionError
-
-    try:
-        rows = pq.ParquetFile(path).read(columns=["scene_id", "sample_id", "task", "answer"]).to_pylist()
-    except (pa.ArrowInvalid, OSError) as error:
-        raise PredictionError(f"{path} is not a readable Parquet file ({error})", mend="answer it again") from None
+    if file_digest(path) != files[path.name]:
+        raise PredictionError(f"{path} is not the file that was finished", where=str(args.predictions), mend=made_by)
+    columns = ["scene_id", "sample_id", "task", "answer"]
+    rows = read_parquet(path, made_by=made_by, own=False).select(columns).to_pylist()
     other = sorted({row["task"] for row in rows} - {"qa"})
     if other:
         raise ConfigError(f"{path.stem} has no submission format here: its task is {other[0]}", allowed=", ".join(FORMATS))
-    return rows
+    write_atomic(args.out, json.dumps([_entry(row) for row in rows], indent=1) + "\n")
+    print(f"{args.out}: {len(rows)} answers about {len({row['scene_id'] for row in rows})} scenes, split {made.get('split')}")
 
 
 def _entry(row: dict[str, Any]) -> dict[str, Any]:

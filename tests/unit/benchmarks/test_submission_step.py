@@ -13,8 +13,9 @@ from test_bench_qa import hidden_files
 
 from pipeline import __main__ as command
 from pipeline.evaluation.records import SCHEMA, questions_digest
+from pipeline.finished import digests_of
 from pipeline.metrics.scorefile import read_scores
-from pipeline.provenance import file_digest, write_manifest
+from pipeline.provenance import file_digest, read_manifest, write_manifest
 from pipeline.steps import score
 
 MEMBER = {"name": "scanqa", "kind": "scanqa", "options": {}}
@@ -35,7 +36,7 @@ def answered(make_index, member, record, tmp_path) -> Path:
     folder.mkdir()
     path = folder / "scanqa.parquet"
     pq.write_table(pa.Table.from_pylist([row(s, f"red {i}") for i, s in enumerate(samples)], schema=SCHEMA), path)
-    made = {"scenes": index.digest, "split": "test", "files": {"scanqa": file_digest(path)}}
+    made = {"dataset": "hand", "split": "test", "scenes": index.content_digest("test"), "files": digests_of(folder)}
     write_manifest(folder / "manifest.json", made | {"questions": {"scanqa": questions_digest(samples)}})
     return folder / "manifest.json"
 
@@ -74,8 +75,8 @@ def test_answers_that_are_not_there_changed_or_of_another_kind_are_refused(answe
     pq.write_table(pa.Table.from_pylist([r | {"task": "caption"} for r in rows], schema=SCHEMA), path)
     assert command.main(arguments) == 2
     assert "is not the file that was finished" in capsys.readouterr().err
-    made = json.loads(answered.read_text())
-    write_manifest(answered, made | {"files": {"scanqa": file_digest(path)}})
+    made = read_manifest(answered, made_by="x")
+    write_manifest(answered, made | {"files": {path.name: file_digest(path)}})
     assert command.main(arguments) == 2
     assert "its task is caption" in capsys.readouterr().err
     assert not out.exists()

@@ -183,3 +183,15 @@ def test_speed_of_greedy(capsys: pytest.CaptureFixture[str]) -> None:
             f"{(end - middle) / (middle - start):.0f} times as fast as Python sets, {peak / 2**20:.0f} MiB"
         )
     assert fast == slow
+
+
+def test_points_too_far_for_the_voxels_name_the_scene():
+    """A pose in millimetres: 21 bits an axis number 2 km of voxels of 1 mm."""
+    pose = np.eye(4)
+    pose[0, 3] = 5000.0
+
+    def seen(_: int):
+        return seen_voxels(np.ones((4, 4), dtype=np.float32), np.diag([4.0, 4.0, 1.0]), pose, 1e-3)
+
+    with pytest.raises(FrameError, match=r"(?s)voxels of 0.001 m.*scan a.*frames\.voxel_m"):
+        sample_frames(2, FrameOptions(strategy="max_coverage", count=1), seen, where="scan a")

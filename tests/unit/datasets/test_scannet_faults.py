@@ -137,9 +137,11 @@ def test_intrinsics_of_the_other_images_are_refused(release: tuple[Path, dict[st
         made.prepare(options | {"only": [TRAIN]}, tmp_path / "a")
 
 
-def test_voxels_too_small_for_the_scene_name_it(release: tuple[Path, dict[str, Any]], tmp_path: Path) -> None:
+def test_voxels_too_small_for_any_scene_are_refused_before_it_is_read(
+    release: tuple[Path, dict[str, Any]], tmp_path: Path
+) -> None:
     frames = {"strategy": "max_coverage", "count": 2, "voxel_m": 1e-7}
-    with pytest.raises(FrameError, match=rf"(?s)scan {TRAIN}: .*voxels of 1e-07 m.*frames.voxel_m"):
+    with pytest.raises(ConfigError, match=r"frames\.voxel_m: Input should be greater than or equal to 0\.001"):
         made.prepare(release[1] | {"frames": frames, "only": [TRAIN]}, tmp_path / "a")
 
 

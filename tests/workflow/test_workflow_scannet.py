@@ -58,10 +58,33 @@ def test_one_cell_from_streams_to_its_table(finished_copy: Callable[[], Project]
         assert record.frame_ids == features.frame_ids(record.scene_id) == ("00000", "00002", "00006", "00010")
     for teacher in ("none", "geometry"):
         run = f"scannet/qwen2_5_vl_tiny/{teacher}/3drs/seed0"
-        for stage in ("runs", "predictions"):
-            assert json.loads((results / stage / run / "manifest.json").read_text())["scenes"] == index.digest
+        for stage, split in (("runs", "train"), ("predictions", "val")):
+            assert json.loads((results / stage / run / "manifest.json").read_text())["scenes"] == index.content_digest(split)
         for benchmark in BENCHMARKS:
-            assert read_scores(results / f"scores/{run}/{benchmark}.parquet").metadata["scenes"] == index.digest
+            metadata = read_scores(results / f"scores/{run}/{benchmark}.parquet").metadata
+            assert metadata["scenes"] == index.content_digest("val")
+    one_blank_in_one_validation_question(project, files)
+
+
+def one_blank_in_one_validation_question(project: Project, files: tuple[str, ...]) -> None:
+    """After the documented `--forcerun prepare` nothing is trained again, neither runs nor backbones: none of them read it."""
+    (path,) = (project.folder / "data/scannet").rglob("ScanQA_v1.0_val.json")
+    entries = json.loads(path.read_text())
+    entries[0]["question"] += " "
+    path.write_text(json.dumps(entries))
+    before = project.files()
+    text = project.snakemake(TABLE, "--cores", "2", "--forcerun", "prepare", "--configfile", *files)
+    after = project.files()
+    assert "train" in text
+    for name in before:
+        if name.startswith(("results/runs/", "results/backbones/", "results/features/")):
+            assert after[name][1] == before[name][1], name
+            assert after[name][0] == before[name][0] or name.endswith("manifest.json"), name
+    assert {
+        json.loads((project.folder / name).read_text())["answered"][0]
+        for name in after
+        if "predictions/" in name and name.endswith("run.json") and "/scannet/" in name
+    } == {"scanqa"}
 
 
 @pytest.mark.slow

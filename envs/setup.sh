@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Make .venv with exactly the packages of envs/constraints.txt, and the system libraries that Open3D links.
 #   bash envs/setup.sh          (what `make setup` runs; PYTHON=/path/to/python3.12 chooses the interpreter, else the
-#                                newest of python3.11 to python3.13 that is there)
+#                                first of python3.11, on which every test runs, to python3.13 that is there)
 # pip's own settings (PIP_INDEX_URL, PIP_EXTRA_INDEX_URL, pip.conf) apply.
 set -euo pipefail
 cd "$(dirname "$0")/.."
@@ -12,7 +12,7 @@ makes_venvs() { "$1" -c 'import ensurepip, venv' 2>/dev/null; }
 
 python=""
 found=""
-for candidate in ${PYTHON:-python3.13 python3.12 python3.11 python3}; do
+for candidate in ${PYTHON:-python3.11 python3.12 python3.13 python3}; do
     supported "$candidate" || continue  # also the names of a version manager behind which nothing is installed
     found=${found:-$candidate}
     if makes_venvs "$candidate"; then

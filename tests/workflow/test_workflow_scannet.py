@@ -77,7 +77,7 @@ def one_blank_in_one_validation_question(project: Project, files: tuple[str, ...
     after = project.files()
     assert "train" in text
     for name in before:
-        if name.startswith(("results/runs/", "results/backbones/", "results/features/")):
+        if name.startswith(("results/runs/", "results/backbones/")):
             assert after[name][1] == before[name][1], name
             assert after[name][0] == before[name][0] or name.endswith("manifest.json"), name
     assert {

@@ -93,7 +93,7 @@ def set_up(tmp_path: Path, **environment: str) -> subprocess.CompletedProcess[st
     return subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False)
 
 
-def test_set_up_takes_the_newest_python_that_is_supported_and_makes_environments(tmp_path: Path) -> None:
+def test_set_up_takes_the_python_that_all_tests_run_on_else_a_newer_one(tmp_path: Path) -> None:
     programs = tmp_path / "bin"
     programs.mkdir()
     pretended(programs, "python3", "3.14", supported=False)
@@ -105,11 +105,11 @@ def test_set_up_takes_the_newest_python_that_is_supported_and_makes_environments
     done = set_up(tmp_path)
     assert done.returncode == 2
     assert "apt-get install python3.13-venv" in done.stderr
-    pretended(programs, "python3.11", "3.11", supported=True)
-    assert "venv by 3.11" in set_up(tmp_path).stdout
     pretended(programs, "python3.12", "3.12", supported=True)
     assert "venv by 3.12" in set_up(tmp_path).stdout
-    assert "venv by 3.11" in set_up(tmp_path, PYTHON="python3.11").stdout
+    pretended(programs, "python3.11", "3.11", supported=True)
+    assert "venv by 3.11" in set_up(tmp_path).stdout
+    assert "venv by 3.12" in set_up(tmp_path, PYTHON="python3.12").stdout
     assert not (tmp_path / ".venv").exists()
 
 
@@ -119,7 +119,7 @@ def test_one_list_of_supported_pythons() -> None:
     assert project["requires-python"] == f">={PYTHONS[0]},<3.{int(last) + 1}"
     script = (ROOT / "envs/setup.sh").read_text(encoding="utf-8")
     assert f"(3, 11) <= sys.version_info[:2] <= (3, {last})" in script
-    assert " ".join(f"python{version}" for version in reversed(PYTHONS)) in script
+    assert " ".join(f"python{version}" for version in PYTHONS) in script
     assert f"Python {', '.join(PYTHONS[:-1])} or {PYTHONS[-1]}" in (ROOT / "README.md").read_text(encoding="utf-8")
 
 

@@ -105,4 +105,9 @@ def _line(model: type[BaseModel], fault: Any) -> str:
         return f"{path}: {fault['msg'].removeprefix('Value error, ')}".removeprefix(": ")
     if fault["type"] == "missing":
         return f"{path}: {fault['msg']}"
-    return f"{path}: {fault['msg']} (got {_SHORT.repr(fault['input'])})"
+    text = fault["msg"]
+    if fault["type"] in ("tuple_type", "list_type"):  # words of Python, not of YAML
+        text = "must be a list, as [a, b]"
+    elif fault["type"] == "too_short":
+        text = f"needs entries, at least {fault['ctx']['min_length']}"
+    return f"{path}: {text} (got {_SHORT.repr(fault['input'])})"

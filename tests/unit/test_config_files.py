@@ -104,6 +104,8 @@ def test_what_yaml_offers_stays_allowed(tmp_path: Path) -> None:
         ("recipes: {3drs: {layers: [true]}}", "layers: true is no number"),
         ("study: {seeds: [99999999999999999999]}", "seeds: 99999999999999999999 is larger than"),
         ("recipes: {3drs: {weight: [" + "[x], " * 200 + "]}}", "weight: Input should be a valid number"),
+        ("study: {seeds: 0}", "study.seeds: must be a list, as [a, b] (got 0)"),
+        ("study: {seeds: []}", "study.seeds: needs entries, at least 1 (got [])"),
         ("study: {seeds: [" + "x, " * 200 + "]}", " more"),
         ("datasets: {rooms: {kind: 3}}", "the kind is 3, not a name"),
         ("datasets: {rooms: {kind: null}}", "the kind is None, not a name"),

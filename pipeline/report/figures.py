@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from pipeline.tables.derived import QUARTERS
 from pipeline.tables.findings import BASELINE, Association, headline_rows, is_control, unique
 from pipeline.tables.schema import Row
+from pipeline.tables.text import number
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -138,9 +139,8 @@ def scatter(associations: Sequence[Association], teachers: Sequence[str]) -> Fig
         axis.set_title(found.backbone or f"pooled {found.within}", loc="left")
         axis.set_xlabel("correspondence" + (" (centred)" if pooled else " score"))
         axis.set_ylabel("mean headline score" + (" (centred)" if pooled else ""))
-        axis.text(
-            0.03, 0.97, f"Spearman {found.spearman.value:+.2f}", transform=axis.transAxes, va="top", fontsize=9, color=GREY
-        )
+        text = f"Spearman {number(found.spearman.value, 'rank correlation', sign=True)}"
+        axis.text(0.03, 0.97, text, transform=axis.transAxes, va="top", fontsize=9, color=GREY)
         axis.margins(0.14)
         axis.locator_params(axis="x", nbins=4)
         axis.grid()

@@ -15,11 +15,12 @@ from pipeline import __main__ as command
 from pipeline.errors import DataError
 from pipeline.index import SceneIndex, add_notes
 from pipeline.notes import Note
-from pipeline.report.figures import smooth, teacher_colors
+from pipeline.report.figures import scatter, smooth, teacher_colors
 from pipeline.report.html import inline
 from pipeline.report.inputs import example_scenes, feature_paths, run_path, training_curves
 from pipeline.report.pictures import best_view, box_corners, principal_colors, project
 from pipeline.tables.aggregate import cell_rows
+from pipeline.tables.findings import Association, Estimate
 from pipeline.tables.schema import write_table
 from pipeline.tables.scores import load_cell
 
@@ -188,6 +189,22 @@ def test_the_baseline_is_grey_and_teachers_differ():
     colors = teacher_colors(["geometry", "none", "shuffled"])
     assert colors["none"] == "#6B7280"
     assert len(set(colors.values())) == 3
+
+
+def test_two_runs_have_a_dash_and_no_nan_as_their_correlation(monkeypatch):
+    from matplotlib.axes import Axes
+
+    texts, write = [], Axes.text
+
+    def noted(axis, x, y, text, *rest, **style):
+        texts.append(text)
+        return write(axis, x, y, text, *rest, **style)
+
+    monkeypatch.setattr(Axes, "text", noted)
+    nothing = Estimate(float("nan"), None, None, 2)
+    points = (("b", "none", 0, 0.993, 7.1), ("b", "geometry", 0, 0.994, 7.1))
+    scatter([Association("rooms", "3drs", "b", "", nothing, nothing, points)], ["none", "geometry"])
+    assert texts == ["Spearman –"]
 
 
 def test_inline_marks_are_escaped_first():

@@ -83,14 +83,14 @@ def _backbones(rows: tuple[MemberRow, ...]) -> Entries:
 
 
 def _terms(row: MemberRow, what: str) -> str:
-    use = f"{what} for any use" if row.commercial else f"{what} NOT FOR COMMERCIAL USE"
+    use = f"{what}: any use" if row.commercial else f"{what}: NOT FOR COMMERCIAL USE"
     weights = "" if row.weights_licence == "none" else f"; weights {row.weights_licence}"
     return f"{use}; code {row.code_licence.split(' (')[0]}{weights}"
 
 
 def _weights(rows: tuple[WeightRow, ...]) -> Entries:
     if not rows:
-        return _entry("none", "are needed: nothing is to be downloaded")
+        return _entry("none", "nothing to download")
     missing = [row for row in rows if row.state == "not there"]
     entries = [entry for row in rows if row.state != "not there" for entry in _weight(row)]
     if missing:

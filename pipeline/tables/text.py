@@ -12,15 +12,15 @@ from pipeline.tables.uncertainty import MIN_SCENES
 MARKS = {(1, True): "▲", (1, False): "△", (-1, True): "▼", (-1, False): "▽"}
 LEGEND = (
     "▲ ▼ interval of the difference excludes 0 and every seed has its sign · "
-    "△ ▽ interval excludes 0 but the seeds disagree · no mark: the interval holds 0, or there is none"
+    "△ ▽ interval excludes 0 but the seeds disagree · no mark: the interval includes 0, or there is none"
 )
 
 
 def intervals_sentence(level: float) -> str:
     """What an interval holds, where there is none, and how often a mark means nothing."""
     return (
-        f"{level:.0%} intervals hold other test scenes and other training seeds (of these backbones, on these benchmarks); "
-        "differences are paired by scene and seed. A number stands without interval and without mark below "
+        f"{level:.0%} intervals cover variation between test scenes and between training seeds (of these backbones, on these "
+        "benchmarks); differences are paired by scene and seed. A number has no interval and no mark below "
         f"{MIN_SCENES} scenes, below two seeds, and with two seeds of a single teacher. By chance alone {1 - level:.0%} of all "
         "differences would have a mark."
     )

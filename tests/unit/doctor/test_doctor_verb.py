@@ -31,7 +31,7 @@ def test_the_built_in_study_needs_nothing(capsys: pytest.CaptureFixture[str]) ->
         assert word in text
     for name in ("none", "geometry", "vggt_rooms", "shuffled", "qwen2_5_vl_tiny", "rooms_pretrain"):
         assert name in text
-    assert "nothing is to be downloaded" in text
+    assert "nothing to download" in text
     assert re.search(r"together +no GPU hours, \d+(\.\d+)? MB of disk to come\n", text)
     assert "no GPU is needed" in text
     assert "random" not in text.replace("randomly", ""), "the study does not select the teacher `random`"

@@ -96,7 +96,7 @@ def fsync(path: Path) -> None:
 
 def sweep(folder: Path) -> None:
     """Remove what killed tries left in a folder. Only for whoever holds the folder's lock: nobody else writes there."""
-    for place in (folder, folder / "checkpoints"):
+    for place in (folder, folder / "checkpoints", folder / "training"):
         for path in place.glob(f".*{UNFINISHED}"):
             if path.is_dir() and not path.is_symlink():
                 shutil.rmtree(path, ignore_errors=True)

@@ -7,6 +7,7 @@ to one teacher reruns that teacher's cells, a comment reruns nothing, and no job
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable
 from functools import cache
 from pathlib import Path
@@ -14,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from pipeline import paths, registry
 from pipeline.config import Member, StudyConfig
-from pipeline.provenance import canonical_json, code_digest, package_file
+from pipeline.provenance import canonical_json, code_digest, digest, package_file
 
 if TYPE_CHECKING:
     from pipeline.datasets.base import Needs
@@ -168,13 +169,13 @@ class Specs:
         )
 
     def score(self, dataset: str, backbone: str, teacher: str, recipe: str, seed: str) -> str:
-        tasks, evaluation = self._benchmarks(), self.config.evaluation
+        tasks = self._benchmarks()
         return canonical_json(
             {
                 "run": _run(dataset, backbone, teacher, recipe, seed),
                 "benchmarks": tasks,
-                "split": evaluation.split,
-                "bootstrap": {"replicates": evaluation.bootstrap_replicates, "seed": evaluation.seed},
+                "split": self.config.evaluation.split,
+                "bootstrap": self._bootstrap(),
                 "code": verb_code("score", [("benchmarks", task) for task in tasks.values()]),
             }
         )
@@ -190,13 +191,33 @@ class Specs:
                 ],
                 "benchmarks": self._benchmarks(),
                 "level": self.config.evaluation.confidence,
+                "made_with": self._made_with(backbone),
                 "code": verb_code("cell"),
             }
         )
 
+    def _made_with(self, backbone: str) -> dict[str, Any]:
+        """Options that the runs and scores of a cell must have: another study's may lie under the same names."""
+        study, evaluation = self.config.study, self.config.evaluation
+        return {
+            "backbone": self.config.backbones[backbone],
+            "recipes": {name: self.config.recipes[name].model_dump(mode="json") for name in study["recipes"]},
+            "teachers": {name: self._member_of_features(name) for name in study["teachers"]},
+            "scores": {"split": evaluation.split, "bootstrap": self._bootstrap()},
+        }
+
+    def _bootstrap(self) -> dict[str, int]:
+        return {"replicates": self.config.evaluation.bootstrap_replicates, "seed": self.config.evaluation.seed}
+
     def summary(self) -> str:
+        study = self.config.study
+        cells = {
+            paths.CELL.format(dataset=d, backbone=b): digest(json.loads(self.cell(d, b)))
+            for d in study["datasets"]
+            for b in study["backbones"]
+        }
         return canonical_json(
-            {"study": self._study(), "level": self.config.evaluation.confidence, "code": verb_code("summary")}
+            {"study": self._study(), "level": self.config.evaluation.confidence, "cells": cells, "code": verb_code("summary")}
         )
 
     def report(self) -> str:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import math
 import re
+import sys
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,7 +18,7 @@ import numpy as np
 
 from pipeline.errors import DataError
 from pipeline.finished import check_files, same_identity
-from pipeline.provenance import read_manifest
+from pipeline.provenance import file_digest, read_manifest
 from pipeline.report.figures import Curves
 
 if TYPE_CHECKING:
@@ -72,11 +73,11 @@ def feature_paths(manifests: Iterable[Path]) -> dict[tuple[str, str], list[Path]
 
 
 def training_curves(runs: Sequence[RunPath]) -> Curves:
-    """Task losses (one per benchmark trained on) and the alignment loss of runs that have a metrics.jsonl."""
+    """Task losses (one per benchmark trained on) and the alignment loss of runs that have an undamaged metrics.jsonl."""
     curves: dict[tuple[str, str, int], dict[str, tuple[list[float], list[float]]]] = {}
     for run in runs:
         run.content()
-        lines = [line for line in _json_lines(run.manifest.with_name(METRICS_FILE)) if _is_finite(line.get("step"))]
+        lines = [line for line in _metrics(run.manifest.with_name(METRICS_FILE)) if _is_finite(line.get("step"))]
         keys = sorted({key for line in lines for key in line} - _NOT_DRAWN, key=lambda key: (key == ALIGNMENT, key))
         found: dict[str, tuple[list[float], list[float]]] = {}
         for key in keys:
@@ -92,12 +93,19 @@ def _is_finite(value: object) -> bool:
     return isinstance(value, int | float) and math.isfinite(value)
 
 
-def _json_lines(path: Path) -> list[dict[str, Any]]:
-    """Objects of a JSON-lines file; a last line cut off by a killed job is left out."""
+def _metrics(path: Path) -> list[dict[str, Any]]:
+    """Objects of a run's metrics; nothing, with a warning, when the file is not the one whose digest stands in run.json.
+
+    A curve is no reason to train again, so this is no error.
+    """
     if not path.exists():
         return []
+    written = _written_digest(path)
+    if written not in (None, file_digest(path)):
+        print(f"warning: {path} is damaged or was edited: its curves are left out", file=sys.stderr)
+        return []
     found = []
-    for line in path.read_text(encoding="utf-8").splitlines():
+    for line in path.read_text(encoding="utf-8", errors="replace").splitlines():
         try:
             content = json.loads(line)
         except json.JSONDecodeError:
@@ -105,6 +113,14 @@ def _json_lines(path: Path) -> list[dict[str, Any]]:
         if isinstance(content, dict):
             found.append(content)
     return found
+
+
+def _written_digest(path: Path) -> str | None:
+    """What run.json says of a file beside it; None where it says nothing (no rule depends on it: it may be missing)."""
+    try:
+        return str(json.loads(path.with_name("run.json").read_text(encoding="utf-8"))["files"][path.name])
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
 
 
 @dataclass(frozen=True, slots=True)

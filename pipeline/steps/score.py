@@ -114,6 +114,7 @@ def score_benchmark(
         "headline": benchmark.headline,
         "task": benchmark.task,
         "bootstrap": spec["bootstrap"],
+        "member": spec["benchmarks"][benchmark.name],
         "scenes": made["scenes"],
         "run": made.get("run"),
         "weights": made.get("weights", ""),

@@ -20,6 +20,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> None:
     import shutil
 
+    from pipeline.finished import same_identity
     from pipeline.provenance import write_atomic
     from pipeline.tables.machines import machine_notes
     from pipeline.tables.markdown import summary_markdown
@@ -27,6 +28,9 @@ def run(args: argparse.Namespace) -> None:
     from pipeline.tables.text import fit_width
 
     tables = [(path, *read_table(path, made_by=f"snakemake --cores all {path}")) for path in args.cells]
+    for path, _, made in tables:
+        if path.as_posix() in args.spec.get("cells", {}):
+            same_identity(made, {"spec": args.spec["cells"][path.as_posix()]}, path, "the cell of this study")
     rows, metadata = concatenate(tables)
     text = summary_markdown(rows, metadata)
     write_atomic(args.out.with_suffix(".md"), text)

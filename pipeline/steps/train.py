@@ -79,9 +79,9 @@ class _Job:
 
 def _train(args: argparse.Namespace, job: _Job) -> dict[str, Any]:
     from pipeline.finished import begin, finish
-    from pipeline.provenance import digest
+    from pipeline.provenance import digest, file_digest
     from pipeline.training.data import TrainingData
-    from pipeline.training.loop import Trainer
+    from pipeline.training.loop import METRICS, Trainer
     from pipeline.training.model import SpatialMLLM
     from pipeline.training.positions import clamped_centres
 
@@ -102,11 +102,13 @@ def _train(args: argparse.Namespace, job: _Job) -> dict[str, Any]:
     trainer.keep_metrics()
     content = {name: spec[name] for name in ("dataset", "backbone", "teacher", "recipe", "seed")}
     content |= {"run": spec.get("run"), "schema": SCHEMA_VERSION, "scenes": job.index.content_digest("train")}
+    content |= {"member_of_features": spec.get("member_of_features")}
     content |= {"steps": steps, "final": final, "unseen_cells": unseen}
     content |= {"training_samples": sampler.total, "files": files, "digest": digest(files)}
     finish(args.out, spec, job.inputs, content)
     trainer.checkpoints.remove()
-    return {"steps": steps, "cached_mb": round(data.cached_bytes / 2**20, 1)}
+    metrics = {METRICS: file_digest(folder / METRICS)}  # not in the manifest: its lines hold times
+    return {"steps": steps, "cached_mb": round(data.cached_bytes / 2**20, 1), "files": metrics}
 
 
 def torch_seed(seed: int) -> None:

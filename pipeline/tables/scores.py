@@ -142,7 +142,8 @@ def load_cell(spec: Mapping[str, Any], scores: Sequence[Path], manifests: Sequen
     run_files = {paths.RUN_MANIFEST.format(dataset=dataset, backbone=backbone, **asdict(key)): key for key in keys}
     given = match_files(list(manifests) or [Path(name) for name in run_files], run_files, what="run manifest")
     manifests_of = {run_files[name]: path for name, path in given.items()}
-    trained = {key: _run_manifest(path, dataset, backbone, key) for key, path in manifests_of.items()}
+    made_with = spec.get("made_with")
+    trained = {key: _run_manifest(path, dataset, backbone, key, made_with) for key, path in manifests_of.items()}
     runs = {key: RunScores({}, {}, {}, file_digest(path), _machine(path)) for key, path in manifests_of.items()}
     facts: dict[str, BenchmarkFacts] = {}
     origin: dict[str, tuple[str, Path]] = {}
@@ -150,6 +151,7 @@ def load_cell(spec: Mapping[str, Any], scores: Sequence[Path], manifests: Sequen
         key, benchmark = wanted[name]
         metadata = _add_scores(runs[key], path, dataset, benchmark)
         whose = {"run": identity(dataset, backbone, key), "weights": trained[key]["digest"]}
+        whose |= {**made_with["scores"], "member": spec["benchmarks"][benchmark]} if made_with else {}
         same_identity(metadata, whose, path, f"the scores of {path.parent}")
         facts.setdefault(benchmark, BenchmarkFacts(metadata["task"], metadata["headline"]))
         _check_origin(origin.setdefault("scenes", (metadata["scenes"], path)), metadata["scenes"], path)
@@ -162,10 +164,14 @@ def identity(dataset: str, backbone: str, key: RunKey) -> dict[str, Any]:
     return {"dataset": dataset, "backbone": backbone, **asdict(key)}
 
 
-def _run_manifest(path: Path, dataset: str, backbone: str, key: RunKey) -> dict[str, Any]:
-    """Manifest of a run; DataError when it is not there, or another run's."""
+def _run_manifest(path: Path, dataset: str, backbone: str, key: RunKey, made_with: Mapping[str, Any] | None) -> dict[str, Any]:
+    """Manifest of a run; DataError when it is not there, another run's, or trained with other options than ``made_with``."""
     content = read_manifest(path, made_by=f"snakemake --cores all {path}")
-    same_identity(content, {"run": identity(dataset, backbone, key)}, path, f"the run of {path.parent}")
+    wanted: dict[str, Any] = {"run": identity(dataset, backbone, key)}
+    if made_with:
+        wanted |= {"backbone": made_with["backbone"], "recipe": made_with["recipes"][key.recipe]}
+        wanted |= {"member_of_features": made_with["teachers"][key.teacher]}
+    same_identity(content, wanted, path, f"the run of {path.parent}")
     return content
 
 

@@ -1,8 +1,8 @@
 """Checkpoints of a running training: written whole or not at all, checked on read, resumed bit for bit.
 
 ``checkpoints/step00000100/`` holds model.safetensors (backbone and heads), state.pt (optimizer and generator state, loaded with
-``weights_only=True``) and checkpoint.json (step, digest of what is trained, digests of both files). It is renamed into
-place when complete; the previous one is removed after that. The sampler needs no state (training/sampler.py).
+``weights_only=True``) and checkpoint.json (step, digest of what is trained, digests of the files, and of itself). It is
+renamed into place when complete; the previous one is removed after that. The sampler needs no state (training/sampler.py).
 """
 
 from __future__ import annotations
@@ -19,10 +19,11 @@ from typing import Any
 import torch
 from safetensors.torch import load_model, save_model
 
-from pipeline.errors import CheckpointError
+from pipeline.errors import CheckpointError, DataError
 from pipeline.features.memory import out_of_memory
 from pipeline.files import UNFINISHED, fsync, settle
-from pipeline.provenance import file_digest
+from pipeline.finished import damaged_files
+from pipeline.provenance import file_digest, read_manifest, write_manifest
 
 _MODEL, _STATE, _FACTS = "model.safetensors", "state.pt", "checkpoint.json"
 
@@ -47,9 +48,7 @@ class Checkpoints:
         shutil.rmtree(temporary, ignore_errors=True)
         temporary.mkdir(parents=True)
         try:
-            self._write(temporary, step, model, optimizer)
-            for name, note in notes.items():
-                (temporary / name).write_text(json.dumps(note), encoding="utf-8")
+            self._write(temporary, step, model, optimizer, notes)
             settle(temporary)
             shutil.rmtree(final, ignore_errors=True)
             temporary.rename(final)
@@ -61,34 +60,36 @@ class Checkpoints:
             if other != final and other.is_dir():
                 shutil.rmtree(other, ignore_errors=True)
 
-    def _write(self, folder: Path, step: int, model: torch.nn.Module, optimizer: torch.optim.Optimizer) -> None:
+    def _write(
+        self, folder: Path, step: int, model: torch.nn.Module, optimizer: torch.optim.Optimizer, notes: Mapping[str, Any]
+    ) -> None:
         save_model(model, str(folder / _MODEL))
         with (folder / _STATE).open("wb") as stream:
             torch.save({"optimizer": optimizer.state_dict(), "generator": torch.get_rng_state()}, stream)
-        facts = {"step": step, "digest": self.digest, **{name: file_digest(folder / name) for name in (_MODEL, _STATE)}}
-        (folder / _FACTS).write_text(json.dumps(facts, sort_keys=True), encoding="utf-8")
+        for name, note in notes.items():
+            (folder / name).write_text(json.dumps(note), encoding="utf-8")
+        files = {name: file_digest(folder / name) for name in (_MODEL, _STATE, *notes)}
+        write_manifest(folder / _FACTS, {"step": step, "digest": self.digest, "files": files})
 
     def latest(self) -> Path | None:
         """The newest complete and undamaged checkpoint of this digest, if any."""
         for path in sorted(self.folder.glob("step*"), reverse=True):
             facts = self._facts(path)
-            if facts is None:
-                continue
-            if facts.get("digest") != self.digest:
+            if facts is not None and facts.get("digest") != self.digest:
                 steps = f"{facts.get('step')} finished steps"
                 print(f"warning: checkpoint {path} is of another spec or other inputs: {steps} are not used", file=sys.stderr)
                 continue
-            if all(_matches(path / name, facts.get(name)) for name in (_MODEL, _STATE)):
+            if facts is not None and not damaged_files(path, facts["files"]):
                 return path
             print(f"warning: checkpoint {path} is damaged and not used", file=sys.stderr)
         return None
 
     def _facts(self, path: Path) -> dict[str, Any] | None:
+        """What stands in checkpoint.json; None when it is damaged: the step alone decides how much is trained again."""
         try:
-            facts = json.loads((path / _FACTS).read_text(encoding="utf-8"))
-        except (OSError, json.JSONDecodeError, UnicodeDecodeError):
+            return read_manifest(path / _FACTS, made_by="")
+        except DataError:
             return None
-        return facts if isinstance(facts, dict) else None
 
     def restore(self, path: Path, model: torch.nn.Module, optimizer: torch.optim.Optimizer) -> int:
         """Load a checkpoint into model, optimizer and torch's generator; the number of finished steps."""
@@ -111,7 +112,3 @@ class Checkpoints:
     def remove(self) -> None:
         """Drop all checkpoints (the run is finished, or another spec starts over)."""
         shutil.rmtree(self.folder, ignore_errors=True)
-
-
-def _matches(path: Path, digest: object) -> bool:
-    return path.is_file() and file_digest(path) == digest

@@ -133,11 +133,13 @@ class Trainer:
         if not self.metrics.is_file():
             return []
         lines = []
-        for text in self.metrics.read_text(encoding="utf-8").splitlines():
+        for text in self.metrics.read_text(encoding="utf-8", errors="replace").splitlines():
             try:
-                lines.append(json.loads(text))
+                line = json.loads(text)
             except json.JSONDecodeError:  # the line that a killed run was writing
-                break
+                continue
+            if isinstance(line, dict) and isinstance(line.get("step"), int):
+                lines.append(line)
         return lines
 
     def _final(self) -> dict[str, float]:

@@ -195,14 +195,14 @@ def test_a_full_disk_behind_the_printed_output_is_a_message() -> None:
 def test_what_killed_tries_left_is_removed_by_the_next(study: dict[str, Command], tmp_path: Path) -> None:
     """Folders of half-written weights, a checkpoint, a file: whoever gets the folder's lock knows that no writer lives."""
     out = tmp_path / "run" / "manifest.json"
-    for name in (f".x{UNFINISHED}", f"checkpoints/.step00000001.123{UNFINISHED}"):
+    for name in (f".x{UNFINISHED}", f"checkpoints/.step00000001.123{UNFINISHED}", f"training/.y{UNFINISHED}"):
         (out.parent / name).mkdir(parents=True)
         (out.parent / name / "model.safetensors").write_bytes(b"half")
     (out.parent / f".metrics.jsonl{UNFINISHED}").write_bytes(b"half")
     (out.parent / "writer.lock").write_text('{"pid": 1, "host": "elsewhere"}')  # of a process that died
     (out.parent / ".mine.tmp").write_bytes(b"")
     assert main(study["train"].to(out).arguments()) == 0
-    names = {path.name for path in out.parent.iterdir()}
+    names = {path.name for path in out.parent.rglob("*")}
     assert not {name for name in names if UNFINISHED in name or name == "writer.lock"}
     assert {".mine.tmp", "manifest.json"} < names
 

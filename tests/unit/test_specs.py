@@ -6,6 +6,7 @@ import yaml
 
 from pipeline import paths
 from pipeline.config import StudyConfig
+from pipeline.provenance import digest
 from pipeline.specs import Specs
 
 ROOT = Path(__file__).parents[2]
@@ -65,6 +66,18 @@ def test_the_cell_lists_every_run_and_score():
     assert len(found.cell_inputs(paths.RUN_MANIFEST, "rooms", "internvl_tiny")) == runs
     scores = found.cell_inputs(paths.SCORES, "rooms", "internvl_tiny")
     assert len(scores) == len(set(scores)) == runs * len(study["benchmarks"])
+
+
+def test_the_cell_asks_for_what_train_and_score_record():
+    found = specs()
+    cell, run = json.loads(found.cell("rooms", "internvl_tiny")), ("rooms", "internvl_tiny", "shuffled", "3drs", "0")
+    train, score, made = json.loads(found.train(*run)), json.loads(found.score(*run)), cell["made_with"]
+    assert (made["backbone"], made["recipes"]["3drs"]) == (train["backbone"], train["recipe"])
+    assert made["teachers"]["shuffled"] == train["member_of_features"] is not None
+    assert made["scores"] == {"split": score["split"], "bootstrap": score["bootstrap"]}
+    assert cell["benchmarks"] == score["benchmarks"]
+    spec = digest(cell)
+    assert json.loads(found.summary())["cells"]["results/tables/cells/rooms/internvl_tiny.parquet"] == spec
 
 
 @pytest.mark.parametrize("verb", ["prepare", "pretrain_teacher", "pretrain_backbone", "summary", "report"])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -15,6 +16,7 @@ from pipeline import __main__ as command
 from pipeline.errors import DataError
 from pipeline.index import SceneIndex, add_notes
 from pipeline.notes import Note
+from pipeline.provenance import file_digest
 from pipeline.report.figures import scatter, smooth, teacher_colors
 from pipeline.report.html import inline
 from pipeline.report.inputs import example_scenes, feature_paths, run_path, training_curves
@@ -142,6 +144,21 @@ def test_curves_leave_out_what_is_not_comparable_and_a_cut_line(root):
     steps, values = curves["internvl_tiny", "none", 0]["scanrefer"]
     assert steps[:3] == [1.0, 3.0, 5.0]
     assert len(values) == 100
+
+
+def test_curves_of_damaged_metrics_are_left_out(root, tmp_path, capsys):
+    """One flipped bit was another curve, or a traceback."""
+    source = next(Path(path) for path in files(root, "runs") if Path(path).with_name("metrics.jsonl").exists())
+    folder = tmp_path / Path(*source.parts[-6:-1])
+    shutil.copytree(source.parent, folder)
+    metrics, runs = folder / "metrics.jsonl", [run_path(folder / "manifest.json")]
+    (folder / "run.json").write_text(json.dumps({"files": {metrics.name: file_digest(metrics)}}))
+    assert training_curves(runs)
+    metrics.write_bytes(metrics.read_bytes().replace(b"loss", b"l\xefss", 1))
+    assert not training_curves(runs)
+    assert "its curves are left out" in capsys.readouterr().err
+    (folder / "run.json").unlink()
+    assert training_curves(runs)
 
 
 def test_example_scenes_do_not_depend_on_results(root):

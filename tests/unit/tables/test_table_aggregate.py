@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -12,6 +14,8 @@ from scipy.stats import t
 
 from pipeline import paths
 from pipeline.errors import ConfigError, DataError
+from pipeline.parquet import read_parquet, write_parquet
+from pipeline.provenance import read_manifest, write_manifest
 from pipeline.tables.aggregate import cell_rows, unit
 from pipeline.tables.schema import SCHEMA
 from pipeline.tables.scores import BenchmarkFacts, Cell, RunKey, RunScores, SampleScores, SetScore, load_cell
@@ -179,6 +183,53 @@ def test_a_file_with_another_benchmarks_content_is_refused(tmp_path):
     scores[1].write_bytes(scores[0].read_bytes())
     with pytest.raises(DataError, match="holds scores of 'scanrefer' on 'rooms'"):
         load_cell(spec, scores, manifests)
+
+
+def made_with(spec: dict[str, Any], **other: Any) -> dict[str, Any]:
+    """The cell's spec with the options that its runs and scores must have, as pipeline/specs.py adds them."""
+    teachers = {run["teacher"]: {"name": run["teacher"], "options": {}} for run in spec["runs"]}
+    scores = {"split": "test", "bootstrap": {"replicates": 200, "seed": 0}}
+    options = {"backbone": {"kind": "internvl"}, "recipes": {"3drs": {"weight": 0.5}}, "teachers": teachers, "scores": scores}
+    return spec | {"made_with": options | other, "benchmarks": {name: {"options": {}} for name in spec["benchmarks"]}}
+
+
+@pytest.fixture
+def whole_cell(tmp_path: Path) -> tuple[dict[str, Any], list[Path], list[Path]]:
+    """A cell whose runs and scores tell their options: its spec, score files, run manifests."""
+    spec, scores, manifests = study.write_cell(tmp_path, "tiny")
+    spec = made_with(spec)
+    for path in manifests:
+        content = read_manifest(path, made_by="")
+        content |= {"backbone": spec["made_with"]["backbone"], "recipe": spec["made_with"]["recipes"]["3drs"]}
+        write_manifest(path, content | {"member_of_features": spec["made_with"]["teachers"][content["run"]["teacher"]]})
+    for path in scores:
+        table = read_parquet(path, made_by="")
+        metadata = json.loads(table.schema.metadata[b"pipeline"])
+        metadata |= {**spec["made_with"]["scores"], "member": {"options": {}}}
+        write_parquet(path, table.replace_schema_metadata({"pipeline": json.dumps(metadata)}))
+    return spec, scores, manifests
+
+
+def test_runs_and_scores_of_another_study_under_the_same_names_are_refused(whole_cell):
+    """Scores of split val, copied into the place of test's, were a table without a word."""
+    spec, scores, manifests = whole_cell
+    assert len(load_cell(spec, scores, manifests).runs) == 6
+    changes: list[tuple[dict[str, Any], str]] = [
+        ({"scores": {"split": "val", "bootstrap": {"replicates": 200, "seed": 0}}}, "its split is"),
+        ({"scores": {"split": "test", "bootstrap": {"replicates": 200, "seed": 1}}}, "its bootstrap is"),
+        ({"recipes": {"3drs": {"weight": 0.9}}}, "its recipe is"),
+        ({"backbone": {"kind": "qwen2_5_vl"}}, "its backbone is"),
+        (
+            {"teachers": {**spec["made_with"]["teachers"], "geometry": {"name": "geometry", "options": {"scale": 2}}}},
+            "features",
+        ),
+    ]
+    for change, said in changes:
+        with pytest.raises(DataError, match=said) as error:
+            load_cell(spec | {"made_with": spec["made_with"] | change}, scores, manifests)
+        assert "snakemake --cores all -f " in str(error.value)
+    with pytest.raises(DataError, match="its member is"):
+        load_cell(spec | {"benchmarks": {name: {"options": {"ptb": True}} for name in spec["benchmarks"]}}, scores, manifests)
 
 
 def test_a_spec_without_runs_is_refused():

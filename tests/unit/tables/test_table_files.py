@@ -62,6 +62,14 @@ def test_summary_concatenates_in_order_and_prints_its_text(cells, tmp_path, caps
     assert before == (out.read_bytes(), out.with_suffix(".md").read_text(encoding="utf-8"))
 
 
+def test_a_cell_of_another_study_is_refused(cells, tmp_path, capsys):
+    made = read_table(cells[0], made_by="x")[1]["spec"]
+    given = ["--cells", *map(str, cells), "--out", str(tmp_path / "summary.parquet")]
+    for asked, code in ((made, 0), ("f" * 16, 2)):
+        assert command.main(["summary", "--spec", json.dumps({"cells": {str(cells[0]): asked}}), *given]) == code
+    assert f"{cells[0]} is not the cell of this study" in capsys.readouterr().err
+
+
 def test_a_cell_given_twice_is_refused(cells, tmp_path, capsys):
     out = tmp_path / "summary.parquet"
     assert command.main(["summary", "--cells", str(cells[0]), str(cells[0]), "--out", str(out)]) == 2

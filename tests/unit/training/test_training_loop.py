@@ -94,6 +94,27 @@ def test_damaged_checkpoint_is_not_used(tmp_path: Path, capsys: pytest.CaptureFi
     assert "damaged" in capsys.readouterr().err
 
 
+def test_a_checkpoint_that_tells_another_step_is_not_used(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """One flipped bit of checkpoint.json would train other steps of the schedule, to other weights."""
+    interrupt(trainer(tmp_path), 4)
+    again = trainer(tmp_path)
+    latest = again.checkpoints.latest()
+    assert latest is not None
+    facts = latest / "checkpoint.json"
+    facts.write_text(facts.read_text().replace('"step": 4', '"step": 5'))
+    assert again.checkpoints.latest() is None
+    assert "damaged and not used" in capsys.readouterr().err
+
+
+def test_damaged_metrics_of_a_stopped_run_cost_their_lines_only(tmp_path: Path) -> None:
+    interrupt(trainer(tmp_path), 4)
+    path = tmp_path / "checkpoints" / "metrics.jsonl"
+    first, second, *rest = path.read_bytes().splitlines(keepends=True)
+    path.write_bytes(first.replace(b"step", b"st\xf5p") + second.replace(b'"step"', b'"stdp"') + b"3\n" + b"".join(rest))
+    trainer(tmp_path).run()
+    assert [line["step"] for line in lines(tmp_path)] == [3, 4, 5, 6]
+
+
 def test_losses_fall_on_a_handful_of_questions(tmp_path: Path) -> None:
     recipe = Recipe(steps=18, scenes_per_step=4, questions_per_scene=6, learning_rate=3e-3)
     final = trainer(tmp_path, recipe, MemoryFeatures()).run()

@@ -29,9 +29,15 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> None:
+    from pipeline.device import device
+
+    with device(args.gpus) as where:  # first: a GPU that is missing is told before inputs are read
+        _run(args, where)
+
+
+def _run(args: argparse.Namespace, device: str) -> None:
     from pipeline import registry
     from pipeline.compute import prepare_torch
-    from pipeline.device import device
     from pipeline.finished import check_files, kept
     from pipeline.index import SceneIndex
     from pipeline.provenance import read_manifest, run_record
@@ -47,11 +53,8 @@ def run(args: argparse.Namespace) -> None:
     if kept(args.out, spec, inputs, force=args.force):
         return
     prepare_torch(args.threads)
-    with (
-        device(args.gpus) as where,
-        run_record(args.out.parent / "run.json", verb="predict", threads=args.threads, gpus=args.gpus) as record,
-    ):
-        record |= _predict(args, index, benchmarks, samples, inputs, where)
+    with run_record(args.out.parent / "run.json", verb="predict", threads=args.threads, gpus=args.gpus) as record:
+        record |= _predict(args, index, benchmarks, samples, inputs, device)
 
 
 def _same_run(trained: Mapping[str, Any], index: SceneIndex, args: argparse.Namespace) -> None:

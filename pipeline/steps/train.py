@@ -33,9 +33,15 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> None:
+    from pipeline.device import device
+
+    with device(args.gpus) as where:  # first: a GPU that is missing is told before inputs are read
+        _run(args, where)
+
+
+def _run(args: argparse.Namespace, device: str) -> None:
     from pipeline import registry
     from pipeline.compute import prepare_torch
-    from pipeline.device import device
     from pipeline.features.store import FeatureReader
     from pipeline.finished import kept
     from pipeline.index import SceneIndex
@@ -56,12 +62,9 @@ def run(args: argparse.Namespace) -> None:
     if kept(args.out, spec, inputs, force=args.force):
         return
     prepare_torch(args.threads)
-    with (
-        device(args.gpus) as where,
-        run_record(args.out.parent / "run.json", verb="train", threads=args.threads, gpus=args.gpus) as record,
-    ):
-        loaded = member.load(folder, device=where)
-        record |= _train(args, _Job(index, sampler, features, recipe, loaded, inputs, where))
+    with run_record(args.out.parent / "run.json", verb="train", threads=args.threads, gpus=args.gpus) as record:
+        loaded = member.load(folder, device=device)
+        record |= _train(args, _Job(index, sampler, features, recipe, loaded, inputs, device))
 
 
 @dataclass(frozen=True, slots=True)

@@ -53,3 +53,4 @@ onsuccess:
 onerror:
     shell(DATA_NOTES)
     shell("cat {FAILURES}/* >&2 2> /dev/null || true")
+    name_study_files()

@@ -60,3 +60,14 @@ def test_a_failed_job_says_its_fault_once_and_last(fresh: Project) -> None:
     assert done.stdout.index(f"log: {log}") < done.stdout.index(f"FAILED: {log}")
     (complete,) = (fresh.folder / ".snakemake/log").glob("*.log")
     assert "--spec" in complete.read_text(encoding="utf-8")
+
+
+def test_a_command_in_a_message_is_told_with_the_files_of_the_study(fresh: Project) -> None:
+    """Without them it made five jobs of config.yaml's study, in the folder of the small one."""
+    scenes = fresh.folder / "results/scenes/rooms/manifest.json"
+    scenes.parent.mkdir(parents=True)
+    scenes.write_text("{", encoding="utf-8")
+    done = fresh.run("snakemake", "features", "--cores", "1", "--configfile", *SMOKE, check=False)
+    assert done.returncode == 1
+    command = done.stdout.index("snakemake --cores all ")
+    assert done.stdout.index(f"repeat: --configfile {' '.join(SMOKE)}") > command

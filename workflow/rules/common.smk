@@ -3,6 +3,7 @@
 import inspect
 import json
 import os
+import shlex
 import sys
 from pathlib import Path
 
@@ -57,6 +58,8 @@ checked(
     )
 )
 
+STUDY_FILES = [os.path.relpath(path) for path in workflow.configfiles]
+
 
 configfile: "config.yaml"
 
@@ -77,6 +80,19 @@ def forced_by_user():
 def names(section):
     """Pattern that matches the names of a section of the config and nothing else."""
     return "|".join(getattr(specs.config, section))
+
+
+def name_study_files():
+    """Last words of a failed run whose messages give a command: jobs do not know the files of --configfile, and without
+    them the command would make config.yaml's own study instead."""
+    said = "".join(
+        path.read_text(errors="replace") for path in Path(FAILURES).glob("*")
+    )
+    if "snakemake --cores" in said and set(STUDY_FILES) - {"config.yaml"}:
+        print(
+            f"\nWith a command above, repeat: --configfile {shlex.join(STUDY_FILES)}",
+            file=sys.stderr,
+        )
 
 
 wildcard_constraints:

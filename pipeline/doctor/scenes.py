@@ -216,7 +216,7 @@ def will_lack(selection: Selection, name: str, extent: Extent | None) -> list[Ne
                 lacking.setdefault(benchmark.name, {})[wanted] = None
     needs = []
     if empty:
-        mend = "evaluation.split names the split that is scored; the dataset's options say which scenes are in which split"
+        mend = "training reads the split train, scoring evaluation.split; the dataset's options put scenes into splits"
         needs.append(Need("datasets", f"{name} will have no scene of split {', '.join(dict.fromkeys(empty))}", where, mend))
     if lacking:
         what = ", ".join(f"{benchmark} ({', '.join(splits)})" for benchmark, splits in lacking.items())

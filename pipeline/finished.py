@@ -56,13 +56,11 @@ def damaged_files(folder: Path, files: Mapping[str, str]) -> list[str]:
 
 
 def check_files(manifest: Path, content: Mapping[str, Any]) -> None:
-    """CheckpointError unless the files that a manifest names are those that its maker wrote."""
+    """CheckpointError unless the files that a manifest names are those that its maker wrote; OSError when one is unreadable."""
     try:
         faults = damaged_files(manifest.parent, content["files"])
     except KeyError:
         faults = ["it names no files: an older version made it"]
-    except OSError as error:
-        raise CheckpointError(f"{error.filename} cannot be read ({error.strerror})", where=str(manifest)) from None
     if faults:
         raise CheckpointError(
             f"{'; '.join(faults)} (compared with the digests in the manifest)",

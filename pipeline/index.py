@@ -274,6 +274,8 @@ class SceneIndex:
             if self._checked.get(scene_id) == state:
                 return
             right = scene_checksum(folder, record.frame_ids) == record.checksum
+        except PermissionError:  # no fault of the files: making them again is no fix
+            raise
         except OSError as error:
             what = "is missing" if isinstance(error, FileNotFoundError) else f"cannot be read ({error.strerror})"
             raise FrameError(f"frame file {error.filename} {what}", mend=f"snakemake --cores all -f {self.path}") from None

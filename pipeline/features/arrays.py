@@ -148,6 +148,8 @@ class MappedArray:
                 status = os.fstat(stream.fileno())
                 self.file = (status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns)
                 self._map = mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_COPY)
+        except PermissionError:  # whole, perhaps: the fix for damage would remove it
+            raise
         except (OSError, ValueError, KeyError, IndexError, TypeError, AttributeError) as error:
             raise self.damaged(f"{type(error).__name__}: {error}") from None
         self._starts = self._read_index()

@@ -30,6 +30,7 @@ from tokenizers import Tokenizer, models
 
 from pipeline.__main__ import main, verbs
 from pipeline.faults import environment_fault
+from pipeline.features.store import FeatureReader
 from pipeline.files import UNFINISHED, entries, refuse_special_files, replacing
 from pipeline.index import SceneIndex
 from pipeline.provenance import write_atomic
@@ -177,8 +178,29 @@ def test_a_file_that_may_not_be_read_is_not_called_missing(
     assert ended == 2
     assert "Permission denied" in said
     assert str(run / name) in said
+    assert "mend:    let this user read" in said
     assert "not exist" not in said
     assert "No such file" not in said
+
+
+def test_files_that_may_not_be_read_are_not_called_damaged(study: dict[str, Command], open_folder: Path) -> None:
+    """The fix for damaged features removes them, and damaged scenes are made again."""
+    shard = shutil.copytree(study["extract"].out.parent, open_folder / "shard")
+    scenes = shutil.copytree(Path(study["predict"].rest[1]).parent, open_folder / "scenes")
+    for path in (shard, *shard.rglob("*"), scenes, *scenes.rglob("*")):
+        path.chmod(0o755 if path.is_dir() else 0o644)
+    reader, index = FeatureReader([shard / "manifest.json"]), SceneIndex(scenes / "manifest.json")
+    scene = reader.scene_ids[0]
+    closed = (shard / "features.zarr" / "tokens" / scene, index.root / scene)
+    for path in closed:
+        path.chmod(0)
+    with as_nobody():
+        for read in (lambda: reader.read(scene, reader.frame_ids(scene)), lambda: index.load(scene)):
+            with pytest.raises(PermissionError) as error:
+                read()
+            assert "let this user read" in str(environment_fault(error.value))
+    for path in closed:
+        path.chmod(0o755)
 
 
 def test_a_full_disk_behind_the_printed_output_is_a_message() -> None:

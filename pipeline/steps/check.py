@@ -31,16 +31,13 @@ def run(args: argparse.Namespace) -> None:
 
 
 def _refuse_what_preparing_cannot_give(config: StudyConfig) -> None:
-    """ConfigError when a dataset that is still to be prepared will have no scenes or annotations that the study reads."""
-    from pipeline import paths
+    """ConfigError when a dataset will have no scenes or annotations that the study reads, prepared already or not."""
     from pipeline.doctor.scenes import planned, will_lack
     from pipeline.doctor.selection import select
     from pipeline.errors import ConfigError
 
     selection = select(config)
     for name in selection.datasets:
-        if Path(paths.SCENES.format(dataset=name)).is_file():
-            continue
         extent = planned(selection, name)
         if name in selection.study:
             for need in will_lack(selection, name, extent):

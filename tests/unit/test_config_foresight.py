@@ -111,3 +111,8 @@ def test_check_refuses_what_preparing_cannot_give(
     assert main(["check", str(files[0])]) == 0
     assert main(["check", *map(str, files)]) == 2
     assert message in capsys.readouterr().err
+    for name in ("rooms", "rooms_pretrain"):  # prepared already: the same answer
+        (tmp_path / f"results/scenes/{name}").mkdir(parents=True)
+        (tmp_path / f"results/scenes/{name}/manifest.json").write_text("{}")
+    assert main(["check", *map(str, files)]) == 2
+    assert message in capsys.readouterr().err

@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from transformers import PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
 
 from pipeline.backbones.base import LoadedBackbone, Prefix
+from pipeline.errors import ConfigError
 from pipeline.mllm import images
 from pipeline.mllm.chat import ChatFormat
 from pipeline.mllm.initial import start_embeddings
@@ -41,6 +42,7 @@ class TransformersBackbone(LoadedBackbone):
         text = model.config.get_text_config()
         self.hidden_size = int(text.hidden_size)
         self.num_layers = int(text.num_hidden_layers)
+        self._attends = attention_kinds(text)
         self.tokens = tokens or self.default_tokens(model.config)
         """Rows and columns of visual tokens per view."""
         self._visual_id = token_id(tokenizer, self.chat.visual)
@@ -130,16 +132,30 @@ class TransformersBackbone(LoadedBackbone):
         layers: Sequence[int] = (-1,),
     ) -> dict[int, torch.Tensor]:
         inner = {layer: self._decoder_layer(layer) for layer in layers if layer not in (0, -1)}
+        self._check_window(embeds.shape[1] + (0 if cache is None else cache.get_seq_length()))
         with self._taps(inner) as taken:
             output = self.decoder(
                 inputs_embeds=embeds,
                 position_ids=self.decoder_positions(positions),
-                attention_mask={"full_attention": mask},
+                attention_mask=dict.fromkeys(self._attends, mask) or mask,
                 past_key_values=cache,
                 use_cache=cache is not None,
             )
         taken[0], taken[-1] = embeds, output.last_hidden_state
         return {layer: taken[layer] for layer in layers}
+
+    def _check_window(self, tokens: int) -> None:
+        """Refuse a sequence that a decoder's sliding window would cut: the masks here let every token see all it may."""
+        text = self.model.config.get_text_config()
+        slides = "sliding_attention" in self._attends or not self._attends
+        window = getattr(text, "sliding_window", None) if slides else None
+        if window is not None and tokens > window:
+            raise ConfigError(
+                f"a sequence of {tokens} tokens is longer than the decoder's attention window of {window}",
+                where=f"sliding_window of {type(text).__name__}",
+                allowed="decoders whose layers see the whole sequence, or a window that holds it",
+                mend="fewer views or tokens per view, or another checkpoint",
+            )
 
     def decoder_positions(self, positions: torch.Tensor) -> torch.Tensor:
         """Positions (A,B,T) as the decoder class takes them; (B,T) by default."""
@@ -165,6 +181,24 @@ class TransformersBackbone(LoadedBackbone):
 
     def logits(self, hidden: torch.Tensor) -> torch.Tensor:
         return self.model.lm_head(hidden)
+
+
+def attention_kinds(text: PreTrainedConfig) -> tuple[str, ...]:
+    """Return the kinds of attention that a decoder's layers have, or () where the class knows only one.
+
+    Classes whose configuration lists ``layer_types`` (Qwen2, Gemma) take a mask per kind, the others (Llama, Mistral) one mask.
+    ConfigError for layers that no mask can steer (state spaces, linear or chunked attention).
+    """
+    kinds = tuple(sorted(set(getattr(text, "layer_types", None) or ())))
+    others = [kind for kind in kinds if kind not in ("full_attention", "sliding_attention")]
+    if others:
+        raise ConfigError(
+            f"the decoder has layers of the kind {others[0]!r}",
+            where=f"layer_types of {type(text).__name__}",
+            allowed="full_attention, sliding_attention: packed questions need a mask that every layer obeys",
+            mend="choose a decoder with attention in all layers",
+        )
+    return kinds
 
 
 def _tap(taken: dict[int, torch.Tensor], layer: int) -> Callable[[Any, Any, Any], None]:

@@ -62,6 +62,8 @@ def enable(loaded: LoadedBackbone, device: str) -> bool:
     config = loaded.model.config.get_text_config()
     if torch.device(device).type != "cpu" or config._attn_implementation not in ("sdpa", NAME):
         return False
+    if not getattr(config, "layer_types", None):
+        return False  # such a decoder (Llama) looks into the mask before it hands it on; a mapping of masks passes unread
     AttentionInterface.register(NAME, attention)
     config._attn_implementation = NAME
     return True

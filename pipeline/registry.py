@@ -35,7 +35,7 @@ _BASES: dict[str, str] = {
     "backbones": "Backbone",
     "benchmarks": "Benchmark",
 }
-_NOT_MEMBERS = {"__init__", "base"}
+_NOT_MEMBERS = {"__init__", "base", "network"}
 
 
 def unknown(what: str, name: str, available: Iterable[str], *, where: str | None = None) -> UnknownNameError:
@@ -53,7 +53,7 @@ def _folders(interface: Interface) -> list[Path]:
 
 
 def member_files(interface: Interface) -> dict[str, Path]:
-    """Kind name -> file, found by scanning; ``base.py`` and names with a leading underscore are not members."""
+    """Kind name -> file, found by scanning; ``base.py``, ``network.py`` and names with a leading underscore are not."""
     found: dict[str, Path] = {}
     for folder in _folders(interface):
         for path in entries(folder, "*.py") if folder.is_dir() else []:

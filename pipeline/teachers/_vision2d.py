@@ -18,8 +18,8 @@ from pydantic import Field, model_validator
 from pipeline.grid import TokenGrid
 from pipeline.hf_folder import checked_layers, layer_count
 from pipeline.options import Options
-from pipeline.teachers._network import NetworkTeacher
 from pipeline.teachers.base import Licence, WeightFile
+from pipeline.teachers.network import NetworkTeacher
 
 if TYPE_CHECKING:
     from pipeline.nets.resize import InputRule
@@ -164,7 +164,7 @@ class Vision2DTeacher(NetworkTeacher):
             value = state_digest(model.state_dict())
         else:
             model, value = load_network(vision, self._folder, mend=self._mend)
-        self._network = VisionFeatures(
+        self.network = VisionFeatures(
             model,
             vision,
             self._rule,
@@ -175,7 +175,3 @@ class Vision2DTeacher(NetworkTeacher):
             views_per_pass=options.views_per_pass,
         )
         return value
-
-    @property
-    def _views_per_pass(self) -> int:
-        return self.options.views_per_pass

@@ -24,8 +24,8 @@ from pydantic import Field, field_validator, model_validator
 from pipeline.grid import TokenGrid
 from pipeline.nets.flare.config import RELEASED, TINY, FLAREConfig, TapName
 from pipeline.options import Options
-from pipeline.teachers._network import NetworkTeacher
 from pipeline.teachers.base import Licence, WeightFile
+from pipeline.teachers.network import NetworkTeacher
 
 TENSOR_BYTES = 4 * 1_403_248_983
 """float32 parameters of the released configuration as upstream's code builds it, heads included; those with two names count
@@ -139,13 +139,11 @@ class FlareTeacher(NetworkTeacher):
 
         options, bfloat16 = self.options, self.options.precision == "bfloat16"
         if options.size == "released":
-            self._network, value = released_features(
+            self.network, value = released_features(
                 self._path, self._config, options.taps, device=device, bfloat16=bfloat16, mend=self._mend
             )
         else:
-            self._network, value = untrained_features(
-                self._config, options.taps, options.seed, device=device, bfloat16=bfloat16
-            )
+            self.network, value = untrained_features(self._config, options.taps, options.seed, device=device, bfloat16=bfloat16)
         return value
 
     def memory_advice(self) -> str:

@@ -19,8 +19,8 @@ from pydantic import Field, model_validator
 
 from pipeline.grid import TokenGrid
 from pipeline.options import Options
-from pipeline.teachers._network import NetworkTeacher
 from pipeline.teachers.base import Licence, WeightFile
+from pipeline.teachers.network import NetworkTeacher
 
 if TYPE_CHECKING:
     from pipeline.nets.pi3.config import Pi3Config
@@ -126,11 +126,11 @@ class Pi3Teacher(NetworkTeacher):
         options = self.options
         layers, bfloat16 = options.layers, options.precision == "bfloat16"
         if options.checkpoint is None:
-            self._network, value = tiny_features(
+            self.network, value = tiny_features(
                 options.variant, layers, predictions=options.predictions, device=device, bfloat16=bfloat16
             )
             return value
-        self._network, value = load_features(
+        self.network, value = load_features(
             Path(options.checkpoint),
             options.variant,
             layers,

@@ -13,7 +13,7 @@ from pipeline.errors import ConfigError
 from pipeline.grid import TokenGrid
 from pipeline.hf_folder import checked_layers
 from pipeline.options import Options
-from pipeline.teachers._network import NetworkTeacher
+from pipeline.teachers.network import NetworkTeacher
 
 
 class RandomOptions(Options):
@@ -63,5 +63,5 @@ class RandomTeacher(NetworkTeacher):
         from pipeline.nets.vggt.config import ROOMS
         from pipeline.nets.vggt.features import random_features
 
-        self._network, value = random_features(ROOMS, self.options.seed, self.options.layers, device)
+        self.network, value = random_features(ROOMS, self.options.seed, self.options.layers, device)
         return value

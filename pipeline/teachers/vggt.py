@@ -16,8 +16,8 @@ from pydantic import Field, model_validator
 
 from pipeline.grid import TokenGrid
 from pipeline.options import Options
-from pipeline.teachers._network import NetworkTeacher
 from pipeline.teachers.base import Licence, WeightFile
+from pipeline.teachers.network import NetworkTeacher
 
 if TYPE_CHECKING:
     from pipeline.index import SceneIndex
@@ -184,7 +184,7 @@ class VGGTTeacher(NetworkTeacher):
         else:
             path, mend = Path(str(self.options.checkpoint)), self._mend
         options = self.options
-        self._network, value = load_features(
+        self.network, value = load_features(
             path,
             self._config,
             options.layers,

@@ -179,17 +179,6 @@ def test_all_faults_are_listed_not_the_first(copied: Path) -> None:
     assert report.weights[2].bytes == 5_000_000_000
 
 
-@pytest.mark.usefixtures("project")
-def test_a_package_that_is_not_installed_is_told_before_its_weights_are_there() -> None:
-    external = {"kind": "external", "factory": "no_such_package:Net", "weights": "absent.pt", "dim": 8, "patch_px": 14}
-    external |= {"size": 518, "normalisation": "imagenet", "licence": {"code": "a", "weights": "b", "commercial": False}}
-    config = write_config(built_in(teachers={"mine": external}, study={"teachers": ["mine"]}))
-    rows, needs = weight_rows(select(config))
-    assert [row.state for row in rows] == ["not there"]
-    assert [need.where for need in needs] == ["absent.pt", "config.yaml: teachers.mine.factory"]
-    assert "no module 'no_such_package'" in needs[1].what
-
-
 @pytest.mark.usefixtures("project", "fake_teacher")
 def test_the_source_of_a_control_counts_as_selected() -> None:
     teachers = {"lab": {"kind": "fake_released", "files": ["absent.pt"]}, "control": {"kind": "shuffled", "of": "lab"}}

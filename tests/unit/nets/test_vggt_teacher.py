@@ -166,8 +166,8 @@ def test_poses_are_relative_to_the_first_view() -> None:
 
 def test_heads_are_not_loaded_unless_asked(released: Path) -> None:
     plain, predicting = loaded(released / "model.pt"), loaded(released / "model.pt", predictions=True)
-    assert plain._network.network.heads == frozenset()  # type: ignore[attr-defined]
-    assert predicting._network.network.heads == {"camera", "depth"}  # type: ignore[attr-defined]
+    assert plain.network.network.heads == frozenset()  # type: ignore[attr-defined]
+    assert predicting.network.network.heads == {"camera", "depth"}  # type: ignore[attr-defined]
     assert plain.tap() != predicting.tap()
     assert "predictions: false" in predicting.memory_advice()
 

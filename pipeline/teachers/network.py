@@ -1,5 +1,13 @@
-"""What teachers with a network of their own share: preparing, starting and encoding once the network is loaded, and which of
-their options need less memory."""
+"""The class to derive from for a teacher that runs a network: docs/extending.md has a worked example.
+
+    class MyTeacher(NetworkTeacher):
+        def load(self, weights, device):
+            model = ...                                  # of an installed package, in evaluation mode, on ``device``
+            self.network = ...                           # pipeline.nets.wrapped.WrappedNetwork, or an object of your own
+            return state_digest(model.state_dict())      # pipeline.nets.weights: what the store remembers of the weights
+
+Torch and the model's package are imported inside ``load``.
+"""
 
 from __future__ import annotations
 
@@ -11,10 +19,15 @@ from pipeline.teachers.base import Teacher, TeacherFeatures
 
 
 class NetworkTeacher(Teacher):
-    """A teacher whose ``load`` sets ``_network``, an object with ``prepare`` and ``start`` (see Teacher for both)."""
+    """A teacher whose ``load`` sets ``network``, an object with ``prepare`` and ``start`` (see Teacher for both).
+
+    ``dim``, ``grid`` and ``load`` are left to the derived class. Set ``set_dependent`` (and ``order_dependent``) where the views
+    of a scene see each other.
+    """
 
     reads_depth = False
-    _network: Any = None
+    network: Any = None
+    """Set by ``load``."""
 
     def prepare(self, scene: Scene) -> Any:
         return self._loaded.prepare(scene)
@@ -32,18 +45,14 @@ class NetworkTeacher(Teacher):
 
     def _cheaper(self) -> list[str]:
         """Options that this teacher has, at values that need less memory than what is chosen."""
-        options, passes = self.options, self._views_per_pass
+        options = self.options
+        passes = 1 if self.set_dependent else getattr(options, "views_per_pass", 1)
         cheaper = ["precision: bfloat16"] if getattr(options, "precision", "bfloat16") == "float32" else []
         cheaper += ["predictions: false"] if getattr(options, "predictions", False) else []
         return cheaper + ([f"views_per_pass: {passes // 2}"] if passes > 1 else [])
 
     @property
-    def _views_per_pass(self) -> int:
-        """The option of that name where it has an effect, else 1."""
-        return 1
-
-    @property
     def _loaded(self) -> Any:
-        if self._network is None:
+        if self.network is None:
             raise TypeError("call load before encode")
-        return self._network
+        return self.network

@@ -13,6 +13,14 @@ so that (a) several questions share one visual prefix, (b) world-position encodi
 are computed at answer positions only, and (d) nothing depends on Processor classes (which need torchvision).
 The conformance suite proves for every backbone that these parts put together equal the class's own forward on the same
 sample, and that each visual token looks where ``view_grid`` says.
+
+A backbone of `transformers` derives from ``mllm.member.TransformersMember`` and ``mllm.loaded.TransformersBackbone``: the
+workflow's 2D pretraining, its training and the suite (tests/conformance/test_backbones.py) use what these add. The suite
+builds the tiny model and asks: parts equal ``model(**native_inputs)``; layers are named as in ``language``; saved and loaded is
+equal bit for bit; the seed alone decides the weights; questions packed behind one prefix, behind a cache and in batches equal
+single ones; ``chat`` tokenises in parts as its template does in one; ``vision_parameters`` is the tower alone, whose attention
+outputs are named as in CLIP or SigLIP (``self_attn.out_proj``), Qwen (``attn.proj``) or InternVL (``projection_layer``).
+docs/extending.md has a complete file.
 """
 
 from __future__ import annotations

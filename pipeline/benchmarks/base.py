@@ -1,6 +1,13 @@
 """Interface of a benchmark: samples from official files, parsing, per-sample scores and set metrics.
 
 A member is ``benchmarks/<kind>.py``. Prompts are built in prompts.py (one builder for training and evaluation).
+
+tests/conformance/test_benchmarks.py asks of each, on the built-in rooms: every option has a description and the file
+imports no torch; ``generation_tokens`` is above 0 for the tasks caption and qa alone; samples have the benchmark's name and
+task, unique ids and scenes of their split, in the same order each time; training samples of caption and qa have an
+``answer``, captions an ``input_box``; ``score`` gives ``headline`` over all samples and ``unparsed``
+(``Results.unparsed``), with replicates or values per sample; the right answers are parsed and beat empty text and NaN,
+which ``parse`` counts and never raises for. docs/extending.md has a complete file.
 """
 
 from __future__ import annotations

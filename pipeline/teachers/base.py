@@ -7,6 +7,13 @@ Kinds of teacher, told apart by attributes of an instance (``registry.create("te
 * ``trained_here = True``: ``pretrain_dataset()`` names a dataset; ``pretrain_teacher`` writes results/teachers/{teacher} first.
   One kind may be both: ``vggt`` is trained here at size "rooms" and a released checkpoint at size "1b".
 * ``derived = True``: its features are another teacher's (``source()``) under other scene ids (control ``shuffled``).
+
+A teacher with a network derives from ``NetworkTeacher`` (network.py). tests/conformance/test_teachers.py asks of each, run
+with ``example``, on a CPU and without a download: ``licence`` is stated and every option has a description; the file imports no
+torch; images of any size, portraits too, give finite float32 tokens on ``grid``, which loses nothing but a centre crop; a
+change in a corner of the picture changes that corner's tokens most; equal scenes give equal tokens, also when others are
+begun in between; ``order_dependent``, ``set_dependent`` and ``reads_depth`` are as declared; depth is above 0, confidence in
+[0, 1], the first pose the identity; tokens survive the store. docs/extending.md has a complete file.
 """
 
 from __future__ import annotations

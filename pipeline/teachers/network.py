@@ -21,8 +21,8 @@ from pipeline.teachers.base import Teacher, TeacherFeatures
 class NetworkTeacher(Teacher):
     """A teacher whose ``load`` sets ``network``, an object with ``prepare`` and ``start`` (see Teacher for both).
 
-    ``dim``, ``grid`` and ``load`` are left to the derived class. Set ``set_dependent`` (and ``order_dependent``) where the views
-    of a scene see each other.
+    ``dim``, ``grid`` and ``load`` are left to the derived class. Set ``set_dependent`` (and ``order_dependent``) where the
+    views of a scene see each other.
     """
 
     reads_depth = False

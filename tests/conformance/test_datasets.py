@@ -59,7 +59,7 @@ def test_the_built_in_kind_is_found() -> None:
 def test_description(kind: str) -> None:
     cls = registry.member_class("datasets", kind)
     assert is_name(kind)
-    assert cls.__doc__
+    assert cls.licence != Dataset.licence, "say under which terms the scenes may be used"
     assert issubclass(cls, Dataset)
     assert all(field.description for field in cls.options_model.model_fields.values())
     for module in cls.code:

@@ -1,105 +1,69 @@
-"""The promise to extenders: a new teacher or benchmark is one new file and one line of configuration."""
+"""The promise to extenders: the files of docs/extending.md work as a plug-in folder, by what the page says alone."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import os
+import re
+import subprocess
+import sys
 from pathlib import Path
 
 import pyarrow.parquet as pq
 import pytest
 import yaml
-from workflow_project import SMOKE, Project
+from workflow_project import ROOT, Project
 
-from pipeline.configfile import merge
-
-pytestmark = pytest.mark.slow
-
-COLOURS = '''
-"""A teacher that tells the mean colour of every quarter of a view."""
-
-import numpy as np
-
-from pipeline.grid import TokenGrid
-from pipeline.teachers.base import Teacher, TeacherFeatures
+PAGE = (ROOT / "docs/extending.md").read_text(encoding="utf-8")
+FILES = dict(re.findall(r"^```python\n# (\w+/\w+\.py)\n(.*?)^```", PAGE, re.MULTILINE | re.DOTALL))
+(STUDY,) = re.findall(r"^```yaml\n# my_study.yaml.*?\n(.*?)^```", PAGE, re.MULTILINE | re.DOTALL)
+QUICK = {
+    "datasets": {"rooms_pretrain": {"train": 8, "views": 2}},
+    "backbones": {"llava_next_video": {"pretrain": {f"{s}steps": 2 for s in ("", "referring_", "reading_", "word_")}}},
+    "recipes": {"counting": {"steps": 2, "scenes_per_step": 2}},
+    "evaluation": {"bootstrap_replicates": 100},
+}
 
 
-class Colours(Teacher):
-    licence = "Apache-2.0"
-    dim = 3
-
-    def grid(self, height_px, width_px):
-        return TokenGrid(2, 2)
-
-    def encode(self, scene):
-        views, height, width, _ = scene.rgb.shape
-        quarters = scene.rgb.reshape(views, 2, height // 2, 2, width // 2, 3).mean(axis=(2, 4)) / 255
-        return TeacherFeatures(tokens=quarters.astype(np.float32), grid=self.grid(height, width))
-'''
-
-HOW_MANY = '''
-"""How many objects the room has, asked once per scene; scored by exact match."""
-
-from pipeline.benchmarks.base import Benchmark
-from pipeline.metrics.results import Results
-from pipeline.scene import Answer, Sample
+@pytest.fixture(scope="module")
+def plugins(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A plug-in folder with the files of the page."""
+    folder = tmp_path_factory.mktemp("plugins")
+    for name, text in FILES.items():
+        (folder / name).parent.mkdir()
+        (folder / name).write_text(text, encoding="utf-8")
+    return folder
 
 
-class HowMany(Benchmark):
-    task = "qa"
-    headline = "em"
-    generation_tokens = 4
-
-    def samples(self, index, split):
-        return [
-            Sample(
-                sample_id=record.scene_id,
-                scene_id=record.scene_id,
-                benchmark=self.name,
-                task=self.task,
-                text="how many objects are in the room?",
-                references=(str(len(record.objects)),),
-            )
-            for record in index.split(split)
-        ]
-
-    def parse(self, sample, output):
-        return Answer(text=output.raw_text.strip(), parsed=bool(output.raw_text.strip()))
-
-    def score(self, samples, answers, index):
-        results = Results(samples, self.bootstrap)
-        results.mean("em", [answer.text in sample.references for sample, answer in zip(samples, answers)])
-        return results.found
-'''
+def test_the_page_has_one_file_of_each_interface() -> None:
+    assert sorted(name.split("/")[0] for name in FILES) == ["backbones", "benchmarks", "datasets", "teachers"]
 
 
-def _study() -> str:
-    """The smoke study with one backbone, no teacher but `none`, and no lists of teachers and benchmarks."""
-    content: dict[str, object] = {}
-    root = Path(__file__).resolve().parents[2]
-    for file in SMOKE:
-        merge(content, yaml.safe_load((root / file).read_text(encoding="utf-8")))
-    content["teachers"] = {"none": {}}
-    content["study"] = {"datasets": ["rooms"], "backbones": ["internvl_tiny"], "seeds": [0]}
-    return yaml.safe_dump(content, sort_keys=False)
+@pytest.mark.slow
+def test_the_files_pass_the_conformance_suite(plugins: Path) -> None:
+    names = [Path(name).stem for name in FILES]
+    command = [sys.executable, "-m", "pytest", "-v", "-p", "no:cacheprovider", "tests/conformance", "-k", " or ".join(names)]
+    environment = {**os.environ, "PIPELINE_PLUGINS": str(plugins)}
+    done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout[-4000:]
+    passed = {name: len(re.findall(rf"\[{name}\b.* PASSED", done.stdout)) for name in names}
+    assert min(passed.values()) >= 4, passed
 
 
-def test_one_file_and_one_line_each(finished_copy: Callable[[], Project]) -> None:
-    project = finished_copy()
-    plugins = project.folder / "plugins"
-    for name, text in (("teachers/colours.py", COLOURS), ("benchmarks/how_many.py", HOW_MANY)):
-        (plugins / name).parent.mkdir(parents=True)
-        (plugins / name).write_text(text, encoding="utf-8")
-    without = _study()
-    extended = without.replace("teachers:\n", "teachers:\n  colours: {}\n").replace(
-        "benchmarks:\n", "benchmarks:\n  how_many: {}\n"
-    )
-    assert len(extended.splitlines()) == len(without.splitlines()) + 2
-    (project.folder / "config.yaml").write_text(extended, encoding="utf-8")
+@pytest.mark.slow
+def test_one_file_and_one_line_each_make_a_study(fresh: Project, plugins: Path) -> None:
+    assert [len(yaml.safe_load(STUDY)[section]) for section in ("datasets", "teachers", "backbones", "benchmarks")] == [1] * 4
+    (fresh.folder / "my_study.yaml").write_text(STUDY, encoding="utf-8")
+    (fresh.folder / "quick.yaml").write_text(yaml.safe_dump(QUICK), encoding="utf-8")
+    files = ("config.yaml", "my_study.yaml", "quick.yaml")
+    without = fresh.run(sys.executable, "-m", "pipeline", "check", *files, check=False)
+    assert without.returncode == 2
+    assert "unknown" in without.stdout
+    fresh.run(sys.executable, "-m", "pipeline", "check", *files, PIPELINE_PLUGINS=str(plugins))
 
-    project.snakemake("results/tables/summary.parquet", "--cores", "2", PIPELINE_PLUGINS=str(plugins))
+    table = "results/tables/summary.parquet"
+    fresh.snakemake(table, "--cores", "2", "--configfile", *files, PIPELINE_PLUGINS=str(plugins))
 
-    table = pq.read_table(project.folder / "results/tables/summary.parquet").to_pylist()
-    rows = [r for r in table if r["headline"] and r["kind"] == "measured" and r["subset"] == "all"]
-    assert {row["teacher"] for row in rows} == {"none", "colours"}
-    assert ("colours", "how_many") in {(row["teacher"], row["benchmark"]) for row in rows}
-    assert {row["n"] for row in rows if row["benchmark"] == "how_many"} == {6}
+    rows = [r for r in pq.read_table(fresh.folder / table).to_pylist() if r["headline"] and r["kind"] == "measured"]
+    assert {(r["dataset"], r["backbone"], r["teacher"], r["benchmark"], r["n"]) for r in rows} == {
+        ("walls", "llava_next_video", teacher, "how_many", 3) for teacher in ("none", "depth_anything")
+    }

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from pydantic import Field, field_validator
+from pydantic.json_schema import models_json_schema
 
 from pipeline import registry
 from pipeline.configfile import read_files
@@ -225,14 +226,33 @@ def _checked_recipe_name(name: str) -> None:
 
 
 def json_schema() -> dict[str, Any]:
-    """JSON schema of config.yaml: sections, study, recipes. Members' own options stay open: a folder is their registry."""
-    schema = ConfigFile.model_json_schema()
-    recipe = Recipe.model_json_schema()
-    schema["$defs"] |= recipe.pop("$defs", {}) | {"Recipe": recipe}
-    member = {"type": "object", "properties": {"kind": {"type": "string"}}}
-    for section in (*registry.INTERFACES, "recipes"):
-        entry = {"$ref": "#/$defs/Recipe"} if section == "recipes" else member
-        schema["properties"][section]["additionalProperties"] = {"anyOf": [entry, {"type": "null"}]}
+    """JSON schema of config.yaml: sections, study, recipes, and the options of every kind, those of plug-ins included."""
+    kinds = {section: sorted(registry.member_files(section)) for section in registry.INTERFACES}
+    options = {
+        (section, kind): registry.member_class(section, kind).options_model for section in kinds for kind in kinds[section]
+    }
+    models = dict.fromkeys((ConfigFile, Recipe, *options.values()))  # a model that kinds share is written once
+    refs, found = models_json_schema([(model, "validation") for model in models], ref_template="#/$defs/{model}")
+    schema = found["$defs"].pop(refs[ConfigFile, "validation"]["$ref"].removeprefix("#/$defs/"))
+    schema["$defs"] = found["$defs"]
+    for model in set(options.values()):
+        entry = schema["$defs"][refs[model, "validation"]["$ref"].removeprefix("#/$defs/")]
+        entry.setdefault("properties", {})["kind"] = {"type": "string", "description": "The kind; default: the key."}
+    sections = schema["properties"]
+    sections["recipes"]["additionalProperties"] = {"anyOf": [refs[Recipe, "validation"], {"type": "null"}]}
+    for section in kinds:
+        chosen = {kind: refs[options[section, kind], "validation"] for kind in kinds[section]}
+        schema["$defs"][section] = {
+            "type": ["object", "null"],
+            "properties": {"kind": {"type": "string", "examples": kinds[section]}},
+            "allOf": [
+                {"if": {"type": "object", "required": ["kind"], "properties": {"kind": {"const": kind}}}, "then": ref}
+                for kind, ref in chosen.items()
+            ],
+        }
+        member, unnamed = {"$ref": f"#/$defs/{section}"}, {"type": "object", "not": {"required": ["kind"]}}
+        sections[section]["additionalProperties"] = member
+        sections[section]["properties"] = {kind: {"if": unnamed, "then": ref, "else": member} for kind, ref in chosen.items()}
     return schema
 
 

@@ -11,6 +11,20 @@ from pipeline.configfile import merge
 from pipeline.errors import ConfigError, UnknownNameError
 
 ROOT = Path(__file__).parents[2]
+PLUGGED_IN = """
+from pydantic import Field
+from pipeline.options import Options
+from pipeline.teachers.network import NetworkTeacher
+
+class PluggedInOptions(Options):
+    cells: int = Field(4, ge=1, description="Cells.")
+
+class PluggedIn(NetworkTeacher):
+    options_model = PluggedInOptions
+    dim = 3
+    def grid(self, height_px, width_px):
+        raise NotImplementedError
+"""
 
 
 @pytest.fixture
@@ -98,6 +112,39 @@ def test_json_schema_is_not_behind_the_code_and_fits_the_shipped_config(content)
     stored = json.loads((ROOT / "workflow" / "schemas" / "config.schema.json").read_text())
     assert stored == json_schema(), "run `make format`"
     jsonschema.validate(content, stored)
+    for study in sorted((ROOT / "workflow/studies").glob("*.yaml")):
+        changed = copy.deepcopy(content)
+        merge(changed, yaml.safe_load(study.read_text()))
+        jsonschema.validate(changed, stored)
     content["recipes"]["3drs"]["wieght"] = 1
     with pytest.raises(jsonschema.ValidationError, match="wieght"):
         jsonschema.validate(content, stored)
+
+
+@pytest.mark.parametrize(
+    ("section", "name", "entry", "fault"),
+    [
+        ("teachers", "vggt_rooms", {"kind": "vggt", "sise": "1b"}, "'sise' was unexpected"),
+        ("teachers", "random", {"layer": 1}, "'layer' was unexpected"),
+        ("datasets", "more", {"kind": "rooms", "train": -1}, "-1 is less than the minimum of 0"),
+        ("backbones", "internvl", {"size": "huge"}, "'huge'"),
+        ("benchmarks", "scanqa", {"meteor": "maybe"}, "'maybe'"),
+        ("teachers", "mine", {"kind": "of_a_plugin", "anything": 1}, None),
+        ("teachers", "random", {"kind": "of_a_plugin", "anything": 1}, None),
+        ("teachers", "random", None, None),
+    ],
+)
+def test_json_schema_knows_the_options_of_each_kind(content, section, name, entry, fault):
+    """By `kind`, else by the key; so editors complete and check them."""
+    content[section][name] = entry
+    found = " ".join(error.message for error in jsonschema.Draft202012Validator(json_schema()).iter_errors(content))
+    assert (fault in found) if fault else not found
+
+
+def test_json_schema_holds_the_options_of_plug_ins(content, tmp_path, monkeypatch):
+    (tmp_path / "teachers").mkdir()
+    (tmp_path / "teachers" / "plugged_in.py").write_text(PLUGGED_IN)
+    monkeypatch.setenv("PIPELINE_PLUGINS", str(tmp_path))
+    content["teachers"]["plugged_in"] = {"cells": 0}
+    with pytest.raises(jsonschema.ValidationError, match="0 is less than the minimum of 1"):
+        jsonschema.validate(content, json_schema())

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from pipeline.features.packing import Compression
+from pipeline.features.numbers import Compression
 from pipeline.features.spec import StoredDtype, StoreSpec
 from pipeline.grid import TokenGrid
 from pipeline.index import SceneIndex, scene_checksum, write_index

@@ -1,9 +1,11 @@
-"""The feature store against the reference recipe (one compressed float32 file per scene) and against raw numpy.memmap.
+"""The feature store against the reference recipe (one compressed float32 file per scene), raw numpy.memmap and
+other formats.
 
 Fairness: all are measured in turn, round by round. The reference is not flushed to disk, ours and the raw file are. Our writing
 starts from float32 features and ends with checksums, journal and folders flushed; the raw file gets ready-made bfloat16 bytes
 and one fsync. A first read verifies every byte; the reference verifies its zip's checksums, the raw file nothing. Ours uses a
-few threads where there is computing to share (its default); NumPy has one for either of the others.
+few threads where there is computing to share (its default); NumPy has one for either of the others. zarr-python and
+safetensors (_formats.py) get ready-made bits, too, and flush nothing.
 """
 
 from __future__ import annotations
@@ -18,9 +20,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipeline.bench._data import SPECIAL, Shape, features_of, reference_tokens
+from pipeline.bench._formats import Format, all_formats
 from pipeline.bench._measure import Row, drop_cache, interleaved
-from pipeline.features.numbers import to_bfloat16_bits
-from pipeline.features.packing import Compression
+from pipeline.features.arrays import SceneArrays
+from pipeline.features.numbers import Compression, to_bfloat16_bits
 from pipeline.features.spec import StoredDtype
 from pipeline.features.store import FeatureReader, FeatureWriter
 from pipeline.teachers.base import TeacherFeatures
@@ -122,6 +125,9 @@ class _Store:
     def _stored(self, reader: FeatureReader) -> object:
         return reader.read_stored("scene0000", self.shape.frames).tokens
 
+    def _by_zarr(self) -> object:
+        return SceneArrays(self.folder / "features.zarr").read_with_zarr("tokens", "scene0000")
+
     def _tensor(self, reader: FeatureReader) -> object:
         return reader.read_tensor("scene0000", self.shape.frames)
 
@@ -140,6 +146,7 @@ class _Store:
         }
         if self.against_raw:
             runs["stored"] = lambda: partial(self._stored, self._reader())
+            runs["by zarr"] = partial(_bound, self._by_zarr)
         if self.against_raw and not self.packed:
             runs["copied"] = lambda: partial(self._copied, self._reader())
             runs["copied again"] = lambda: partial(self._copied, known)
@@ -165,13 +172,17 @@ def measure(folder: Path, shape: Shape, scenes: int, repeats: int, say: Callable
     del tokens
     raw = _Raw(folder, to_bfloat16_bits(features.tokens))
     stores = [_Store(folder, shape, features, *variant) for variant in VARIANTS]
+    formats = all_formats(folder, raw.bits)
     say(f"writing {scenes} scenes: ours in {len(stores)} variants, raw bytes")
     writes: dict[str, Prepare] = {f"{store.name} write": partial(_bound, store.write) for store in stores}
+    writes |= {f"{other.name} write": partial(_bound, other.write) for other in formats}
     found |= interleaved({"raw write": lambda: raw.write, **writes}, scenes)
+    found |= {f"{other.name} bytes": other.bytes() for other in formats}
     found |= {f"{store.name} bytes": store.finish() for store in stores}
     found |= {f"{store.name} error": store.error() for store in stores}
     say(f"reading one scene, {repeats} rounds: reference, raw bytes, ours")
     runs: dict[str, Prepare] = {"reference read": lambda: reference.read, "raw copied": lambda: raw.copied}
+    runs |= {f"{other.name} read": partial(_bound, other.read) for other in formats}
     for store in stores:
         runs |= {f"{store.name} {name}": prepare for name, prepare in store.runs().items()}
     found |= interleaved(runs, repeats)
@@ -181,7 +192,9 @@ def measure(folder: Path, shape: Shape, scenes: int, repeats: int, say: Callable
     rows: list[Row] = []
     for store in stores:
         rows += _against_reference(store, shape, found)
-        rows += _against_raw(store, found) if store.against_raw else []
+        if store.against_raw:
+            rows += _against_raw(store, found) + _against_zarr(store, found)
+            rows += [row for other in formats for row in _against_format(store, other, found)]
     return rows
 
 
@@ -215,8 +228,8 @@ def _against_raw(store: _Store, found: dict[str, float]) -> list[Row]:
     if store.packed:
         return [
             written,
-            row("read, unpacked", "stored", "copied", 0.6, "ours verified; the same numbers; warm"),
-            row("read, unpacked, cold", "cold", "cold", 0.6, "ours verified; page cache dropped"),
+            row("read, unpacked", "stored", "copied", 0.3, "ours verified; the same numbers; warm"),
+            row("read, unpacked, cold", "cold", "cold", 0.3, "ours verified; page cache dropped"),
         ]
     return [
         written,
@@ -224,4 +237,26 @@ def _against_raw(store: _Store, found: dict[str, float]) -> list[Row]:
         row("read, bytes copied", "copied", "copied", None, "ours verified; warm"),
         row("read, bytes copied again", "copied again", "copied", 0.6, "warm"),
         row("read, bytes copied, cold", "cold", "cold", 0.6, "ours verified; page cache dropped"),
+    ]
+
+
+def _ours(store: _Store) -> str:
+    """Which of our reads ends with all numbers in memory of their own."""
+    return "stored" if store.packed else "copied"
+
+
+def _against_zarr(store: _Store, found: dict[str, float]) -> list[Row]:
+    read = found[f"{store.name} {_ours(store)}"]
+    note = "the same files; ours verified; warm"
+    return [Row(f"{store.name}: read", read, found[f"{store.name} by zarr"], "zarr-python's reader", "s", "faster", None, note)]
+
+
+def _against_format(store: _Store, other: Format, found: dict[str, float]) -> list[Row]:
+    name = store.name
+    size, write, read = (found[f"{other.name} {what}"] for what in ("bytes", "write", "read"))
+    own = found[f"{name} {_ours(store)}"]
+    return [
+        Row(f"{name}: bytes of a scene", found[f"{name} bytes"], size, other.name, "bytes", "smaller", None, "bfloat16"),
+        Row(f"{name}: write a scene", found[f"{name} write"], write, other.name, "s", "faster", None, "ours flushed"),
+        Row(f"{name}: read", own, read, other.name, "s", "faster", None, "ours verified; warm"),
     ]

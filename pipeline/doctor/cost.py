@@ -17,8 +17,7 @@ from pipeline.doctor.scenes import Examined, Extent
 from pipeline.doctor.selection import Selection, has_foreign_weights, teacher_shape
 from pipeline.doctor.weights import FLOAT32_BYTES, parameters
 from pipeline.errors import PipelineError
-from pipeline.features.layout import array_types
-from pipeline.features.spec import StoreSpec, stored_grid
+from pipeline.features.spec import StoreSpec, array_types, stored_grid
 from pipeline.grid import TokenGrid
 from pipeline.provenance import read_manifest
 from pipeline.specs import Specs

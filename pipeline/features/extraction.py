@@ -6,17 +6,16 @@ The encoding itself is in engine.py.
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from pipeline.errors import DataError, StoreError
 from pipeline.features.manifest import ViewEntry, ViewManifest, read_store_manifest, source_reference
-from pipeline.features.shards import scenes_of_shard
 from pipeline.features.spec import StoreSpec, stored_grid
 from pipeline.grid import TokenGrid
 from pipeline.index import SceneIndex
-from pipeline.provenance import digest
+from pipeline.provenance import digest, seed_for
 from pipeline.scene import SceneRecord
 from pipeline.teachers.base import Teacher
 
@@ -83,6 +82,16 @@ def _of_splits(index: SceneIndex, splits: Sequence[str]) -> list[SceneRecord]:
             mend="config.yaml: features.splits, or the splits of the dataset",
         )
     return chosen
+
+
+def shard_of(scene_id: str, shards: int) -> int:
+    """Index (0 <= index < ``shards``) of the shard that holds ``scene_id``. Adding scenes moves no other scene."""
+    return seed_for("shard", scene_id) % shards
+
+
+def scenes_of_shard(scene_ids: Iterable[str], index: int, shards: int) -> list[str]:
+    """The ids that shard ``index`` of ``shards`` holds, in the given order."""
+    return [scene_id for scene_id in scene_ids if shard_of(scene_id, shards) == index]
 
 
 def records_of_shard(index: SceneIndex, splits: Sequence[str], shard: int, shards: int) -> list[SceneRecord]:

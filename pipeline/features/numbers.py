@@ -1,6 +1,9 @@
-"""Stored number formats: bfloat16, float32, and int8 with one float32 scale per channel and view.
+"""Stored number formats (bfloat16, float32, int8 with one float32 scale per channel and view) and their packing without loss.
 
-zarr has no bfloat16, so a bf16 store holds its bit patterns as uint16 and says so in its spec.
+zarr has no bfloat16, so a bf16 store holds its bit patterns as uint16 and says so in its spec and in its groups' attributes.
+
+Packed views are Blosc's (bit shuffle, LZ4), a codec that zarr-python and numcodecs bring: the bit shuffle puts equal bits of
+many numbers side by side, and LZ4 shortens the bits of exponents that repeat. Figures are in docs/features.md.
 
 What a format does to a feature is stated as the largest 1 - cosine between a token before and after (``cosine_error``):
 
@@ -15,10 +18,26 @@ What a format does to a feature is stated as the largest 1 - cosine between a to
 
 from __future__ import annotations
 
-from typing import Any
+import struct
+from functools import lru_cache
+from typing import TYPE_CHECKING, Any, Literal, get_args
 
 import numpy as np
 from numpy.typing import NDArray
+
+if TYPE_CHECKING:
+    from numcodecs.blosc import Blosc
+
+StoredDtype = Literal["bfloat16", "float32", "int8"]
+DTYPES: tuple[str, ...] = get_args(StoredDtype)
+
+Compression = Literal["none", "lossless"]
+COMPRESSIONS: tuple[str, ...] = get_args(Compression)
+
+BLOSC: dict[str, Any] = {"cname": "lz4", "clevel": 5}
+"""Higher levels and zstd save at most a tenth more bytes and take 3 to 50 times as long (docs/features.md)."""
+
+_HEADER_BYTES = 16  # Blosc's: its second and fourth group of four bytes are the bytes before and after packing
 
 INT8_LIMIT = 0.02
 """Largest 1 - cosine that an int8 store accepts: 11 degrees; above it a token has lost its direction."""
@@ -124,3 +143,32 @@ def cosine_error(before: NDArray[np.float32], after: NDArray[np.float32]) -> NDA
         product = 2 * length_a * length_b
         error = np.maximum(distance**2 - (length_b - length_a) ** 2, 0.0)
         return np.where(product > 0, error / np.where(product > 0, product, 1.0), np.where(length_a == length_b, 0.0, 1.0))
+
+
+@lru_cache(maxsize=8)
+def _codec(itemsize: int) -> Blosc:
+    from numcodecs import blosc
+
+    # As zarr-python sets it: views are packed side by side by our own threads, Blosc's would wait for one another.
+    blosc.use_threads = False
+    return blosc.Blosc(shuffle=blosc.BITSHUFFLE, typesize=itemsize, **BLOSC)
+
+
+def raw_bytes(values: NDArray[Any]) -> NDArray[np.uint8]:
+    """The bytes (n,) of numbers; a copy only where they do not lie one after the other."""
+    return np.ascontiguousarray(values).reshape(-1).view(np.uint8)
+
+
+def pack(values: NDArray[Any]) -> NDArray[np.uint8]:
+    """Numbers of any shape -> bytes (n,), at most 16 more than they have."""
+    return np.frombuffer(_codec(values.itemsize).encode(raw_bytes(values)), dtype=np.uint8)
+
+
+def unpack(packed: NDArray[np.uint8], out: NDArray[Any]) -> None:
+    """Bytes of ``pack`` -> the numbers, into ``out`` (contiguous). ValueError when they are not of that size or not packed."""
+    if len(packed) < _HEADER_BYTES or struct.unpack_from("<I4xI", packed.data, 4) != (out.nbytes, len(packed)):
+        raise ValueError(f"{len(packed)} packed bytes are not of {out.nbytes} bytes")
+    try:
+        _codec(out.itemsize).decode(packed, raw_bytes(out))
+    except RuntimeError as error:  # of Blosc: the bytes are not its own
+        raise ValueError(str(error)) from None

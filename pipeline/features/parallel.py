@@ -1,4 +1,4 @@
-"""A few threads for the views of one scene: NumPy, torch, Numba, Blosc and crc32c let others run while they work on a view."""
+"""A few threads for the views of one scene: NumPy, torch, Blosc and crc32c let others run while they work on a view."""
 
 from __future__ import annotations
 

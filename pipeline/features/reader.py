@@ -23,14 +23,12 @@ from numpy.typing import NDArray
 from pipeline.errors import StoreError
 from pipeline.features import numbers
 from pipeline.features.arrays import SceneArrays
-from pipeline.features.cache import SceneCache
 from pipeline.features.checks import damaged, same_frames
 from pipeline.features.journal import SceneEntry
-from pipeline.features.layout import EXTRAS, SCALES, array_types, token_array
 from pipeline.features.manifest import ShardManifest, ViewEntry, ViewManifest, read_store_manifest
+from pipeline.features.mapped import MappedArray, VerifiedArray
 from pipeline.features.parallel import SMALL_BYTES, Scratch, each, usual_threads
-from pipeline.features.spec import StoreSpec, rebuild
-from pipeline.features.verified import VerifiedArray
+from pipeline.features.spec import EXTRAS, SCALES, StoreSpec, array_types, rebuild, token_array
 from pipeline.grid import TokenGrid, Window, common_window
 from pipeline.options import did_you_mean
 from pipeline.provenance import digest
@@ -66,15 +64,15 @@ class StoredFeatures:
 class FeatureReader:
     """Reads one dataset's features of one teacher from all shards; a derived teacher's view is resolved.
 
-    ``part``: read only this layer of several (``parts``). Nothing is kept in memory but which views are verified, unless
-    ``cache_bytes`` allows least-recently-used scenes. ``threads`` verify, unpack and convert the views of a scene (default:
+    ``part``: read only this layer of several (``parts``). Nothing is kept in memory but which views are verified; the
+    system keeps the files' pages. ``threads`` verify, unpack and convert the views of a scene (default:
     cores, at most 4); they live as long as a call. Threads may share a reader; processes may be forked or given it.
     """
 
-    def __init__(self, manifests: Sequence[Path], *, part: str | None = None, cache_bytes: int = 0, threads: int | None = None):
+    def __init__(self, manifests: Sequence[Path], *, part: str | None = None, threads: int | None = None):
         if not manifests:
             raise StoreError("no feature manifests were given", mend="pass --features MANIFEST for every shard")
-        self._made_by = partial(FeatureReader, manifests, part=part, cache_bytes=cache_bytes, threads=threads)
+        self._made_by = partial(FeatureReader, manifests, part=part, threads=threads)
         contents = [(Path(path), read_store_manifest(Path(path))) for path in manifests]
         self.spec: StoreSpec = contents[0][1].spec
         self._columns = self.spec.columns(part)
@@ -86,7 +84,6 @@ class FeatureReader:
         self._verified: dict[tuple[str, str], tuple[FileState, bytearray]] = {}
         self._threads = usual_threads() if threads is None else threads
         self._scratch = Scratch()
-        self._cache = SceneCache(cache_bytes)
         for path, content in contents:
             if content.spec != self.spec:
                 raise StoreError("shards have different specs", where=f"{contents[0][0]}, {path}", mend=rebuild(path))
@@ -164,11 +161,7 @@ class FeatureReader:
         """
         stored, source = self._locate(scene_id)
         same_frames(scene_id, stored, tuple(frame_ids), self._manifest)
-        cached = self._cache.get(scene_id)
-        if cached is None:
-            cached = self._decode(source, range(len(stored)))
-            self._cache.put(scene_id, cached)
-        return cached
+        return self._decode(source, range(len(stored)))
 
     def read_stored(self, scene_id: str, frame_ids: Sequence[str]) -> StoredFeatures:
         """The stored numbers of all views, not converted; not copied either, of one part that is not packed.
@@ -227,6 +220,8 @@ class FeatureReader:
         for name in entry.views:
             self._verified.pop((source, name), None)
             array = self._open(source, name)
+            if array.array.frame_ids != list(entry.frame_ids):
+                raise array.array.damaged("zarr.json names other frames than the manifest")
             for view in range(len(entry.frame_ids)):
                 array.check(view)
         return entry.bytes
@@ -304,7 +299,7 @@ class FeatureReader:
         if name not in entry.views or name not in known:
             raise damaged(arrays.path, source, f"its entry has no checksums of {name}")
         count, kind = len(entry.frame_ids), known[name]
-        array = arrays.open(name, source, (count, *kind.shape), kind.dtype, kind.compression)
+        array = MappedArray(arrays.path, name, source, (count, *kind.shape), kind.dtype, kind.compression)
         known_file, seen = self._verified.get((source, name), (None, bytearray()))
         if known_file != array.file:
             seen = bytearray(count)

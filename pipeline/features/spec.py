@@ -3,21 +3,22 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field
-from typing import Any, Literal, get_args
+from typing import Any, NamedTuple
 
 from pipeline.conventions import checked_id
 from pipeline.errors import StoreError
-from pipeline.features.packing import COMPRESSIONS, Compression
+from pipeline.features.numbers import COMPRESSIONS, DTYPES, Compression, StoredDtype, stored_type
 from pipeline.grid import TokenGrid
 from pipeline.options import did_you_mean
 from pipeline.provenance import digest
 
-SCHEMA_VERSION = 4
+SCHEMA_VERSION = 5
 
-StoredDtype = Literal["bfloat16", "float32", "int8"]
-DTYPES: tuple[str, ...] = get_args(StoredDtype)
+SCALES = "scales"
+EXTRAS = ("confidence", "depth", "pose")
+"""Arrays that a teacher may or may not have; the names of fields of TeacherFeatures."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,7 +34,7 @@ class StoreSpec:
     ``dim``. ``member`` is the teacher's config entry {"name", "kind", "options"}: what builds it again. ``native`` is the
     teacher's own grid when the store's grid is another one (features are averaged into it), else None; that of the first
     scene where image sizes differ.
-    ``compression`` of the tokens changes no number (packing.py).
+    ``compression`` of the tokens changes no number (numbers.py).
     """
 
     dataset: str
@@ -125,6 +126,12 @@ class StoreSpec:
         """Digest of all fields."""
         return digest(self.to_json())
 
+    def attributes(self) -> dict[str, Any]:
+        """What the store's group says of itself to whoever opens it with zarr: all fields and their digest."""
+        numbers = "uint16 are bit patterns of bfloat16: (x.astype('uint32') << 16).view('float32')"
+        told = {"bfloat16": {"numbers": numbers}, "int8": {"numbers": "tokens are int8 * scales[view, channel]"}}
+        return self.to_json() | {"spec_digest": self.digest()} | told.get(self.dtype, {})
+
 
 def _is_size(value: object) -> bool:
     return isinstance(value, int) and not isinstance(value, bool) and value >= 1
@@ -160,3 +167,31 @@ def stored_grid(store: Mapping[str, Any], native: TokenGrid) -> tuple[TokenGrid,
 def rebuild(manifest: object) -> str:
     """The command that makes a feature manifest again from what is still good."""
     return f"rm -f {manifest} && snakemake --cores all {manifest}"
+
+
+class ArrayType(NamedTuple):
+    """How an array is stored: shape of one view, type on disk, compression of each view, names of a view's axes."""
+
+    shape: tuple[int, ...]
+    dtype: str
+    compression: Compression = "none"
+    axes: tuple[str, ...] = ()
+
+
+def token_array(spec: StoreSpec, part: str) -> str:
+    """Name of the array that holds a part: reading one part touches no byte of the others."""
+    return "tokens" if spec.parts == (("tokens", spec.dim),) else f"tokens.{part}"
+
+
+def array_types(spec: StoreSpec, names: Iterable[str]) -> dict[str, ArrayType]:
+    """Tokens, scales and, of the ``names`` given, extras of a store. Only tokens are compressed: the rest is small."""
+    kind, maps, axes = stored_type(spec.dtype), (spec.rows, spec.cols), ("row", "column")
+    found = {
+        token_array(spec, part): ArrayType((*maps, width), kind, spec.compression, (*axes, "channel"))
+        for part, width in spec.parts
+    }
+    if spec.dtype == "int8":
+        found[SCALES] = ArrayType((spec.dim,), "float32", axes=("channel",))
+    extras = {name: ArrayType(maps, "float32", axes=axes) for name in EXTRAS}
+    extras["pose"] = ArrayType((4, 4), "float32", axes=("world", "camera"))
+    return found | {name: extras[name] for name in EXTRAS if name in set(names)}

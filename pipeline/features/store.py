@@ -10,12 +10,11 @@ A shard is a folder ``results/features/{dataset}/{teacher}/shardN/`` with
     manifest.json                      written last and atomically: the shard is complete
     writer.lock                        one writer at a time
 
-Tokens are packed without loss (packing.py: exponents.py or Blosc) or, with ``compression: none``, stored as they are. A scene's
+Tokens are packed without loss (Blosc) or, with ``compression: none``, stored as they are. A scene's
 bytes are on disk (fsync) before its line is in the journal, and every view is verified against its CRC-32C on first read: a
 crash costs the scene it hit, nothing else. Shards are independent of each other; any number of readers may read a shard.
-writer.py, reader.py, arrays.py (files and their description; zarr_codec.py: how Zarr reads packed ones), pages.py (of mapped
-files), verified.py (checked views), parallel.py (a few threads), numbers.py (formats and what they cost), resample.py (a
-student's grid).
+writer.py, reader.py, arrays.py (files and their description), mapped.py (checked views of mapped files), parallel.py (a few
+threads), numbers.py (formats, what they cost, packing), resample.py (a student's grid).
 """
 
 from __future__ import annotations

@@ -22,12 +22,11 @@ from pipeline.features import numbers
 from pipeline.features.arrays import GROUP_FILE, SceneArrays
 from pipeline.features.checks import check_features, disk_faults, not_finite, too_coarse, view_checksum
 from pipeline.features.journal import Journal, SceneEntry
-from pipeline.features.layout import EXTRAS, SCALES, array_types, token_array
 from pipeline.features.manifest import ShardManifest, read_store_manifest
-from pipeline.features.packing import pack, raw_bytes
+from pipeline.features.numbers import pack, raw_bytes
 from pipeline.features.parallel import SMALL_BYTES, Scratch, in_order, usual_threads
 from pipeline.features.resample import resample_features
-from pipeline.features.spec import StoreSpec
+from pipeline.features.spec import EXTRAS, SCALES, StoreSpec, array_types, token_array
 from pipeline.grid import TokenGrid
 from pipeline.locks import FolderLock
 from pipeline.teachers.base import TeacherFeatures
@@ -47,7 +46,7 @@ class FeatureWriter:
         self._threads = usual_threads() if threads is None else threads
         self._scratch = Scratch()
         self.manifest = folder / "manifest.json"
-        self._arrays = SceneArrays(folder / "features.zarr")
+        self._arrays = SceneArrays(folder / "features.zarr", spec.attributes())
         self._journal = Journal(folder / "journal.jsonl")
         self._lock = FolderLock(folder)
         self._done: dict[str, SceneEntry] = {}
@@ -174,10 +173,7 @@ class FeatureWriter:
 
         with ExitStack() as stack:
             arrays = {
-                name: stack.enter_context(
-                    self._arrays.create(name, scene_id, (len(frame_ids), *kind.shape), kind.dtype, kind.compression)
-                )
-                for name, kind in types.items()
+                name: stack.enter_context(self._arrays.create(name, scene_id, frame_ids, kind)) for name, kind in types.items()
             }
             for made, moved in stack.enter_context(closing(in_order(make, len(frame_ids), self._threads_for(features)))):
                 for name, (stored, checksum) in made.items():

@@ -11,12 +11,12 @@ import numpy as np
 from pipeline import registry
 from pipeline.errors import CheckpointError, StoreError
 from pipeline.features.arrays import SceneArrays
-from pipeline.features.layout import EXTRAS, array_types
 from pipeline.features.manifest import ShardManifest, read_store_manifest
+from pipeline.features.mapped import MappedArray
 from pipeline.features.memory import FREER_DEVICE, Encoder, enough_memory
 from pipeline.features.numbers import cosine_error
 from pipeline.features.resample import resample_features
-from pipeline.features.spec import rebuild
+from pipeline.features.spec import EXTRAS, array_types, rebuild
 from pipeline.features.store import FeatureReader
 from pipeline.finished import check_files
 from pipeline.index import SceneIndex, source_digest
@@ -117,7 +117,7 @@ class ShardVerifier:
         entry = self.entries[scene_id]
         for name, kind in array_types(self.spec, entry.views).items():
             count = len(entry.frame_ids)
-            array = self._arrays.open(name, scene_id, (count, *kind.shape), kind.dtype, kind.compression)
+            array = MappedArray(self._arrays.path, name, scene_id, (count, *kind.shape), kind.dtype, kind.compression)
             ours = array.views(slice(0, count))
             if not np.array_equal(ours, self._arrays.read_with_zarr(name, scene_id)):
                 raise StoreError(f"zarr-python reads other numbers from {name} of scene {scene_id!r}", where=str(self.manifest))

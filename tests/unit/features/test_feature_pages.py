@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from pipeline.features import pages
+from pipeline.features import mapped as pages
 
 
 def mapped(path: Path, size: int) -> np.ndarray:

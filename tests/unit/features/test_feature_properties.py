@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from pipeline.errors import StoreError
 from pipeline.features import numbers
 from pipeline.features.arrays import SceneArrays
-from pipeline.features.layout import array_types
+from pipeline.features.spec import array_types
 from pipeline.features.store import FeatureReader, FeatureWriter, StoreSpec
 from pipeline.grid import TokenGrid
 from pipeline.teachers.base import TeacherFeatures

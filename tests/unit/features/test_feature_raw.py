@@ -14,6 +14,7 @@ import torch
 import zarr
 
 from pipeline.errors import StoreError
+from pipeline.features.mapped import MappedArray
 from pipeline.features.numbers import from_bfloat16_bits, to_bfloat16_bits
 from pipeline.features.store import FeatureReader, FeatureWriter, StoreSpec
 from pipeline.grid import TokenGrid
@@ -72,8 +73,7 @@ def test_tensors_without_a_float32_copy(tmp_path: Path, spec: StoreSpec, feature
 
 
 def test_a_file_cut_while_it_is_mapped_is_an_error_not_a_signal(complete_shard: Path) -> None:
-    arrays = FeatureReader([complete_shard])._shards["a"][1]
-    mapped = arrays.open("tokens", "a", (3, 3, 4, 5), "uint16")
+    mapped = MappedArray(complete_shard.parent / "features.zarr", "tokens", "a", (3, 3, 4, 5), "uint16")
     (path,) = (complete_shard.parent / "features.zarr/tokens/a").glob("c.*")
     with path.open("r+b") as stream:
         stream.truncate(0)

@@ -180,20 +180,6 @@ def test_wrong_features_are_not_written(tmp_path: Path, spec: StoreSpec, feature
     assert not list(tmp_path.glob("features.zarr/**/a"))
 
 
-def test_cache_is_bounded_and_read_only(complete_shard: Path, frames) -> None:
-    one = 3 * 3 * 4 * 5 * 4
-    reader = FeatureReader([complete_shard], cache_bytes=2 * one)
-    first = reader.read("a", frames)
-    assert reader.read("a", frames) is first
-    with pytest.raises(ValueError, match="read-only"):
-        first.tokens[0] = 0
-    reader.read("b", frames)
-    reader.read("c", frames)
-    assert reader._cache.used_bytes <= 2 * one
-    assert reader.read("a", frames) is not first
-    assert FeatureReader([complete_shard]).read("a", frames).tokens.flags.writeable
-
-
 def make_view(tmp_path: Path, source: Path, spec: StoreSpec, scenes: dict[str, ViewEntry]) -> Path:
     path = tmp_path / "view" / "manifest.json"
     path.parent.mkdir()

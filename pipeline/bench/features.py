@@ -1,7 +1,8 @@
 """``python -m pipeline bench features``: what the feature store, the teacher and the extraction gain, as ratios of one run.
 
 Everything is measured side by side in this run: the reference recipe, the raw limit of the disk, other formats, and this
-project. It needs about three gigabytes of memory and six of disk under --folder (all of which is removed) and takes about four minutes.
+project. It needs about three gigabytes of memory and six of disk under --folder (all of which is removed) and takes about four
+minutes.
 """
 
 from __future__ import annotations

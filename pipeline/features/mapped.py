@@ -82,7 +82,7 @@ class MappedArray:
                 self.file = (status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns)
                 self._map = mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_COPY)
         except PermissionError:
-            raise  # nothing is wrong with the store
+            raise  # whole, perhaps: the fix for damage would remove it
         except (OSError, ValueError, KeyError, IndexError, TypeError, AttributeError) as error:
             raise self.damaged(f"{type(error).__name__}: {error}") from None
         self._starts = self._read_index()

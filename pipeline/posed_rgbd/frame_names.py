@@ -139,7 +139,11 @@ def entries_of(numbers: Sequence[int], logged: Collection[int], numbering: Numbe
         return {number: number - (numbering == "from_1") for number in numbers}
     count, last = len(numbers), max(logged)
     if last > max(numbers[-1], count - 1):
-        raise DataError(f"the trajectory speaks of frame {last}, but there are {count} frames", where=where)
+        raise DataError(
+            f"the trajectory speaks of frame {last}, but there are {count} frames, numbered {numbers[0]} to {numbers[-1]}",
+            where=where,
+            mend="set frame_numbers: from_0 or from_1 if the numbers in the images' names are those of the trajectory",
+        )
     if last >= count and numbers[0] == 0:
         return {number: number for number in numbers}
     steps = {b - a for a, b in pairwise(numbers)} or {1}

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from pipeline.datasets.base import Dataset
+    from pipeline.errors import PipelineError
     from pipeline.index import SceneIndex
     from pipeline.notes import Note
 
@@ -41,7 +42,7 @@ def run(args: argparse.Namespace) -> None:
     _own_folder(folder, dataset)
     with run_record(folder / "run.json", verb="prepare", spec=dataset.spec_digest) as record:
         dataset.prepare(folder, threads=max(1, args.threads))
-        _compare_annotations(args.out, args.spec.get("skip_missing_scenes", ()))
+        _compare_annotations(args.out, dataset, args.spec.get("skip_missing_scenes", ()))
         index = SceneIndex(args.out)
         record["scenes"] = len(index.content["scenes"])
     print(f"prepared {record['scenes']} scenes of {dataset.name}: {args.out}")
@@ -68,7 +69,7 @@ def _size_notes(index: SceneIndex) -> list[Note]:
     return [Note("image_sizes", text, len(others), out_of=len(index.records), scenes=others)]
 
 
-def _compare_annotations(manifest: Path, skip_missing_scenes: Sequence[str]) -> None:
+def _compare_annotations(manifest: Path, dataset: Dataset, skip_missing_scenes: Sequence[str]) -> None:
     """Compare all annotations with the scenes; what does not belong together is found here and not after all trainings.
 
     Scenes are kept when they are refused, the manifest is not: it says that the dataset is prepared.
@@ -80,9 +81,20 @@ def _compare_annotations(manifest: Path, skip_missing_scenes: Sequence[str]) -> 
     index = SceneIndex(manifest)
     try:
         add_notes(manifest, [*_size_notes(index), *annotation_notes(index, skip_missing_scenes)])
-    except PipelineError:
+    except PipelineError as error:
         manifest.unlink()
-        raise
+        raise _of_source(error, manifest.parent / "annotations", dataset) from None
+
+
+def _of_source(error: PipelineError, copies: Path, dataset: Dataset) -> PipelineError:
+    """The error, told of the user's own annotation file instead of the copy in ``copies``: that one is to be corrected."""
+    what, where = error.what, error.where or ""
+    for copy in copies.glob("*"):
+        for source in dataset.source_files():
+            origin = source.path if source.path.name == copy.name else source.path / copy.name
+            if origin.is_file():
+                what, where = what.replace(str(copy), str(origin)), where.replace(str(copy), str(origin))
+    return type(error)(what, where=where, allowed=error.allowed, mend=error.mend)
 
 
 def _own_folder(folder: Path, dataset: Dataset) -> None:

@@ -119,7 +119,7 @@ def test_scannet_v1_aggregation(tmp_path, capsys):
     assert _prepare(out, options) == 2
     said = capsys.readouterr().err
     assert f"object {lost} is not in scene {VAL}" in said
-    assert "ScanRefer_filtered_val.json, entry " in said
+    assert f"where:   {tmp_path}/scannet/annotations/ScanRefer_filtered_val.json, entry " in said, "not the copy in results/"
     assert "datasets.scannet.skip_unmatched_annotations: true" in said
     assert not (out / "manifest.json").exists(), "what was refused is not prepared"
     marker = out / "posed_images" / VAL / "scene.json"

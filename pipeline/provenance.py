@@ -6,7 +6,6 @@ the folder is complete. Times, host and peak memory go to run.json beside it, wh
 
 from __future__ import annotations
 
-import ast
 import hashlib
 import importlib.metadata
 import json
@@ -14,7 +13,7 @@ import platform
 import resource
 import sys
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -48,47 +47,6 @@ def file_stamp(path: Path) -> list[int]:
     except (FileNotFoundError, NotADirectoryError):
         return []
     return [found.st_size, found.st_mtime_ns]
-
-
-def _without_docstrings(tree: ast.AST) -> ast.AST:
-    for node in ast.walk(tree):
-        if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef):
-            body = node.body
-            if body and isinstance(body[0], ast.Expr) and isinstance(body[0].value, ast.Constant):
-                node.body = body[1:] or [ast.Pass()]
-    return tree
-
-
-def code_digest(files: Iterable[Path], *, without: tuple[str, ...] = ()) -> str:
-    """Digest of the syntax trees of source files: comments, docstrings and layout do not change it, behaviour does.
-
-    A folder stands for all its *.py files. Functions and methods named in ``without`` are left out, so that e.g. an edit
-    to how a benchmark scores does not rerun the training that only uses its samples.
-    """
-    trees: list[str] = []
-    for path in files:
-        for source in sorted(path.glob("**/*.py")) if path.is_dir() else [path]:
-            tree = _without_docstrings(ast.parse(source.read_text(encoding="utf-8")))
-            trees.append(source.name + ast.dump(_without_functions(tree, without)))
-    return digest(trees)
-
-
-def _without_functions(tree: ast.AST, names: tuple[str, ...]) -> ast.AST:
-    for node in ast.walk(tree):
-        if isinstance(node, ast.Module | ast.ClassDef):
-            kept = [n for n in node.body if not (isinstance(n, ast.FunctionDef) and n.name in names)]
-            node.body = kept or [ast.Pass()]
-    return tree
-
-
-def package_file(*dotted: str) -> list[Path]:
-    """Paths of package modules, ``"geometry"`` -> pipeline/geometry.py, ``"metrics"`` -> the folder pipeline/metrics."""
-    root = Path(__file__).parent
-    paths = []
-    for name in dotted:
-        base = root.joinpath(*name.split("."))
-        paths.append(base if base.is_dir() else base.with_suffix(".py"))
-    return paths
 
 
 def write_atomic(path: Path, data: bytes | str, *, durable: bool = True) -> None:

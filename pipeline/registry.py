@@ -6,7 +6,8 @@ class that derives from the folder's base (``datasets``: Dataset, ``teachers``: 
 imported inside functions or live in helper modules.
 
 Extra folders: the environment variable PIPELINE_PLUGINS (os.pathsep-separated) names folders that hold subfolders
-``datasets``, ``teachers``, ``backbones``, ``benchmarks`` with further member files; a name in pipeline/ wins.
+``datasets``, ``teachers``, ``backbones``, ``benchmarks`` with further member files; a name in pipeline/ wins. Modules of a
+plug-in's own lie beside its file under a name with an underscore (``from ._parts import x``), or wherever Python finds them.
 """
 
 from __future__ import annotations
@@ -36,6 +37,8 @@ _BASES: dict[str, str] = {
     "benchmarks": "Benchmark",
 }
 _NOT_MEMBERS = {"__init__", "base", "network"}
+PLUGINS = "pipeline_plugins"
+"""Package of all plug-ins: the file teachers/mine.py is pipeline_plugins.teachers.mine."""
 
 
 def unknown(what: str, name: str, available: Iterable[str], *, where: str | None = None) -> UnknownNameError:
@@ -46,16 +49,20 @@ def unknown(what: str, name: str, available: Iterable[str], *, where: str | None
     )
 
 
-def _folders(interface: Interface) -> list[Path]:
-    own = Path(__file__).parent / interface
-    extra = [Path(p) / interface for p in os.environ.get("PIPELINE_PLUGINS", "").split(os.pathsep) if p]
-    return [own, *extra]
+def plugin_folders() -> list[Path]:
+    """The folders that PIPELINE_PLUGINS names."""
+    return [Path(p) for p in os.environ.get("PIPELINE_PLUGINS", "").split(os.pathsep) if p]
+
+
+def folders(interface: Interface) -> list[Path]:
+    """Where the members of an interface are: in the package, then in the folders of plug-ins."""
+    return [folder / interface for folder in (Path(__file__).parent, *plugin_folders())]
 
 
 def member_files(interface: Interface) -> dict[str, Path]:
     """Kind name -> file, found by scanning; ``base.py``, ``network.py`` and names with a leading underscore are not."""
     found: dict[str, Path] = {}
-    for folder in _folders(interface):
+    for folder in folders(interface):
         for path in entries(folder, "*.py") if folder.is_dir() else []:
             if path.stem not in _NOT_MEMBERS and not path.stem.startswith("_"):
                 found.setdefault(path.stem, path)
@@ -65,13 +72,15 @@ def member_files(interface: Interface) -> dict[str, Path]:
 def _load(interface: Interface, kind: str, path: Path) -> ModuleType:
     if path.parent == Path(__file__).parent / interface:
         return importlib.import_module(f"pipeline.{interface}.{kind}")
-    name = f"pipeline_plugins.{interface}.{kind}"
+    name = f"{PLUGINS}.{interface}.{kind}"
     if name in sys.modules and sys.modules[name].__file__ == str(path):
         return sys.modules[name]
     spec = importlib.util.spec_from_file_location(name, path)
     if spec is None or spec.loader is None:
         raise ConfigError(f"cannot load plugin file {path}")
     module = importlib.util.module_from_spec(spec)
+    for package, places in ((PLUGINS, plugin_folders()), (f"{PLUGINS}.{interface}", folders(interface)[1:])):
+        sys.modules.setdefault(package, ModuleType(package)).__path__ = [str(place) for place in places]
     sys.modules[name] = module
     try:
         with plugin_named(path):

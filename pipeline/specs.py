@@ -1,94 +1,26 @@
 """The resolved specification of every cell: what a job is told, and what decides whether it reruns.
 
 Each method returns canonical JSON. A rule passes it as its only parameter: it holds the cell's own options, with every
-default filled in, and a digest of the syntax trees of the modules whose behaviour the cell's result depends on. So an edit
-to one teacher reruns that teacher's cells, a comment reruns nothing, and no job depends on config.yaml as a file.
+default filled in, and a digest of the code that the command and the cell's members refer to (closure.py). So an edit to one
+teacher reruns that teacher's cells, a comment reruns nothing, and no job depends on config.yaml as a file.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable
-from functools import cache
-from pathlib import Path
+from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
 from pipeline import paths, registry
+from pipeline.closure import PACKAGE, WHOLE, Closure, Place
 from pipeline.config import Member, StudyConfig
-from pipeline.provenance import canonical_json, code_digest, digest, package_file
+from pipeline.provenance import canonical_json, digest
 
 if TYPE_CHECKING:
     from pipeline.datasets.base import Needs
 
-_CODE: dict[str, tuple[str, ...]] = {
-    "prepare": ("steps.prepare", "index", "frames", "depth_quality", "notes"),
-    "pretrain_teacher": ("steps.pretrain_teacher", "index", "grid", "finished"),
-    "pretrain_backbone": (
-        "steps.pretrain_backbone",
-        "mllm.pretrain2d",
-        "benchmarks.scanrefer",
-        "benchmarks._annotations",
-        "benchmarks._matching",
-        "alignment.head",
-        "alignment.losses",
-        "training.packing",
-        "training.optimizer",
-        "geometry",
-        "prompts",
-        "grid",
-        "finished",
-    ),
-    "extract": ("steps.extract", "features", "grid", "geometry", "index", "finished"),
-    "train": ("steps.train", "finished", "alignment", "training", "prompts", "grid", "geometry", "index"),
-    "predict": (
-        "steps.predict",
-        "finished",
-        "index",
-        "parquet",
-        "evaluation",
-        "mllm.generate",
-        "training.model",
-        "training.positions",
-        "training.scenes",
-        "training.data",
-        "alignment.head",
-        "prompts",
-        "grid",
-        "geometry",
-    ),
-    "score": ("steps.score", "metrics", "parquet"),
-    "cell": (
-        "steps.cell",
-        "tables.aggregate",
-        "tables.derived",
-        "tables.scores",
-        "tables.schema",
-        "tables.uncertainty",
-        "tables.machines",
-        "metrics.scorefile",
-        "metrics.stats",
-        "parquet",
-    ),
-    "summary": ("steps.summary", "tables"),
-    "report": ("steps.report", "report", "notes", "tables"),
-}
-"""Per verb the package modules (below pipeline/) that its result depends on, besides the members' own files."""
-
-
-@cache
-def _digest(files: tuple[Path, ...], without: tuple[str, ...]) -> str:
-    return code_digest(files, without=without)
-
-
-def verb_code(verb: str, members: Iterable[tuple[registry.Interface, Member]] = (), without: tuple[str, ...] = ()) -> str:
-    """Digest of a verb's modules and of its members' files (functions named in ``without`` left out of member files)."""
-    own = _digest(tuple(package_file(*_CODE[verb])), ())
-    parts = [own]
-    for interface, member in members:
-        cls = registry.member_class(interface, member["kind"])
-        parts.append(_digest((registry.member_path(interface, member["kind"]),), without))
-        parts.append(_digest(tuple(package_file(*cls.code)), ()))
-    return "".join(part[:8] for part in parts)
+_TO_READ = ("score", "parse", "tune", "measure")
+"""Methods of benchmarks that do not matter where only their samples are read."""
 
 
 def _run(dataset: str, backbone: str, teacher: str, recipe: str, seed: str) -> dict[str, Any]:
@@ -96,17 +28,28 @@ def _run(dataset: str, backbone: str, teacher: str, recipe: str, seed: str) -> d
     return {"dataset": dataset, "backbone": backbone, "teacher": teacher, "recipe": recipe, "seed": int(seed)}
 
 
+_Members = Mapping[registry.Interface, Iterable[Member]]
+
+
+def _start(interface: registry.Interface, kind: str) -> Place:
+    """Where a member's code begins: its class; all of a plug-in's file."""
+    path = registry.member_path(interface, kind)
+    return path, registry.member_class(interface, kind).__name__ if path.is_relative_to(PACKAGE) else WHOLE
+
+
 class Specs:
     """Specs and inputs of all cells of one configuration."""
 
     def __init__(self, config: StudyConfig):
         self.config = config
+        self._closure = Closure(registry.folders("benchmarks"))
+        self._codes: dict[tuple[Any, ...], str] = {}
 
     # ------------------------------------------------------------------ specs
 
     def prepare(self, dataset: str) -> str:
         member = self.config.datasets[dataset]
-        spec = {"dataset": member, "code": verb_code("prepare", [("datasets", member)])}
+        spec = {"dataset": member, "code": self._code("prepare", {"datasets": [member]})}
         skipping = sorted({b["kind"] for b in self.config.benchmarks.values() if b["options"].get("skip_missing_scenes")})
         if skipping and not registry.member_class("datasets", member["kind"]).renders:  # who draws scenes asks of these
             spec["skip_missing_scenes"] = skipping
@@ -114,11 +57,11 @@ class Specs:
 
     def pretrain_teacher(self, teacher: str) -> str:
         member = self.config.teachers[teacher]
-        return canonical_json({"teacher": member, "code": verb_code("pretrain_teacher", [("teachers", member)])})
+        return canonical_json({"teacher": member, "code": self._code("pretrain_teacher", {"teachers": [member]})})
 
     def pretrain_backbone(self, backbone: str) -> str:
         member = self.config.backbones[backbone]
-        return canonical_json({"backbone": member, "code": verb_code("pretrain_backbone", [("backbones", member)])})
+        return canonical_json({"backbone": member, "code": self._code("pretrain_backbone", {"backbones": [member]}, _TO_READ)})
 
     def extract(self, dataset: str, teacher: str, shard: str) -> str:
         member, features = self.config.teachers[teacher], self.config.features
@@ -130,15 +73,13 @@ class Specs:
                 "shards": 1 if self.teacher(teacher).derived else features.shards,
                 "splits": features.splits,
                 "store": features.model_dump(mode="json", include={"dtype", "grid", "compression"}),
-                "code": verb_code("extract", [("teachers", member)]),
+                "code": self._code("extract", {"teachers": [member]}),
             }
         )
 
     def train(self, dataset: str, backbone: str, teacher: str, recipe: str, seed: str) -> str:
         member, chosen = self.config.backbones[backbone], self.config.recipes[recipe]
         tasks = {name: self.config.benchmarks[name] for name in chosen.train_on}
-        members: list[tuple[registry.Interface, Member]] = [("backbones", member)]
-        members += [("benchmarks", task) for task in tasks.values()]
         return canonical_json(
             {
                 "run": _run(dataset, backbone, teacher, recipe, seed),
@@ -149,14 +90,12 @@ class Specs:
                 "recipe": chosen.model_dump(mode="json"),
                 "seed": int(seed),
                 "benchmarks": tasks,
-                "code": verb_code("train", members, without=("score", "parse")),
+                "code": self._code("train", {"backbones": [member], "benchmarks": tasks.values()}, _TO_READ),
             }
         )
 
     def predict(self, dataset: str, backbone: str, teacher: str, recipe: str, seed: str) -> str:
         member, tasks = self.config.backbones[backbone], self._benchmarks()
-        members: list[tuple[registry.Interface, Member]] = [("backbones", member)]
-        members += [("benchmarks", task) for task in tasks.values()]
         return canonical_json(
             {
                 "run": _run(dataset, backbone, teacher, recipe, seed),
@@ -164,7 +103,7 @@ class Specs:
                 "recipe": self.config.recipes[recipe].model_dump(mode="json"),
                 "benchmarks": tasks,
                 "split": self.config.evaluation.split,
-                "code": verb_code("predict", members, without=("score",)),
+                "code": self._code("predict", {"backbones": [member], "benchmarks": tasks.values()}, ("score",)),
             }
         )
 
@@ -176,7 +115,7 @@ class Specs:
                 "benchmarks": tasks,
                 "split": self.config.evaluation.split,
                 "bootstrap": self._bootstrap(),
-                "code": verb_code("score", [("benchmarks", task) for task in tasks.values()]),
+                "code": self._code("score", {"benchmarks": tasks.values()}),
             }
         )
 
@@ -192,7 +131,7 @@ class Specs:
                 "benchmarks": self._benchmarks(),
                 "level": self.config.evaluation.confidence,
                 "made_with": self._made_with(backbone),
-                "code": verb_code("cell"),
+                "code": self._code("cell"),
             }
         )
 
@@ -217,12 +156,13 @@ class Specs:
             for b in study["backbones"]
         }
         return canonical_json(
-            {"study": self._study(), "level": self.config.evaluation.confidence, "cells": cells, "code": verb_code("summary")}
+            {"study": self._study(), "level": self.config.evaluation.confidence, "cells": cells, "code": self._code("summary")}
         )
 
     def report(self) -> str:
-        shown = {"study": self._study(), "benchmarks": self._benchmarks(), "split": self.config.evaluation.split}
-        return canonical_json({**shown, "code": verb_code("report")})
+        tasks = self._benchmarks()
+        shown = {"study": self._study(), "benchmarks": tasks, "split": self.config.evaluation.split}
+        return canonical_json({**shown, "code": self._code("report", {"benchmarks": tasks.values()}, _TO_READ)})
 
     def _member_of_features(self, teacher: str) -> Member | None:
         """The config entry of the teacher that encodes: of a derived one the source's, of `none` nothing."""
@@ -236,6 +176,17 @@ class Specs:
 
     def _study(self) -> dict[str, Any]:
         return {key: list(values) for key, values in self.config.study.items()}
+
+    # ------------------------------------------------------------------- code
+
+    def _code(self, command: str, members: _Members | None = None, without: tuple[str, ...] = ()) -> str:
+        """Digest of the code of a command and its members; methods named in ``without`` do not count of benchmarks."""
+        kinds = sorted({(interface, member["kind"]) for interface, found in (members or {}).items() for member in found})
+        key = (command, without, *kinds)
+        if key not in self._codes:
+            starts = [(PACKAGE / "steps" / f"{command}.py", "run"), *(_start(*kind) for kind in kinds)]
+            self._codes[key] = self._closure.digest(starts, without)
+        return self._codes[key]
 
     # ----------------------------------------------------------------- inputs
 

@@ -162,7 +162,6 @@ class Backbone(ABC):
     """One backbone kind (a family of MLLMs)."""
 
     options_model: ClassVar[type[Options]] = Options
-    code: ClassVar[tuple[str, ...]] = ()
 
     def __init__(self, name: str, options: Options):
         self.name = name

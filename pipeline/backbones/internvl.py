@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, ClassVar
 
 from pipeline.mllm.chat import INTERNVL, ChatFormat
-from pipeline.mllm.member import FAMILY_CODE, TransformersMember
+from pipeline.mllm.member import TransformersMember
 from pipeline.mllm.releases import INTERNVL as RELEASED
 
 if TYPE_CHECKING:
@@ -15,7 +15,6 @@ if TYPE_CHECKING:
 class InternVL(TransformersMember):
     """InternVL."""
 
-    code: ClassVar[tuple[str, ...]] = ("mllm.internvl", *FAMILY_CODE)
     chat: ClassVar[ChatFormat] = INTERNVL
     releases = RELEASED
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, ClassVar
 
 from pipeline.mllm.chat import LLAVA_ONEVISION, ChatFormat
-from pipeline.mllm.member import FAMILY_CODE, TransformersMember
+from pipeline.mllm.member import TransformersMember
 from pipeline.mllm.releases import LLAVA_ONEVISION as RELEASED
 
 if TYPE_CHECKING:
@@ -15,7 +15,6 @@ if TYPE_CHECKING:
 class LlavaOnevision(TransformersMember):
     """LLaVA-OneVision."""
 
-    code: ClassVar[tuple[str, ...]] = ("mllm.llava_onevision", *FAMILY_CODE)
     chat: ClassVar[ChatFormat] = LLAVA_ONEVISION
     releases = RELEASED
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, ClassVar
 from pydantic import Field
 
 from pipeline.mllm.chat import QWEN2_5_VL, ChatFormat
-from pipeline.mllm.member import FAMILY_CODE, BackboneOptions, TransformersMember
+from pipeline.mllm.member import BackboneOptions, TransformersMember
 from pipeline.mllm.releases import QWEN2_5_VL as RELEASED
 from pipeline.options import Options
 
@@ -27,7 +27,6 @@ class Qwen25VL(TransformersMember):
     """Qwen2.5-VL."""
 
     options_model: ClassVar[type[Options]] = Qwen25VLOptions
-    code: ClassVar[tuple[str, ...]] = ("mllm.qwen2_5_vl", *FAMILY_CODE)
     chat: ClassVar[ChatFormat] = QWEN2_5_VL
     releases = RELEASED
     options: Qwen25VLOptions

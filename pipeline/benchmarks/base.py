@@ -8,6 +8,10 @@ task, unique ids and scenes of their split, in the same order each time; trainin
 ``answer``, captions an ``input_box``; ``score`` gives ``headline`` over all samples and ``unparsed``
 (``Results.unparsed``), with replicates or values per sample; the right answers are parsed and beat empty text and NaN,
 which ``parse`` counts and never raises for. docs/extending.md has a complete file.
+
+An edit to ``score`` makes only the scores again, one to ``parse``, ``tune`` or ``measure`` also the answers, and none of them a
+training. The same holds for what only they call: functions of the file, and methods whose names begin with ``_score_``,
+``_parse_``, ...
 """
 
 from __future__ import annotations
@@ -54,8 +58,6 @@ class MetricResult:
 
 class Benchmark(ABC):
     options_model: ClassVar[type[Options]] = Options
-    code: ClassVar[tuple[str, ...]] = ()
-    """Dotted modules that samples and parsing depend on besides the member's file. Scores depend on all of metrics/ anyway."""
     bootstrap: Bootstrap = Bootstrap()
     """Scene resamples behind ``MetricResult.replicates``; the step `score` sets it from its spec before ``score``."""
     task: ClassVar[Task]

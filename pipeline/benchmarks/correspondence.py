@@ -40,7 +40,6 @@ class CorrespondenceBenchmark(RepresentationBenchmark):
     """Mean cosine of visual tokens that see the same place from different views."""
 
     options_model = CorrespondenceOptions
-    code = ("metrics.correspondence", "geometry")
     headline = "same_voxel"
     options: CorrespondenceOptions
 

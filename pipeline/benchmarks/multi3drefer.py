@@ -61,7 +61,6 @@ class Multi3DRefer(Benchmark):
     """Grounding of any number of objects per description."""
 
     options_model = Multi3DReferOptions
-    code = ("benchmarks._annotations", "benchmarks._matching", "benchmarks._targets", "metrics.boxes")
     task = "grounding"
     headline = "f1@0.25"
     options: Multi3DReferOptions

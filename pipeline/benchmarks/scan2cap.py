@@ -50,7 +50,6 @@ class Scan2Cap(Benchmark):
     """Dense captioning with the proposal chosen by the ground-truth box."""
 
     options_model = Scan2CapOptions
-    code = ("benchmarks._annotations", "benchmarks._matching", "benchmarks._parsing", "metrics.boxes")
     task = "caption"
     headline = "cider@0.5"
     generation_tokens = 64

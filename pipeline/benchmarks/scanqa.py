@@ -45,7 +45,6 @@ class ScanQA(Benchmark):
     """Free-form answers, several of them right."""
 
     options_model = ScanQAOptions
-    code = ("benchmarks._annotations", "benchmarks._matching", "benchmarks._parsing")
     task = "qa"
     headline = "em"
     generation_tokens = 16

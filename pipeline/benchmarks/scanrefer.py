@@ -112,7 +112,6 @@ class ScanRefer(Benchmark):
     """Grounding of one object per description."""
 
     options_model = ScanReferOptions
-    code = ("benchmarks._annotations", "benchmarks._matching", "benchmarks._targets", "metrics.boxes")
     task = "grounding"
     headline = "acc@0.25"
     options: ScanReferOptions

@@ -55,7 +55,6 @@ class SQA3D(Benchmark):
     """Situated question answering."""
 
     options_model = AnnotationOptions
-    code = ("benchmarks._annotations", "benchmarks._matching", "benchmarks._parsing", "metrics.answers")
     task = "qa"
     headline = "em"
     generation_tokens = 8

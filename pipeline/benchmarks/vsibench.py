@@ -36,7 +36,6 @@ class VSIBench(Benchmark):
     """Visual-spatial intelligence: counts, sizes, distances, directions, routes, order of appearance."""
 
     options_model = AnnotationOptions
-    code = ("benchmarks._annotations", "benchmarks._matching", "metrics.spatial")
     task = "qa"
     headline = "score"
     generation_tokens = 16

@@ -68,8 +68,6 @@ class Dataset(ABC):
     """
 
     options_model: ClassVar[type[Options]] = Options
-    code: ClassVar[tuple[str, ...]] = ()
-    """Dotted package modules (below pipeline) whose behaviour this member's output depends on, besides its own file."""
     example: ClassVar[Mapping[str, Any]] = {}
     """Options of a miniature that is prepared in seconds (what the conformance suite prepares)."""
     needs: ClassVar[Needs] = Needs()

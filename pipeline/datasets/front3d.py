@@ -16,7 +16,7 @@ import json
 import shutil
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import Field, model_validator
 
@@ -109,7 +109,6 @@ class Front3d(Dataset):
     """Rooms of 3D-FRONT."""
 
     options_model = Front3dOptions
-    code: ClassVar[tuple[str, ...]] = ("front3d", "rooms", "geometry", "frames", "index")
     licence = (
         "3D-FRONT and 3D-FUTURE terms of use: non-commercial research only; files, and pictures made of them, "
         "may not be passed on"

@@ -139,7 +139,6 @@ class PosedRgbd(Dataset):
 
     options_model = PosedRgbdOptions
     example: ClassVar[Mapping[str, Any]] = {"root": "data/scans"}
-    code = ("posed_rgbd", "frames", "geometry", "index", "png", "source_images")
     selecting = frozenset(("scenes", "split", "splits", "objects", "annotations", "skip_unmatched_annotations"))
     needs = Needs(threads=4, mem_mb=4000, runtime_min=240)
     licence = "that of the data in `root`"

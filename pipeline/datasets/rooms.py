@@ -67,7 +67,6 @@ class Rooms(Dataset):
 
     options_model = RoomsOptions
     example: ClassVar[Mapping[str, Any]] = {"train": 2, "val": 1, "test": 2, "views": 4}
-    code: ClassVar[tuple[str, ...]] = ("rooms", "geometry", "frames", "index")
     licence = "Apache-2.0 (made here)"
     renders = True
     options: RoomsOptions

@@ -14,7 +14,7 @@ import shutil
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import TYPE_CHECKING, ClassVar, Literal
+from typing import TYPE_CHECKING, Literal
 
 from pydantic import Field, model_validator
 
@@ -154,7 +154,6 @@ class ScanNet(Dataset):
     """Scans of ScanNet v2."""
 
     options_model = ScanNetOptions
-    code: ClassVar[tuple[str, ...]] = ("scannet", "frames", "geometry", "index", "png", "source_images")
     selecting = frozenset(
         (
             *("train_scenes", "val_scenes", "test_scenes", "scenes", "only", "skip_broken"),

@@ -24,17 +24,6 @@ if TYPE_CHECKING:
 
 TINY_LAYERS = 3
 """Decoder layers of a model that is built here."""
-FAMILY_CODE = (
-    "mllm.loaded",
-    "mllm.initial",
-    "mllm.models",
-    "mllm.chat",
-    "mllm.images",
-    "mllm.tokenizer",
-    "mllm.member",
-    "mllm.assemble",
-)
-"""Package modules that every family's results depend on, besides its own."""
 
 
 class PretrainOptions(Options):

@@ -62,7 +62,6 @@ class Vision2DTeacher(NetworkTeacher):
     """A frozen 2D network. Members name their architectures and their licence."""
 
     options_model = Vision2DOptions
-    code = ("nets.vision2d", "nets.resize", "nets.views", "nets.weights", "hf_folder", "teachers._vision2d")
     example: ClassVar[Mapping[str, Any]] = {"size": "tiny_untrained"}
     released: ClassVar[Licence]
     """Licence of the code and of the official weights."""

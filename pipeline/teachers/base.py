@@ -85,7 +85,6 @@ class WeightFile:
 
 class Teacher(ABC):
     options_model: ClassVar[type[Options]] = Options
-    code: ClassVar[tuple[str, ...]] = ()
     example: ClassVar[Mapping[str, Any]] = {}
     """Options of a small instance that needs no download: what the conformance suite runs. Default: all defaults."""
     present: ClassVar[bool] = True

@@ -76,7 +76,6 @@ class FlareTeacher(NetworkTeacher):
     """Depends on the order of views (the first is the reference) and on their set, unless only the encoder is tapped."""
 
     options_model = FlareOptions
-    code = ("nets",)
     example: ClassVar[Mapping[str, Any]] = {
         "size": "tiny_untrained",
         "tap": ["enc_norm", "dec_norm_fine", "dec_norm_point"],

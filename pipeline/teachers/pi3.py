@@ -67,17 +67,6 @@ class Pi3Teacher(NetworkTeacher):
     """The order of views does not matter, their selection does."""
 
     options_model = Pi3Options
-    code = (
-        "nets.pi3",
-        "nets.resize",
-        "nets.vggt.aggregator",
-        "nets.vggt.config",
-        "nets.vggt.encoder",
-        "nets.vggt.images",
-        "nets.vggt.layers",
-        "nets.views",
-        "nets.weights",
-    )
     example: ClassVar[Mapping[str, Any]] = {"size": "tiny_untrained", "predictions": True}
     order_dependent = False
     set_dependent = True

@@ -38,7 +38,6 @@ class RandomTeacher(NetworkTeacher):
     """The size ``rooms`` of VGGT with its initial weights."""
 
     options_model = RandomOptions
-    code = ("nets",)
     order_dependent = True
     set_dependent = True
     licence = "Apache-2.0"

@@ -96,7 +96,6 @@ class VGGTTeacher(NetworkTeacher):
     """Depends on the order of views: the first one is the reference."""
 
     options_model = VGGTOptions
-    code = ("nets",)
     example: ClassVar[Mapping[str, Any]] = {
         "size": "rooms",
         "tap": "aggregated+encoder",

@@ -62,10 +62,6 @@ def test_description(kind: str) -> None:
     assert cls.licence != Dataset.licence, "say under which terms the scenes may be used"
     assert issubclass(cls, Dataset)
     assert all(field.description for field in cls.options_model.model_fields.values())
-    for module in cls.code:
-        assert (Path(registry.__file__).parent / f"{module.replace('.', '/')}.py").exists() or (
-            Path(registry.__file__).parent / module.replace(".", "/")
-        ).is_dir(), f"{module} of `code` does not exist"
 
 
 def test_member_files_import_nothing_heavy() -> None:

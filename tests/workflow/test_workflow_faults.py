@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 from workflow_project import SMOKE, Project
 
@@ -17,6 +19,23 @@ FAULTS = {
     "recipes: {3drs: {weight: 0.5, weight: 5.0}}": "the key 'weight' is given twice",
     "study: {seeds: [010]}": "010 without quotes is a number to another base",
 }
+
+
+PLUGIN = """
+from pipeline.grid import TokenGrid
+from pipeline.teachers.base import Teacher
+
+
+class Mine(Teacher):
+    dim = 3
+
+    def grid(self, height_px, width_px):
+        return TokenGrid(2, 2)
+
+    def encode(self, scene):
+        from ._parts import features
+        return features(scene)
+"""
 
 
 @pytest.mark.parametrize("fault", FAULTS)
@@ -71,3 +90,16 @@ def test_a_command_in_a_message_is_told_with_the_files_of_the_study(fresh: Proje
     assert done.returncode == 1
     command = done.stdout.index("snakemake --cores all ")
     assert done.stdout.index(f"repeat: --configfile {' '.join(SMOKE)}") > command
+
+
+def test_a_module_of_a_plugin_that_is_not_python(untouched: Project, tmp_path: Path) -> None:
+    """It is read before any job starts, though the plug-in imports it in a function: its code decides what runs."""
+    (tmp_path / "teachers").mkdir()
+    (tmp_path / "teachers/mine.py").write_text(PLUGIN, encoding="utf-8")
+    (tmp_path / "teachers/_parts.py").write_text("x = 1\ndef (:\n", encoding="utf-8")
+    study = ("--configfile", *SMOKE, "--config", 'teachers={"mine":{}}', 'study={"teachers":["none","mine"]}')
+    done = untouched.run("snakemake", "--dry-run", *study, check=False, PIPELINE_PLUGINS=str(tmp_path))
+    assert done.returncode == 2
+    assert "ConfigError: _parts.py is not Python" in done.stdout
+    assert f"{tmp_path}/teachers/_parts.py, line 2" in done.stdout
+    assert "Traceback" not in done.stdout

@@ -110,7 +110,8 @@ def of_wildcards(function):
     wanted = list(inspect.signature(function).parameters)
 
     def resolve(wildcards):
-        return function(**{name: getattr(wildcards, name) for name in wanted})
+        values = {name: getattr(wildcards, name) for name in wanted}
+        return checked(lambda: function(**values))
 
     return resolve
 

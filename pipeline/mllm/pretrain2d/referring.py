@@ -19,10 +19,10 @@ import numpy as np
 import torch
 from torch.nn.functional import cross_entropy
 
-from pipeline import registry
 from pipeline.alignment.head import GroundingHead
 from pipeline.alignment.losses import grounding_loss, mean_per_question
 from pipeline.backbones.base import COORD_TOKEN, GROUND_TOKEN
+from pipeline.benchmarks.scanrefer import ScanRefer, ScanReferOptions
 from pipeline.index import SceneIndex
 from pipeline.mllm.assemble import causal_mask
 from pipeline.mllm.loaded import TransformersBackbone
@@ -100,7 +100,7 @@ def read_descriptions(index: SceneIndex, scenes: Sequence[str]) -> list[Descript
     """The training descriptions of ``scenes`` in file order; none where the dataset has no such annotation."""
     if "train" not in index.content["annotations"].get(SOURCE, {}):
         return []
-    benchmark = registry.create("benchmarks", {"name": SOURCE, "kind": SOURCE, "options": {}})
+    benchmark = ScanRefer(SOURCE, ScanReferOptions())
     wanted = set(scenes)
     return [
         Description(sample.text, sample.scene_id, name_of(index.records[sample.scene_id].object(sample.target_ids[0])))

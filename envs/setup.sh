@@ -22,13 +22,13 @@ for candidate in ${PYTHON:-python3.11 python3.12 python3.13 python3}; do
 done
 if [ -z "$found" ]; then
     echo "Python 3.11, 3.12 or 3.13 is needed, and ${PYTHON:-python3} is $("${PYTHON:-python3}" --version 2>/dev/null || echo none)." >&2
-    echo "  mend:    install one (Debian 12: apt-get install python3.11 python3.11-venv; Debian 13: python3.13 python3.13-venv;" >&2
+    echo "  fix:     install one (Debian 12: apt-get install python3.11 python3.11-venv; Debian 13: python3.13 python3.13-venv;" >&2
     echo "           Ubuntu 24.04: python3.12 python3.12-venv), or: make setup PYTHON=/path/to/python3.12" >&2
     exit 2
 fi
 if [ -z "$python" ]; then
     echo "'$found' cannot make virtual environments: its venv module is not installed." >&2
-    echo "  mend:    apt-get install python$("$found" -c 'import sys; print("%d.%d" % sys.version_info[:2])')-venv" >&2
+    echo "  fix:     apt-get install python$("$found" -c 'import sys; print("%d.%d" % sys.version_info[:2])')-venv" >&2
     exit 2
 fi
 

@@ -144,7 +144,7 @@ def main() -> None:
     fault = load_error()
     if fault:
         wanted = " ".join(sorted({PACKAGES.get(n, n) for n in missing(folder)}))
-        print(f"Open3D does not load: {fault}\n  mend:    as root: apt-get install {wanted}, then make setup again")
+        print(f"Open3D does not load: {fault}\n  fix:     as root: apt-get install {wanted}, then make setup again")
         sys.exit(2)
 
 

@@ -35,8 +35,8 @@ class Spec(dict[str, Any]):
 
     def __missing__(self, key: str) -> Any:
         there = ", ".join(self) or "no key at all"
-        mend = "take the whole command of a job: snakemake --dry-run --printshellcmds"
-        raise ConfigError(f"the specification lacks the key {key!r} (it has {there})", where="--spec", mend=mend)
+        fix = "take the whole command of a job: snakemake --dry-run --printshellcmds"
+        raise ConfigError(f"the specification lacks the key {key!r} (it has {there})", where="--spec", fix=fix)
 
 
 def _no_number(text: str) -> NoReturn:

@@ -206,7 +206,7 @@ def _check_kind(interface: registry.Interface, name: str, kind: object, where: s
         raise ConfigError(
             f"`none` is the baseline without features and cannot be of kind {kind!r}",
             where=f"{where}.kind",
-            mend="give this teacher another name",
+            fix="give this teacher another name",
         )
 
 

@@ -84,7 +84,7 @@ def _text(path: Path) -> str:
         raise ConfigError(f"{path} cannot be read ({error.strerror})") from None
     marked = next((name for mark, name in _MARKS.items() if data.startswith(mark)), None)
     if marked is not None:
-        raise ConfigError(f"{path} is {marked} text", allowed="UTF-8", mend=_ENCODING.format(marked))
+        raise ConfigError(f"{path} is {marked} text", allowed="UTF-8", fix=_ENCODING.format(marked))
     try:
         return data.decode("utf-8")
     except UnicodeDecodeError as error:
@@ -92,7 +92,7 @@ def _text(path: Path) -> str:
         raise ConfigError(
             f"{path} is not UTF-8 text: byte 0x{data[error.start]:02x} in line {line}",
             allowed="UTF-8",
-            mend=f"{_ENCODING.format('LATIN1')}, if it is Latin-1",
+            fix=f"{_ENCODING.format('LATIN1')}, if it is Latin-1",
         ) from None
 
 
@@ -104,9 +104,9 @@ def _problem(error: yaml.YAMLError) -> str:
     return str(error).splitlines()[0]
 
 
-def _refuse(path: Path, what: str, mend: str, node: yaml.Node | None = None) -> NoReturn:
+def _refuse(path: Path, what: str, fix: str, node: yaml.Node | None = None) -> NoReturn:
     where = str(path) if node is None else f"{path}, line {node.start_mark.line + 1}"
-    raise ConfigError(what, where=where, mend=mend)
+    raise ConfigError(what, where=where, fix=fix)
 
 
 class _Walk:
@@ -157,5 +157,5 @@ class _Walk:
         kind, text = node.tag.removeprefix(_TAG), node.value
         if node.style is not None or kind not in _DOUBTFUL or not _DOUBTFUL[kind][0].fullmatch(text):
             return
-        meaning, mend = _DOUBTFUL[kind][1:]
-        _refuse(self.path, f"{text} without quotes is {meaning} in YAML", mend.format(text), node)
+        meaning, fix = _DOUBTFUL[kind][1:]
+        _refuse(self.path, f"{text} without quotes is {meaning} in YAML", fix.format(text), node)

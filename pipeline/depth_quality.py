@@ -52,7 +52,7 @@ def with_depth_figures(record: SceneRecord, depth_m: Callable[[int], NDArray[np.
             f"no pixel of the {len(record.frame_ids)} depth images holds a measurement: all are 0",
             where=where,
             allowed="depth in millimetres, 0 only where nothing was measured",
-            mend="export the depth images again, or leave the scene out",
+            fix="export the depth images again, or leave the scene out",
         )
     figures = _figures(depth, record.depth_intrinsics, record.world_from_camera[list(views)])
     _refuse_impossible(figures, where)
@@ -76,7 +76,7 @@ def _refuse_impossible(figures: DepthFigures, where: str) -> None:
             f"depth cannot be that of a room: median {figures.median_m:.2f} m, 99 % nearer than {figures.far_m:.2f} m",
             where=where,
             allowed=f"99th percentile at least {IMPOSSIBLE_FAR_M} m, median at most {IMPOSSIBLE_MEDIAN_M:.0f} m",
-            mend=("pictures of depth for looking at are no measurement: export" if small else "correct the unit: export")
+            fix=("pictures of depth for looking at are no measurement: export" if small else "correct the unit: export")
             + " depth in millimetres",
         )
 

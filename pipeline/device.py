@@ -35,7 +35,7 @@ def device(gpus: int, *, without: str = ON_THE_CPU) -> Iterator[str]:
             f"{gpus} GPU{'s' * (gpus > 1)} asked for and none can be used",
             where="CUDA_VISIBLE_DEVICES is not set" if shown is None else f"CUDA_VISIBLE_DEVICES={shown!r}",
             allowed="a CUDA device, its driver, and a torch built for CUDA",
-            mend=without,
+            fix=without,
         )
     index, lock = claim(names, lock_folder())
     _use(index)

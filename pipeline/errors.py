@@ -1,4 +1,4 @@
-"""One class per cause. A message says what is wrong, where, what is allowed and which command mends it.
+"""One class per cause. A message says what is wrong, where, what is allowed and which command fixes it.
 
 Every error below is a user's mistake or a fault of the data, never a bug: the command line prints the message without a
 traceback and exits with code 2. Anything else that is raised is a bug and keeps its traceback.
@@ -12,16 +12,16 @@ class PipelineError(Exception):
 
     exit_code = 2
 
-    def __init__(self, what: str, *, where: str | None = None, allowed: str | None = None, mend: str | None = None):
+    def __init__(self, what: str, *, where: str | None = None, allowed: str | None = None, fix: str | None = None):
         parts = [what.rstrip()]
         if where:
             parts.append(f"  where:   {where}")
         if allowed:
             parts.append(f"  allowed: {allowed}")
-        if mend:
-            parts.append(f"  mend:    {mend}")
+        if fix:
+            parts.append(f"  fix:     {fix}")
         super().__init__("\n".join(parts))
-        self.what, self.where, self.allowed, self.mend = what, where, allowed, mend
+        self.what, self.where, self.allowed, self.fix = what, where, allowed, fix
 
 
 class ConfigError(PipelineError):

@@ -43,8 +43,8 @@ def environment_fault(error: BaseException, place: Path | None = None) -> Enviro
             continue
         return _message(number, name or where, said or os.strerror(number))
     if _of_torch(error):
-        mend = f"free space (df -h), or raise the limit of file sizes (ulimit -f), {_AGAIN}"
-        return EnvironmentFaultError("a file could not be written (is the disk full?)", where=where, mend=mend)
+        fix = f"free space (df -h), or raise the limit of file sizes (ulimit -f), {_AGAIN}"
+        return EnvironmentFaultError("a file could not be written (is the disk full?)", where=where, fix=fix)
     return None
 
 
@@ -72,14 +72,14 @@ def _system_error(error: BaseException) -> tuple[int | None, str | None, str | N
 
 def _message(number: int, where: str | None, said: str) -> EnvironmentFaultError | None:
     if number in _FULL:
-        what, mend = _FULL[number]
+        what, fix = _FULL[number]
     elif number in _DENIED:
         what = f"no permission ({said})"
-        mend = f"let this user read or write it (ls -ld shows its mode and its folder's, chmod changes it) {_AGAIN}"
+        fix = f"let this user read or write it (ls -ld shows its mode and its folder's, chmod changes it) {_AGAIN}"
     elif number in _FAILING:
-        what, mend = f"the disk fails ({said})", f"mend it (dmesg), or choose another, {_AGAIN}"
+        what, fix = f"the disk fails ({said})", f"fix it (dmesg), or choose another, {_AGAIN}"
     elif number in _PLACES:
-        what, mend = f"a file or folder cannot be used ({said})", f"mend the path, or choose another, {_AGAIN}"
+        what, fix = f"a file or folder cannot be used ({said})", f"fix the path, or choose another, {_AGAIN}"
     else:
         return None
-    return EnvironmentFaultError(what, where=where, mend=mend)
+    return EnvironmentFaultError(what, where=where, fix=fix)

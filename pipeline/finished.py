@@ -65,7 +65,7 @@ def check_files(manifest: Path, content: Mapping[str, Any]) -> None:
         raise CheckpointError(
             f"{'; '.join(faults)} (compared with the digests in the manifest)",
             where=str(manifest),
-            mend=f"snakemake --cores all -f {manifest}",
+            fix=f"snakemake --cores all -f {manifest}",
         )
 
 
@@ -121,7 +121,7 @@ def same_identity(made: Mapping[str, Any], wanted: Mapping[str, Any], manifest: 
         raise DataError(
             f"{manifest} is not {what}: its {key} is {_short(made.get(key))}",
             allowed=_short(value),
-            mend=f"snakemake --cores all -f {manifest}   (or put the right files there)",
+            fix=f"snakemake --cores all -f {manifest}   (or put the right files there)",
         )
 
 

@@ -26,7 +26,7 @@ def check_study(config: StudyConfig) -> None:
             teacher.check_options()
         except ConfigError as error:
             where = error.where or f"config.yaml: teachers.{name}"
-            raise ConfigError(error.what, where=where, allowed=error.allowed, mend=error.mend) from None
+            raise ConfigError(error.what, where=where, allowed=error.allowed, fix=error.fix) from None
     _check_layers(config)
     _check_parts(config, teachers)
     _check_tasks(config)
@@ -34,7 +34,7 @@ def check_study(config: StudyConfig) -> None:
         raise ConfigError(
             f"training reads features of the split train, and only {', '.join(config.features.splits)} would be extracted",
             where="config.yaml: features.splits",
-            mend="leave it out, or name train among them",
+            fix="leave it out, or name train among them",
         )
 
 

@@ -92,10 +92,10 @@ def sample_frames(
     try:
         sight = _Sight.of(seen(i) for i in range(available))
     except ValueError as error:  # voxels that cannot be numbered: too small for the distances of the scene
-        raise FrameError(str(error), where=where, mend="set frames.voxel_m larger, or check poses and depth") from None
+        raise FrameError(str(error), where=where, fix="set frames.voxel_m larger, or check poses and depth") from None
     if not sight.items:
         raise FrameError(
-            "no frame has valid depth, so there is nothing to cover", where=where, mend="set frames: {strategy: uniform}"
+            "no frame has valid depth, so there is nothing to cover", where=where, fix="set frames: {strategy: uniform}"
         )
     chosen = _greedy(sight, count, 1, options.ratio, options.seed)
     return FrameChoice(chosen, sight.covered(chosen), sight.items)

@@ -37,7 +37,7 @@ def checked_layers(layers: Sequence[int], depth: int) -> list[int]:
 
 
 def stand_in(path: Path) -> tuple[str, str | None] | None:
-    """What a file is that stands where a download went wrong, and what mends that; None when it is something else.
+    """What a file is that stands where a download went wrong, and what fixes that; None when it is something else.
 
     The second is None where only the whole download again helps.
     """
@@ -60,23 +60,23 @@ def stand_in(path: Path) -> tuple[str, str | None] | None:
     return None
 
 
-def read_json(path: Path, mend: str) -> dict[str, Any]:
+def read_json(path: Path, fix: str) -> dict[str, Any]:
     """The object in a JSON file. CheckpointError that says what the file is instead."""
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
     except (FileNotFoundError, NotADirectoryError):
-        raise CheckpointError(f"{path} does not exist", mend=mend) from None
+        raise CheckpointError(f"{path} does not exist", fix=fix) from None
     except OSError as error:
-        raise CheckpointError(f"{path} cannot be read ({error.strerror})", mend=mend) from None
+        raise CheckpointError(f"{path} cannot be read ({error.strerror})", fix=fix) from None
     except (ValueError, RecursionError) as error:
         what, own = stand_in(path) or (f"it is not valid JSON ({error})", None)
-        raise CheckpointError(f"{path} cannot be read: {what}", mend=own or f"{mend} (this file alone is enough)") from None
+        raise CheckpointError(f"{path} cannot be read: {what}", fix=own or f"{fix} (this file alone is enough)") from None
     if not isinstance(content, dict):
-        raise CheckpointError(f"{path} does not hold a JSON object", mend=mend)
+        raise CheckpointError(f"{path} does not hold a JSON object", fix=fix)
     return content
 
 
-def check_small_files(folder: Path, mend: str) -> None:
+def check_small_files(folder: Path, fix: str) -> None:
     """CheckpointError for a file of the folder that is no weight file and that a failed download has left.
 
     For the error path: libraries name neither the file nor the cause.
@@ -85,12 +85,12 @@ def check_small_files(folder: Path, mend: str) -> None:
         if path.is_file() and path.suffix not in _WEIGHTS:
             found = stand_in(path) if path.suffix != ".md" else None
             if found is not None:
-                raise CheckpointError(f"{path} cannot be read: {found[0]}", mend=found[1] or mend)
+                raise CheckpointError(f"{path} cannot be read: {found[0]}", fix=found[1] or fix)
             if path.suffix == ".json":
-                read_json(path, mend)
+                read_json(path, fix)
 
 
-def weight_paths(folder: Path, names: Sequence[str], mend: str) -> list[Path]:
+def weight_paths(folder: Path, names: Sequence[str], fix: str) -> list[Path]:
     """The weight files of a checkpoint: the first of ``names`` that is there, whole or as the shards of its index.
 
     CheckpointError when there is none, or a shard is missing.
@@ -98,7 +98,7 @@ def weight_paths(folder: Path, names: Sequence[str], mend: str) -> list[Path]:
     there = [name for name in names if (folder / name).is_file() or (folder / f"{name}.index.json").is_file()]
     name = there[0] if there else names[0]
     index = folder / f"{name}.index.json"
-    files = _shards(index, mend) if index.is_file() else [name]
+    files = _shards(index, fix) if index.is_file() else [name]
     missing = [file for file in files if not (folder / file).is_file()]
     if missing:
         more = " ..." if len(missing) > _SHOWN else ""
@@ -107,14 +107,14 @@ def weight_paths(folder: Path, names: Sequence[str], mend: str) -> list[Path]:
             others = sorted(path.name for path in folder.glob("*") if path.suffix in _WEIGHTS)
             what += f" (there are {', '.join(others[:_SHOWN])}, which are not read)" if others else ""
         some = there and f"download the missing file{'s' * (len(missing) > 1)} alone; the others stay"
-        raise CheckpointError(what, where=str(folder), allowed=" or ".join(names), mend=some or mend)
+        raise CheckpointError(what, where=str(folder), allowed=" or ".join(names), fix=some or fix)
     return [folder / file for file in files]
 
 
-def _shards(index: Path, mend: str) -> list[str]:
+def _shards(index: Path, fix: str) -> list[str]:
     """Names of the shards that an index lists."""
-    shards = read_json(index, mend).get("weight_map")
+    shards = read_json(index, fix).get("weight_map")
     names = sorted({str(name) for name in shards.values()}) if isinstance(shards, dict) else []
     if not names or any("/" in name for name in names):
-        raise CheckpointError(f"{index} is not an index of shards: it has no weight_map of entries to file names", mend=mend)
+        raise CheckpointError(f"{index} is not an index of shards: it has no weight_map of entries to file names", fix=fix)
     return names

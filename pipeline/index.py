@@ -81,7 +81,7 @@ def record_from_json(entry: dict[str, Any], *, where: str) -> SceneRecord:
             depth=None if entry.get("depth") is None else DepthFigures(**entry["depth"]),
         )
     except (KeyError, TypeError, ValueError, IndexError, OverflowError) as error:
-        raise DataError(f"scene entry is malformed: {error!r}", where=where, mend="run: snakemake -R prepare") from None
+        raise DataError(f"scene entry is malformed: {error!r}", where=where, fix="run: snakemake -R prepare") from None
 
 
 def scene_checksum(folder: Path, frame_ids: Sequence[str]) -> str:
@@ -185,7 +185,7 @@ class SceneIndex:
             raise DataError(
                 f"{manifest} has schema {content.get('schema')!r}",
                 allowed=str(SCHEMA_VERSION),
-                mend=f"snakemake --cores all -f {manifest}",
+                fix=f"snakemake --cores all -f {manifest}",
             )
         self.content = content
         self.dataset: str = content["dataset"]
@@ -201,7 +201,7 @@ class SceneIndex:
         for entry in self.content["scenes"]:
             record = record_from_json(entry, where=where)
             if found.setdefault(record.scene_id, record) is not record:
-                raise DataError(f"scene {record.scene_id} comes twice", where=where, mend="run: snakemake -R prepare")
+                raise DataError(f"scene {record.scene_id} comes twice", where=where, fix="run: snakemake -R prepare")
         return found
 
     @cached_property
@@ -231,7 +231,7 @@ class SceneIndex:
                 f"dataset {self.dataset!r} has no annotations of {benchmark!r} for split {split!r}",
                 where=str(self.path),
                 allowed=", ".join(f"{name} ({', '.join(splits)})" for name, splits in sorted(known.items())) or "(none)",
-                mend=f"prepare it with them, take another split, or leave {benchmark} out",
+                fix=f"prepare it with them, take another split, or leave {benchmark} out",
             )
         for name in by_split[split]:
             self._check_annotation(name)
@@ -249,7 +249,7 @@ class SceneIndex:
             raise DataError(
                 f"{path} is damaged or was edited: it is not the file that `prepare` wrote",
                 where=f"{self.path}: annotation_files",
-                mend=f"snakemake --cores all -f {self.path}",
+                fix=f"snakemake --cores all -f {self.path}",
             )
 
     def load(self, scene_id: str, *, depth: bool = True, frame_ids: Sequence[str] | None = None) -> Scene:
@@ -278,13 +278,13 @@ class SceneIndex:
             raise
         except OSError as error:
             what = "is missing" if isinstance(error, FileNotFoundError) else f"cannot be read ({error.strerror})"
-            raise FrameError(f"frame file {error.filename} {what}", mend=f"snakemake --cores all -f {self.path}") from None
+            raise FrameError(f"frame file {error.filename} {what}", fix=f"snakemake --cores all -f {self.path}") from None
         if not right:
             load_scene(self.root, record)  # names the file, where one cannot be decoded any more
             raise FrameError(
                 f"files of scene {scene_id!r} are damaged: they are not those that `prepare` wrote",
                 where=str(folder),
-                mend=f"snakemake --cores all -f {self.path}   (makes this scene again, keeps the others)",
+                fix=f"snakemake --cores all -f {self.path}   (makes this scene again, keeps the others)",
             )
         self._checked[scene_id] = state
 
@@ -298,9 +298,9 @@ def _open_image(path: Path) -> NDArray[Any]:
             refuse_turned(image, str(path))
             return np.asarray(image)
     except FileNotFoundError:
-        raise FrameError(f"frame file {path} is missing", mend="run the rule `prepare` again with -f") from None
+        raise FrameError(f"frame file {path} is missing", fix="run the rule `prepare` again with -f") from None
     except NO_IMAGE as error:
-        raise FrameError(f"frame file {path} cannot be read ({error})", mend="delete it and run `prepare` again") from None
+        raise FrameError(f"frame file {path} cannot be read ({error})", fix="delete it and run `prepare` again") from None
 
 
 def read_color(path: Path, size: tuple[int, int] | None = None) -> NDArray[np.uint8]:

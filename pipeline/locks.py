@@ -61,7 +61,7 @@ class FolderLock:
                 stream.close()
                 raise EnvironmentFaultError(
                     f"the file system of {self.path} cannot lock files ({error.strerror})",
-                    mend="put results/ on a file system with POSIX locks (local disk, NFSv4, Lustre mounted with flock)",
+                    fix="put results/ on a file system with POSIX locks (local disk, NFSv4, Lustre mounted with flock)",
                 ) from None
             stream.close()
 
@@ -88,7 +88,7 @@ class FolderLock:
         return BusyError(
             f"another process ({holder}) is still working on this folder",
             where=str(self.folder),
-            mend=f"wait for it to end, or stop it{stop}, and run the same command again; what it has finished is kept",
+            fix=f"wait for it to end, or stop it{stop}, and run the same command again; what it has finished is kept",
         )
 
     def __enter__(self) -> FolderLock:

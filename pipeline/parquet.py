@@ -48,21 +48,21 @@ def read_parquet(path: Path, *, made_by: str, own: bool = True) -> pa.Table:
 
     ``own`` False: a file that carries no digest (somebody else's, whose bytes the caller has compared) is read as well.
     """
-    mend = f"delete it and run: {made_by}"
+    fix = f"delete it and run: {made_by}"
     check_readable(path)
     try:
         table = pq.read_table(path, page_checksum_verification=True, partitioning=None)
         found = (table.schema.metadata or {}).get(_DIGEST, b"").decode(errors="replace")
         good = found == content_digest(table)
     except FileNotFoundError:
-        raise DataError(f"{path} does not exist", mend=made_by) from None
+        raise DataError(f"{path} does not exist", fix=made_by) from None
     except OSError as error:
         if error.errno is not None:
-            raise DataError(f"{path} cannot be read ({error.strerror})", mend=made_by) from None
-        raise DataError(f"{path} is damaged ({error})", mend=mend) from None
+            raise DataError(f"{path} cannot be read ({error.strerror})", fix=made_by) from None
+        raise DataError(f"{path} is damaged ({error})", fix=fix) from None
     except (pa.ArrowException, UnicodeDecodeError, ValueError) as error:
-        raise DataError(f"{path} is not a readable Parquet file ({error})", mend=mend) from None
+        raise DataError(f"{path} is not a readable Parquet file ({error})", fix=fix) from None
     if not good and (own or found):
         what = "is damaged or was edited: it contradicts its own digest" if found else "carries no digest of its content"
-        raise DataError(f"{path} {what}", mend=mend)
+        raise DataError(f"{path} {what}", fix=fix)
     return table

@@ -73,16 +73,16 @@ def read_manifest(path: Path, *, made_by: str) -> dict[str, Any]:
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
-        raise DataError(f"{path} does not exist", mend=made_by) from None
+        raise DataError(f"{path} does not exist", fix=made_by) from None
     except PermissionError as error:
-        mend = "let this user read it: ls -ld shows its mode and its folder's, chmod changes it"
-        raise DataError(f"{path} cannot be read ({error.strerror})", mend=mend) from None
+        fix = "let this user read it: ls -ld shows its mode and its folder's, chmod changes it"
+        raise DataError(f"{path} cannot be read ({error.strerror})", fix=fix) from None
     except OSError as error:
-        raise DataError(f"{path} cannot be read ({error.strerror})", mend=made_by) from None
+        raise DataError(f"{path} cannot be read ({error.strerror})", fix=made_by) from None
     except (json.JSONDecodeError, UnicodeDecodeError) as error:
-        raise DataError(f"{path} is not valid JSON ({error})", mend=f"delete it and run: {made_by}") from None
+        raise DataError(f"{path} is not valid JSON ({error})", fix=f"delete it and run: {made_by}") from None
     if not isinstance(content, dict):
-        raise DataError(f"{path} does not hold a JSON object", mend=f"delete it and run: {made_by}")
+        raise DataError(f"{path} does not hold a JSON object", fix=f"delete it and run: {made_by}")
     written = content.pop(_OWN_DIGEST, None)
     try:
         whole = written == digest(content)
@@ -90,7 +90,7 @@ def read_manifest(path: Path, *, made_by: str) -> dict[str, Any]:
         whole = False
     if not whole:
         what = "is damaged or was edited: it contradicts its own digest" if written else "has no digest of its own content"
-        raise DataError(f"{path} {what}", mend=f"delete it and run: {made_by}")
+        raise DataError(f"{path} {what}", fix=f"delete it and run: {made_by}")
     return content
 
 

@@ -107,7 +107,7 @@ def plugin_named(path: Path) -> Iterator[None]:
         raise ConfigError(
             f"the plug-in {path.name} fails: {type(error).__name__}{f': {first}' if first else ''}",
             where=f"{path}, line {line}" if line else str(path),
-            mend="correct the file, or take its folder out of PIPELINE_PLUGINS",
+            fix="correct the file, or take its folder out of PIPELINE_PLUGINS",
         ) from None
 
 

@@ -37,12 +37,12 @@ def opened(source: Path | bytes, where: str) -> Iterator[Image.Image]:
     except FileNotFoundError:
         raise FrameError("an image is missing", where=where) from None
     except NO_IMAGE as error:
-        raise FrameError(f"a file is not an image ({error})", where=where, mend=AGAIN) from None
+        raise FrameError(f"a file is not an image ({error})", where=where, fix=AGAIN) from None
     try:
         with image:
             yield image
     except NO_IMAGE as error:
-        raise FrameError(f"an image cannot be decoded ({error})", where=where, mend=AGAIN) from None
+        raise FrameError(f"an image cannot be decoded ({error})", where=where, fix=AGAIN) from None
 
 
 def orientation(image: Image.Image) -> int:
@@ -51,7 +51,7 @@ def orientation(image: Image.Image) -> int:
     return int(value) if isinstance(value, int) and value in _TURNED else 1
 
 
-def refuse_turned(image: Image.Image, where: str, mend: str = "store the pictures upright, without the tag") -> None:
+def refuse_turned(image: Image.Image, where: str, fix: str = "store the pictures upright, without the tag") -> None:
     """FrameError for a picture that viewers turn."""
     turned = orientation(image)
     if turned != 1:
@@ -60,7 +60,7 @@ def refuse_turned(image: Image.Image, where: str, mend: str = "store the picture
             "the turned picture or to the stored one",
             where=where,
             allowed="orientation 1 or none",
-            mend=mend,
+            fix=fix,
         )
 
 
@@ -99,7 +99,7 @@ def depth_values(source: Path | bytes, where: str, size: tuple[int, int] | None 
             f"a depth image has {_NO_DEPTH.get(mode, f'values of kind {mode}')}: a picture of depth, no measurement",
             where=where,
             allowed="PNG, one channel of 16 bits",
-            mend="export depth itself as 16-bit PNG",
+            fix="export depth itself as 16-bit PNG",
         )
     if size is not None and values.shape != size:
         raise FrameError(

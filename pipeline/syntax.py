@@ -107,7 +107,7 @@ def _tree(path: Path) -> ast.Module:
         return ast.parse(path.read_bytes(), filename=str(path))
     except (SyntaxError, ValueError) as error:
         line = f", line {error.lineno}" if isinstance(error, SyntaxError) else ""
-        raise ConfigError(f"{path.name} is not Python ({error})", where=f"{path}{line}", mend="correct the file") from None
+        raise ConfigError(f"{path.name} is not Python ({error})", where=f"{path}{line}", fix="correct the file") from None
 
 
 def _running(statements: Iterable[ast.stmt]) -> Iterator[ast.stmt]:

@@ -34,8 +34,8 @@ def in_processes(
     try:
         yield from workers.map(work, jobs, chunksize=chunk)
     except BrokenProcessPool:
-        mend = "run it again with fewer --threads; what is finished is kept"
-        raise EnvironmentFaultError(f"a worker process died while {doing} (out of memory?)", mend=mend) from None
+        fix = "run it again with fewer --threads; what is finished is kept"
+        raise EnvironmentFaultError(f"a worker process died while {doing} (out of memory?)", fix=fix) from None
     finally:
         workers.shutdown(cancel_futures=True)
 

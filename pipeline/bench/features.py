@@ -113,7 +113,7 @@ def _check_space(folder: Path, shape: Shape, scenes: int, memory_scenes: int) ->
         raise EnvironmentFaultError(
             f"the benchmark needs {needed / 1e9:.1f} GB of disk and {free / 1e9:.1f} GB are free",
             where=str(folder),
-            mend="choose another --folder, or fewer --memory-scenes",
+            fix="choose another --folder, or fewer --memory-scenes",
         )
 
 

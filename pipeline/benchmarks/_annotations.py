@@ -67,7 +67,7 @@ class Entry:
 
     def fault(self, what: str, allowed: str | None = None) -> AnnotationError:
         """An error that names this entry."""
-        return AnnotationError(what, where=self.where, allowed=allowed, mend="correct the file or download it again")
+        return AnnotationError(what, where=self.where, allowed=allowed, fix="correct the file or download it again")
 
     def value(self, key: str) -> Any:
         """The value of a key that must be there."""
@@ -136,9 +136,9 @@ def read_text(path: Path) -> str:
     try:
         return path.read_text(encoding="utf-8-sig")
     except FileNotFoundError:
-        raise AnnotationError(f"annotation file {path} is missing", mend="run the rule `prepare` again with -f") from None
+        raise AnnotationError(f"annotation file {path} is missing", fix="run the rule `prepare` again with -f") from None
     except UnicodeDecodeError as error:
-        raise AnnotationError(f"annotation file {path} is not valid JSON ({error})", mend=_GET_AGAIN) from None
+        raise AnnotationError(f"annotation file {path} is not valid JSON ({error})", fix=_GET_AGAIN) from None
     except OSError as error:
         raise AnnotationError(f"annotation file {path} cannot be read ({error.strerror})") from None
 
@@ -148,9 +148,9 @@ def parse_json(text: str, where: str) -> Any:
     try:
         return json.loads(text)
     except json.JSONDecodeError as error:
-        raise AnnotationError(f"annotation file {where} is not valid JSON ({error})", mend=_GET_AGAIN) from None
+        raise AnnotationError(f"annotation file {where} is not valid JSON ({error})", fix=_GET_AGAIN) from None
     except (RecursionError, ValueError) as error:  # nested without end, or a number of thousands of digits
-        raise AnnotationError(f"annotation file {where} is not usable JSON ({error})", mend=_GET_AGAIN) from None
+        raise AnnotationError(f"annotation file {where} is not usable JSON ({error})", fix=_GET_AGAIN) from None
 
 
 def read_json(path: Path) -> Any:
@@ -237,7 +237,7 @@ def _some_entry(kept: Sequence[Any], benchmark: Benchmark, index: SceneIndex, sp
         raise NoEntryError(
             f"{benchmark.name} has no entry for split {split!r}: nothing can be asked or scored",
             where=str(index.path),
-            mend="prepare scenes that the files are about, get the files again, or leave the benchmark out of the study",
+            fix="prepare scenes that the files are about, get the files again, or leave the benchmark out of the study",
         )
 
 
@@ -246,10 +246,10 @@ def check_objects(record: SceneRecord, where: str) -> None:
 
     Others would give a wrong IoU, or the IoU with another object, silently.
     """
-    mend = "correct the scene's objects or proposals and run the rule `prepare` again with -f"
+    fix = "correct the scene's objects or proposals and run the rule `prepare` again with -f"
     twice = [i for i, times in Counter(o.object_id for o in record.objects).items() if times > 1]
     if twice:
-        raise DataError(f"object id {twice[0]} comes twice in scene {record.scene_id}", where=where, mend=mend)
+        raise DataError(f"object id {twice[0]} comes twice in scene {record.scene_id}", where=where, fix=fix)
     named = [(f"object {o.object_id}", o.box) for o in record.objects]
     named += [(f"proposal {i}", tuple(box)) for i, box in enumerate(() if record.proposals is None else record.proposals)]
     if all(_six_numbers(box) for _, box in named) and usable_boxes([box for _, box in named]).all():
@@ -259,7 +259,7 @@ def check_objects(record: SceneRecord, where: str) -> None:
         f"{name} of scene {record.scene_id} has the box {[float(v) if isinstance(v, float) else v for v in wrong]}",
         where=where,
         allowed="six finite numbers [cx,cy,cz,dx,dy,dz] in metres, sizes of 0 or more",
-        mend=mend,
+        fix=fix,
     )
 
 

@@ -46,7 +46,7 @@ class Unmatched:
             raise AnnotationError(
                 f"{self.scenes.total()} of {self.total} {text}: {first_of(sorted(self.scenes))}",
                 where=f"first at {self.where}, about scene {self.first}",
-                mend=f"prepare these scenes, or set {option}",
+                fix=f"prepare these scenes, or set {option}",
             )
         note = self._count("annotations_of_missing_scenes", text, benchmark)
         if not index.skip_unmatched:  # else it was counted by `prepare`
@@ -58,9 +58,9 @@ class Unmatched:
         if not self.scenes:
             return
         text = f"entries of {benchmark.name}, split {split!r}, name an object that their scene does not have"
-        mend = "run the rule `prepare` again with -f"
+        fix = "run the rule `prepare` again with -f"
         if "skip_unmatched" in index.content:
-            mend = (
+            fix = (
                 "get scan and annotations of one release (ScanNet: the scan's aggregation file), or set "
                 f"datasets.{index.dataset}.skip_unmatched_annotations: true to leave such entries out"
             )
@@ -69,7 +69,7 @@ class Unmatched:
                 f"object {self.object_id} is not in scene {self.first} ({self.scenes.total()} of {self.total} {text})",
                 where=self.where,
                 allowed=f"objects of scene {self.first}: {', '.join(map(str, sorted(there))) or '(none)'}",
-                mend=mend,
+                fix=fix,
             )
         self._count("annotations_of_missing_objects", text, benchmark)
 

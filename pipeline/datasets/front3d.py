@@ -164,7 +164,7 @@ class Front3d(Dataset):
         for job in jobs:
             house = found[job.house_id]
             if house is None:
-                raise DataError(f"scenes of {job.path} were written but read back damaged", mend="check the disk, run it again")
+                raise DataError(f"scenes of {job.path} were written but read back damaged", fix="check the disk, run it again")
             rooms += house[0]
             tally.add(house[1])
         self._report(folder / "posed_images" / REPORT, jobs, rooms, tally)
@@ -196,18 +196,18 @@ class Front3d(Dataset):
     def _houses(self) -> list[Path]:
         """The house files to take, in the order of ids. DataError when a folder is missing or there is none."""
         o = self.options
-        mend = f"get it from {SITE}, or set datasets.{self.name}."
+        fix = f"get it from {SITE}, or set datasets.{self.name}."
         folders = {"houses": o.houses, "models": o.models} | ({"textures": o.textures} if o.textures else {})
         for key, folder in folders.items():
             if not Path(folder).is_dir():
-                raise DataError(f"the folder {folder} does not exist", where=f"datasets.{self.name}.{key}", mend=f"{mend}{key}")
+                raise DataError(f"the folder {folder} does not exist", where=f"datasets.{self.name}.{key}", fix=f"{fix}{key}")
         paths = [p for p in entries(Path(o.houses), "*.json") if p.is_file()]
         for path in paths:
             checked_id(path.stem, what="house id", where=str(path))
         paths.sort(key=lambda p: seed_for("front3d", "order", p.stem))
         chosen = sorted(paths[: o.houses_max])
         if not chosen:
-            raise DataError(f"there is no house file <house>.json in {o.houses}", mend=f"{mend}houses")
+            raise DataError(f"there is no house file <house>.json in {o.houses}", fix=f"{fix}houses")
         return chosen
 
     def split_of(self, house_id: str) -> str:
@@ -222,7 +222,7 @@ class Front3d(Dataset):
         left_out = f"left out of {len(jobs)} houses:\n{tally.text()}" if tally.counts else "nothing was left out"
         if not rooms:
             where = f"datasets.{self.name}"
-            raise DataError(f"no room is left to film; {left_out}", where=where, mend="widen the limits, or mend the files")
+            raise DataError(f"no room is left to film; {left_out}", where=where, fix="widen the limits, or fix the files")
         print(f"{self.name}: {len(rooms)} rooms; {left_out}", file=sys.stderr)
         write_manifest(path, {"houses": len(jobs), "rooms": len(rooms), **tally.to_json()})
 

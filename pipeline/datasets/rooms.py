@@ -95,7 +95,7 @@ class Rooms(Dataset):
         for job in jobs:
             room = found[job.scene_id]
             if room is None:
-                raise DataError(f"{job.folder} was written but reads back damaged", mend="check the disk and run it again")
+                raise DataError(f"{job.folder} was written but reads back damaged", fix="check the disk and run it again")
             rooms.append(room)
         _remove_others(folder / "posed_images", set(found))
         files = annotate([(record.split, facts) for record, facts in rooms], self.options)

@@ -238,13 +238,11 @@ class ScanNet(Dataset):
         found |= finished_scenes([job for job in todo if job.scene_id not in broken], threads)
         for job in todo:
             if found[job.scene_id] is None and job.scene_id not in broken:
-                raise EnvironmentFaultError(
-                    f"{job.folder} was written but reads back damaged", mend="check the disk, run again"
-                )
+                raise EnvironmentFaultError(f"{job.folder} was written but reads back damaged", fix="check the disk, run again")
         done = [entry for job in jobs if (entry := found[job.scene_id]) is not None]
         if not done:
             first = next(iter(broken.values()))
-            raise DataError(f"all {len(broken)} scans are broken; the first: {first.what}", where=first.where, mend=first.mend)
+            raise DataError(f"all {len(broken)} scans are broken; the first: {first.what}", where=first.where, fix=first.fix)
         _remove_others(root, {record.scene_id for record, _ in done})
         notes = write_report(root / REPORT, self.name, done, broken)
         for name, data in annotations.files.items():

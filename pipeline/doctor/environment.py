@@ -95,7 +95,7 @@ def _needed(row: EnvironmentRow, wanted: Wanted) -> bool:
 
 
 def _need(row: EnvironmentRow) -> Need:
-    return Need("environment", f"{row.name}: {row.detail}", mend=SETUP)
+    return Need("environment", f"{row.name}: {row.detail}", fix=SETUP)
 
 
 def _python() -> EnvironmentRow:

@@ -58,5 +58,5 @@ def _space(cost: Cost) -> list[Need]:
     if cost.disk_bytes <= cost.free_disk_bytes:
         return []
     short = (cost.disk_bytes - cost.free_disk_bytes) / 1e9
-    mend = "free space, or link results elsewhere"
-    return [Need("cost", f"{short:,.1f} GB of disk for features and models are not free", "results", mend)]
+    fix = "free space, or link results elsewhere"
+    return [Need("cost", f"{short:,.1f} GB of disk for features and models are not free", "results", fix)]

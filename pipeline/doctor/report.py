@@ -16,7 +16,7 @@ class Need:
     area: str
     what: str
     where: str = ""
-    mend: str = ""
+    fix: str = ""
     bytes: int | None = None
     fault: bool = False
 

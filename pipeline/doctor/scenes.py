@@ -84,10 +84,10 @@ def examine_dataset(selection: Selection, name: str) -> Examined:
 
 
 def _damaged(name: str, manifest: Path, error: PipelineError | KeyError) -> Need:
-    mend = f"snakemake --cores all -f {manifest}"
+    fix = f"snakemake --cores all -f {manifest}"
     if isinstance(error, KeyError):
-        return Need("datasets", f"{name}: the manifest has no entry {error}", str(manifest), mend)
-    return Need("datasets", f"{name}: {error.what}", error.where or str(manifest), error.mend or mend)
+        return Need("datasets", f"{name}: the manifest has no entry {error}", str(manifest), fix)
+    return Need("datasets", f"{name}: {error.what}", error.where or str(manifest), error.fix or fix)
 
 
 def _row(
@@ -216,15 +216,15 @@ def will_lack(selection: Selection, name: str, extent: Extent | None) -> list[Ne
                 lacking.setdefault(benchmark.name, {})[wanted] = None
     needs = []
     if empty:
-        mend = "training reads the split train, scoring evaluation.split; the dataset's options put scenes into splits"
-        needs.append(Need("datasets", f"{name} will have no scene of split {', '.join(dict.fromkeys(empty))}", where, mend))
+        fix = "training reads the split train, scoring evaluation.split; the dataset's options put scenes into splits"
+        needs.append(Need("datasets", f"{name} will have no scene of split {', '.join(dict.fromkeys(empty))}", where, fix))
     if lacking:
         what = ", ".join(f"{benchmark} ({', '.join(splits)})" for benchmark, splits in lacking.items())
-        mend = (
+        fix = (
             "ask for them in the dataset's options (rooms, front3d: vsibench_per_room; scannet: benchmarks; posed_rgbd: "
             "annotations, objects), or leave them out of study.benchmarks and of the recipes' train_on"
         )
-        needs.append(Need("datasets", f"{name} will have no annotations of {what}", where, mend))
+        needs.append(Need("datasets", f"{name} will have no annotations of {what}", where, fix))
     return needs
 
 
@@ -260,7 +260,7 @@ def _count(
     try:
         counts[benchmark.name] = len(read())
     except PipelineError as error:
-        need = Need("datasets", f"{dataset}, {benchmark.name}: {error.what}", error.where or "", error.mend or "")
+        need = Need("datasets", f"{dataset}, {benchmark.name}: {error.what}", error.where or "", error.fix or "")
         if need not in needs:
             needs.append(need)
 

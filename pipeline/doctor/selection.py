@@ -109,7 +109,7 @@ def _teacher_row(selection: Selection, name: str, sizes: set[tuple[int, int]], n
             continue
         except PipelineError as error:
             if not teacher.derived:
-                needs.append(Need("teachers", f"{name}: {error.what}", error.where or "", error.mend or error.allowed or ""))
+                needs.append(Need("teachers", f"{name}: {error.what}", error.where or "", error.fix or error.allowed or ""))
     return replace(row, grids=grids, dim=dim, order_dependent=source.order_dependent, set_dependent=source.set_dependent)
 
 
@@ -128,7 +128,7 @@ def grid_needs(selection: Selection, indices: Mapping[str, SceneIndex | None]) -
                 if teacher.present and not teacher.derived:
                     one_grid(features.model_dump(mode="json", include={"grid"}), index, features.splits, teacher)
             except StoreError as error:
-                needs.append(Need("teachers", f"{index.dataset}: {error.what}", error.where or "", error.mend or ""))
+                needs.append(Need("teachers", f"{index.dataset}: {error.what}", error.where or "", error.fix or ""))
             except PipelineError:  # no scene, a missing checkpoint or an image it cannot take: listed with these
                 continue
     return needs

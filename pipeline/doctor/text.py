@@ -200,14 +200,14 @@ def _verdict(report: Report, width: int) -> list[str]:
 
 
 def _need(need: Need) -> str:
-    """What to get, where to put it, how large it is and where it comes from; or the fault and what mends it."""
-    origin = need.mend.removeprefix("get it ")
-    if origin != need.mend and need.area == "weights" and not need.fault:
+    """What to get, where to put it, how large it is and where it comes from; or the fault and what fixes it."""
+    origin = need.fix.removeprefix("get it ")
+    if origin != need.fix and need.area == "weights" and not need.fault:
         size = f", {bytes_text(need.bytes)}" if need.bytes is not None else ""
         return f"{need.where}{size}, {origin}"
-    if origin != need.mend and not need.fault:
+    if origin != need.fix and not need.fault:
         return f"{need.what.replace(' needs ', ': ', 1)} [{need.where}] {origin}"
-    return need.what + (f" [{need.where}]" if need.where else "") + (f" -> {need.mend}" if need.mend else "")
+    return need.what + (f" [{need.where}]" if need.where else "") + (f" -> {need.fix}" if need.fix else "")
 
 
 def _start(files: tuple[str, ...]) -> str:

@@ -35,7 +35,7 @@ def weight_rows(selection: Selection) -> tuple[tuple[WeightRow, ...], tuple[Need
         if fault:
             where = fault.where or ", ".join(str(file.path) for file in files)
             right = f"the right files are those of {files[0].source}" if files else ""
-            needs.append(Need("weights", f"{owner}: {fault.what}", where, fault.mend or right, fault=True))
+            needs.append(Need("weights", f"{owner}: {fault.what}", where, fault.fix or right, fault=True))
     return tuple(rows), tuple(needs)
 
 

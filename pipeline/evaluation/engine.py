@@ -247,7 +247,7 @@ def _not_finite(question: Asked, what: str) -> PredictionError:
     return PredictionError(
         f"{what} are not finite numbers: there is no answer to score",
         where=f"benchmark {question.benchmark}, sample {sample.sample_id}, scene {sample.scene_id}",
-        mend="train the run again (--forcerun train), with a lower learning rate where it gives this again",
+        fix="train the run again (--forcerun train), with a lower learning rate where it gives this again",
     )
 
 

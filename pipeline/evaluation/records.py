@@ -50,7 +50,7 @@ def same_scenes(made: Mapping[str, Any], index: SceneIndex, split: str, manifest
             what,
             where=f"{manifest}: scenes {made.get('scenes')}",
             allowed=f"scenes {found}, those of split {split} of {index.path}",
-            mend=f"snakemake --cores all -f {manifest}",
+            fix=f"snakemake --cores all -f {manifest}",
         )
 
 

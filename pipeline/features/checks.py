@@ -1,4 +1,4 @@
-"""What makes stored features trustworthy: checksums per view, compared frame lists, and errors that say how to mend them."""
+"""What makes stored features trustworthy: checksums per view, compared frame lists, and errors that say how to fix them."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def damaged(store: Path, scene_id: str, how: str) -> StoreError:
     return StoreError(
         f"stored features of scene {scene_id!r} are damaged ({how})",
         where=str(store),
-        mend=f"rm -rf {shlex.quote(str(store))}/*/{scene_id}; {rebuild(store.parent / 'manifest.json')}"
+        fix=f"rm -rf {shlex.quote(str(store))}/*/{scene_id}; {rebuild(store.parent / 'manifest.json')}"
         "   (extracts this scene again, keeps the others)",
     )
 
@@ -51,7 +51,7 @@ def disk_faults(folder: Path, kept: int | None = None) -> Iterator[None]:
         fault = environment_fault(error, folder)
         if fault is None:
             raise
-        raise EnvironmentFaultError(f"{fault.what}; {scenes}", where=fault.where, mend=fault.mend) from error
+        raise EnvironmentFaultError(f"{fault.what}; {scenes}", where=fault.where, fix=fault.fix) from error
 
 
 def same_frames(scene_id: str, stored: tuple[str, ...], asked: tuple[str, ...], manifest: Path) -> None:
@@ -65,7 +65,7 @@ def same_frames(scene_id: str, stored: tuple[str, ...], asked: tuple[str, ...], 
         f"features of scene {scene_id!r} were made for other frames: first difference at view {first}, "
         f"stored {ours}, asked for {theirs} ({len(stored)} stored, {len(asked)} asked for)",
         where=str(manifest),
-        mend=rebuild(manifest),
+        fix=rebuild(manifest),
     )
 
 
@@ -94,12 +94,12 @@ def check_features(
         if values.shape != wanted:
             raise StoreError(f"{name} has shape {values.shape}", where=where, allowed=f"{wanted}")
         if not np.isfinite(values).all():
-            raise StoreError(f"{name} has numbers that are not finite", where=where, mend="check the teacher's weights")
+            raise StoreError(f"{name} has numbers that are not finite", where=where, fix="check the teacher's weights")
 
 
 def not_finite(where: str) -> StoreError:
     """The error for tokens with NaN or infinities, or too large for bfloat16."""
-    return StoreError("features are not finite numbers", where=where, mend="check the teacher's weights and the depth")
+    return StoreError("features are not finite numbers", where=where, fix="check the teacher's weights and the depth")
 
 
 def too_coarse(where: str, moved: float, limit: float) -> StoreError:
@@ -108,5 +108,5 @@ def too_coarse(where: str, moved: float, limit: float) -> StoreError:
         f"int8 turns a token by 1 - cosine = {moved:.3g}",
         where=where,
         allowed=f"at most {limit}; channels with spikes need more than 8 bits",
-        mend="config.yaml: features.dtype: bfloat16",
+        fix="config.yaml: features.dtype: bfloat16",
     )

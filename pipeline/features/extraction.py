@@ -61,7 +61,7 @@ def one_grid(
             f"images of several sizes: teacher {teacher.name!r} sees {', '.join(found)}, and a store has one grid",
             where=str(index.path),
             allowed="images of one size, or features that are averaged on a grid which does not depend on it",
-            mend=f"config.yaml: features: {{grid: {{rows: {first.rows}, cols: {first.cols}}}}}",
+            fix=f"config.yaml: features: {{grid: {{rows: {first.rows}, cols: {first.cols}}}}}",
         )
     grid, native = stored_grid(store, first)
     return grid, (first if len(own) > 1 else native)
@@ -79,7 +79,7 @@ def _of_splits(index: SceneIndex, splits: Sequence[str]) -> list[SceneRecord]:
             f"dataset {index.dataset!r} has no scene in the splits {', '.join(splits)}",
             where=str(index.path),
             allowed=", ".join(sorted({record.split for record in index})) or "(it has no scenes)",
-            mend="config.yaml: features.splits, or the splits of the dataset",
+            fix="config.yaml: features.splits, or the splits of the dataset",
         )
     return chosen
 
@@ -105,7 +105,7 @@ def write_view(
 ) -> dict[str, Any]:
     """Write the manifest of a derived teacher: which stored scene stands in for which. No features are copied."""
     if not sources:
-        raise StoreError(f"teacher {teacher.name!r} needs the features of {teacher.source()!r}", mend="pass --source MANIFEST")
+        raise StoreError(f"teacher {teacher.name!r} needs the features of {teacher.source()!r}", fix="pass --source MANIFEST")
     shards = [read_store_manifest(path) for path in sources]
     stored = {scene_id for shard in shards for scene_id in shard.scenes}
     scenes: dict[str, ViewEntry] = {}

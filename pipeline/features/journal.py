@@ -62,9 +62,9 @@ class SceneEntry:
             complete = bool(views) and all(len(values) == len(entry.frame_ids) > 0 for values in views.values())
             complete = complete and entry.checksum == content["checksum"]
         except (AttributeError, TypeError, KeyError, ValueError) as error:
-            raise StoreError(f"a scene entry is malformed ({error!r})", where=where, mend=rebuild(where)) from None
+            raise StoreError(f"a scene entry is malformed ({error!r})", where=where, fix=rebuild(where)) from None
         if not complete:
-            raise StoreError("a scene entry contradicts its own checksum", where=where, mend=rebuild(where))
+            raise StoreError("a scene entry contradicts its own checksum", where=where, fix=rebuild(where))
         return entry
 
 

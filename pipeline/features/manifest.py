@@ -96,7 +96,7 @@ class ViewManifest:
             linked = Path(os.path.normpath(path.resolve().parent / name))  # names are relative to where the view really lies
             source = source if source.is_file() or not linked.is_file() else linked
             if _content(source).get("digest") != value:
-                raise StoreError(f"the features behind the view have changed: {source}", where=str(path), mend=rebuild(path))
+                raise StoreError(f"the features behind the view have changed: {source}", where=str(path), fix=rebuild(path))
             found.append(source)
         return found
 
@@ -110,7 +110,7 @@ def _content(path: Path) -> dict[str, Any]:
     try:
         return read_manifest(path, made_by=f"snakemake --cores all {path}")
     except DataError as error:
-        raise StoreError(error.what, mend=error.mend) from None
+        raise StoreError(error.what, fix=error.fix) from None
 
 
 def read_store_manifest(path: Path) -> ShardManifest | ViewManifest:
@@ -120,9 +120,9 @@ def read_store_manifest(path: Path) -> ShardManifest | ViewManifest:
         found = _parsed(content, StoreSpec.from_json(content["spec"], where=where), where)
         kept = (content["spec_digest"], content["digest"]) == (found.spec.digest(), found.digest)
     except (KeyError, TypeError, ValueError, AttributeError) as error:
-        raise StoreError(f"the manifest is malformed ({error!r})", where=where, mend=rebuild(path)) from None
+        raise StoreError(f"the manifest is malformed ({error!r})", where=where, fix=rebuild(path)) from None
     if not kept:
-        raise StoreError("the manifest contradicts its own digests", where=where, mend=rebuild(path))
+        raise StoreError("the manifest contradicts its own digests", where=where, fix=rebuild(path))
     return found
 
 

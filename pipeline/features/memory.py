@@ -50,7 +50,7 @@ FREER_DEVICE = "compute where more memory is free (nvidia-smi shows who uses a G
 
 
 @contextmanager
-def enough_memory(doing: str, mend: str) -> Iterator[None]:
+def enough_memory(doing: str, fix: str) -> Iterator[None]:
     """EnvironmentFaultError when memory runs out for another reason than a scene's number of views. ``doing``: in words."""
     try:
         yield
@@ -60,7 +60,7 @@ def enough_memory(doing: str, mend: str) -> Iterator[None]:
         raise EnvironmentFaultError(
             f"memory ran out while {doing}",
             where=_first_line(error),
-            mend=mend,
+            fix=fix,
         ) from None
 
 
@@ -122,7 +122,7 @@ class Encoder:
                 f"memory ran out while teacher {teacher.name!r} encoded scene {record.scene_id!r} "
                 f"({shortage.views} views at once): {reason}",
                 where=shortage.message,
-                mend="; or ".join(
+                fix="; or ".join(
                     [*advice, f"fewer or smaller views (datasets.{self.index.dataset}), for all teachers alike", "more memory"]
                 )
                 + ". Finished scenes are kept.",

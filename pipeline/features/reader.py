@@ -71,7 +71,7 @@ class FeatureReader:
 
     def __init__(self, manifests: Sequence[Path], *, part: str | None = None, threads: int | None = None):
         if not manifests:
-            raise StoreError("no feature manifests were given", mend="pass --features MANIFEST for every shard")
+            raise StoreError("no feature manifests were given", fix="pass --features MANIFEST for every shard")
         self._made_by = partial(FeatureReader, manifests, part=part, threads=threads)
         contents = [(Path(path), read_store_manifest(Path(path))) for path in manifests]
         self.spec: StoreSpec = contents[0][1].spec
@@ -86,7 +86,7 @@ class FeatureReader:
         self._scratch = Scratch()
         for path, content in contents:
             if content.spec != self.spec:
-                raise StoreError("shards have different specs", where=f"{contents[0][0]}, {path}", mend=rebuild(path))
+                raise StoreError("shards have different specs", where=f"{contents[0][0]}, {path}", fix=rebuild(path))
             if isinstance(content, ViewManifest):
                 self._views = {**(self._views or {}), **content.scenes}
                 for source in content.checked_sources(path):
@@ -101,7 +101,7 @@ class FeatureReader:
         arrays = SceneArrays(beside.parent / "features.zarr")
         for scene_id, entry in content.scenes.items():
             if scene_id in self._shards:
-                raise StoreError(f"scene {scene_id!r} is in two shards", where=str(path), mend=rebuild(path))
+                raise StoreError(f"scene {scene_id!r} is in two shards", where=str(path), fix=rebuild(path))
             self._shards[scene_id] = (entry, arrays)
 
     def __reduce__(self) -> tuple[partial[FeatureReader], tuple[()]]:
@@ -246,7 +246,7 @@ class FeatureReader:
             f"no features of teacher {self.spec.teacher!r} for scene {scene_id!r}{near}; {len(self.scene_ids)} are stored",
             where=str(self._manifest),
             allowed="scenes of the splits in features.splits of config.yaml",
-            mend=f"add the scene's split there, then: snakemake --cores all {self._manifest}",
+            fix=f"add the scene's split there, then: snakemake --cores all {self._manifest}",
         )
 
     def _threads_for(self, nbytes: int) -> int:

@@ -97,7 +97,7 @@ class StoreSpec:
         raise StoreError(
             f"teacher {self.teacher!r} has no part {part!r}{did_you_mean(part, names)}",
             allowed=", ".join(names),
-            mend="name one of these, or add the layer to the teacher's options and extract again",
+            fix="name one of these, or add the layer to the teacher's options and extract again",
         )
 
     def to_json(self) -> dict[str, Any]:
@@ -113,14 +113,14 @@ class StoreSpec:
                 f"the store has schema {found.get('schema')} and dtype {found.get('dtype')!r}",
                 where=where,
                 allowed=f"schema {SCHEMA_VERSION}, dtype {', '.join(DTYPES)}",
-                mend=rebuild(where),
+                fix=rebuild(where),
             )
         try:
             parts = tuple((str(name), width) for name, width in content["parts"])
             changed = {"window": tuple(content["window"]), "parts": parts, "native": _grid(content["native"])}
             return cls(**(dict(content) | changed))
         except (TypeError, KeyError, ValueError, AttributeError) as error:
-            raise StoreError(f"the store's spec is malformed ({error!r})", where=where, mend=rebuild(where)) from None
+            raise StoreError(f"the store's spec is malformed ({error!r})", where=where, fix=rebuild(where)) from None
 
     def digest(self) -> str:
         """Digest of all fields."""

@@ -101,7 +101,7 @@ class FeatureWriter:
             f"a finished store of another spec is here: {len(found.scenes)} scenes ({', '.join(names)} differ)",
             where=str(self.manifest),
             allowed="a store of the same spec, which is gone on with, or none",
-            mend=f"give another --out, or give it up: rm {shlex.quote(str(self.manifest))}",
+            fix=f"give another --out, or give it up: rm {shlex.quote(str(self.manifest))}",
         )
 
     def __enter__(self) -> FeatureWriter:

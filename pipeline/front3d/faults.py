@@ -25,7 +25,7 @@ class Tally:
     def fault(self, kind: str, what: str, where: str) -> None:
         """Count a fault of the files; DataError that names file and item when faults are refused."""
         if self.refuse:
-            raise DataError(f"{kind}: {what}", where=where, mend="mend the file, or leave such things out: on_fault: skip")
+            raise DataError(f"{kind}: {what}", where=where, fix="fix the file, or leave such things out: on_fault: skip")
         self.choice(kind)
         notes = self.notes.setdefault(kind, [])
         if len(notes) < NOTES:

@@ -112,15 +112,15 @@ def is_opening(kind: str) -> bool:
 
 
 def _load(path: Path) -> dict[str, Any]:
-    mend = "download the file again, or take it out of the folder"
+    fix = "download the file again, or take it out of the folder"
     try:
         content = json.loads(path.read_bytes())
     except (json.JSONDecodeError, UnicodeDecodeError, RecursionError) as error:
-        raise DataError(f"{path} is not valid JSON ({error})", mend=mend) from None
+        raise DataError(f"{path} is not valid JSON ({error})", fix=fix) from None
     except OSError as error:
-        raise DataError(f"{path} cannot be read ({error.strerror})", mend=mend) from None
+        raise DataError(f"{path} cannot be read ({error.strerror})", fix=fix) from None
     if not isinstance(content, dict):
-        raise DataError(f"{path} does not hold a JSON object", mend=mend)
+        raise DataError(f"{path} does not hold a JSON object", fix=fix)
     return content
 
 

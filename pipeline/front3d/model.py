@@ -108,7 +108,7 @@ def _json(path: Path) -> Any:
     try:
         return json.loads(path.read_bytes())
     except (json.JSONDecodeError, UnicodeDecodeError, RecursionError) as error:
-        raise DataError(f"{path} is not valid JSON ({error})", mend="download the file again") from None
+        raise DataError(f"{path} is not valid JSON ({error})", fix="download the file again") from None
 
 
 def _names(entry: dict[str, Any]) -> tuple[str, str]:
@@ -126,7 +126,7 @@ def read_picture(path: Path, longest_px: int) -> NDArray[np.uint8]:
             small.thumbnail((longest_px, longest_px))
             return np.array(small, dtype=np.uint8)
     except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
-        raise DataError(f"{path} cannot be read as a picture ({error})", mend="download the model again") from None
+        raise DataError(f"{path} cannot be read as a picture ({error})", fix="download the model again") from None
 
 
 def sample(texture: NDArray[np.uint8], uv: NDArray[np.floating[Any]]) -> NDArray[np.float32]:

@@ -24,18 +24,18 @@ Parsed = tuple[Floats, Floats, NDArray[np.int64]]
 
 def read_obj(path: Path) -> tuple[Floats, NDArray[np.int64], NDArray[np.float32] | None]:
     """Vertices (N,3), triangles (T,3) and texture coordinates (T,3,2) or None. DataError, naming the file, if damaged."""
-    mend = "download the model again"
+    fix = "download the model again"
     try:
         lines = path.read_text(encoding="utf-8", errors="replace").splitlines()
         parsed = _parse_fast(lines)
         vertices, places, index = parsed if parsed is not None else _parse_lines(lines)
     except OSError as error:
-        raise DataError(f"{path} cannot be read ({error.strerror})", mend=mend) from None
+        raise DataError(f"{path} cannot be read ({error.strerror})", fix=fix) from None
     except (ValueError, OverflowError) as error:
-        raise DataError(f"{path} is not a Wavefront model ({error})", mend=mend) from None
+        raise DataError(f"{path} is not a Wavefront model ({error})", fix=fix) from None
     usable = bool((np.abs(vertices) <= LARGEST).all())
     if not usable or not len(index) or index[..., 0].min() < 0 or index[..., 0].max() >= len(vertices):
-        raise DataError(f"{path} holds no usable triangles ({len(vertices)} vertices, {len(index)} triangles)", mend=mend)
+        raise DataError(f"{path} holds no usable triangles ({len(vertices)} vertices, {len(index)} triangles)", fix=fix)
     at = index[..., 1]
     if at.min() < 0 or at.max() >= len(places) or not np.isfinite(places).all():
         return vertices, index[..., 0], None

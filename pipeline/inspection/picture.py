@@ -49,7 +49,7 @@ def choose_scene(readers: Sequence[FeatureReader], index: SceneIndex, wanted: st
         raise StoreError(
             "the stores have no scene in common with the index",
             where=str(index.path),
-            mend="give manifests of one dataset, all shards of every teacher, and its --scenes",
+            fix="give manifests of one dataset, all shards of every teacher, and its --scenes",
         )
     return wanted or next(scene_id for scene_id in index.records if scene_id in shared)
 

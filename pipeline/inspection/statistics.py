@@ -118,7 +118,7 @@ def by_store(manifests: Sequence[Path]) -> dict[tuple[str, str], list[Path]]:
         spec = read_store_manifest(path).spec
         groups[spec.dataset, spec.teacher].append(path)
     if not groups:
-        raise StoreError("no feature manifests were given", mend="name results/features/*/*/shard*/manifest.json")
+        raise StoreError("no feature manifests were given", fix="name results/features/*/*/shard*/manifest.json")
     return dict(groups)
 
 

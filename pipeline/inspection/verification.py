@@ -86,19 +86,19 @@ class ShardVerifier:
                 where=str(self.manifest),
                 allowed=f"the scenes of {index.path}, dataset {index.dataset!r}"
                 + (f"; first {changed[0]!r}" if changed else ""),
-                mend=f"give --scenes of that dataset, or {rebuild(self.manifest)}",
+                fix=f"give --scenes of that dataset, or {rebuild(self.manifest)}",
             )
         if not spec.member:
             raise StoreError(
-                "the manifest does not say how its teacher is built", where=str(self.manifest), mend=rebuild(self.manifest)
+                "the manifest does not say how its teacher is built", where=str(self.manifest), fix=rebuild(self.manifest)
             )
         teacher: Teacher = registry.create("teachers", spec.member)
         if teacher.trained_here and weights is None:
             beside = teacher_of(self.manifest.absolute())
             weights = beside if beside is not None and beside.is_file() else None
         if teacher.trained_here and weights is None:
-            mend = f"pass --weights results/teachers/{teacher.name}/manifest.json"
-            raise CheckpointError(f"teacher {teacher.name!r} is trained here and needs its weights", mend=mend)
+            fix = f"pass --weights results/teachers/{teacher.name}/manifest.json"
+            raise CheckpointError(f"teacher {teacher.name!r} is trained here and needs its weights", fix=fix)
         if weights is not None:
             check_files(weights, read_manifest(weights, made_by=f"snakemake --cores all {weights}"))
         with enough_memory(f"the weights of teacher {teacher.name!r} were being loaded ({device})", FREER_DEVICE):
@@ -107,7 +107,7 @@ class ShardVerifier:
             raise StoreError(
                 f"the weights of teacher {teacher.name!r} are {found or '(none)'}, the features were made with {spec.weights}",
                 where=str(self.manifest),
-                mend=f"give the weights they were made with, or {rebuild(self.manifest)}",
+                fix=f"give the weights they were made with, or {rebuild(self.manifest)}",
             )
         return teacher
 

@@ -2,7 +2,7 @@
 
 ``clean_answer`` follows the cleaning that LEO introduced and SQA3D evaluations use since: lower case, outer and double
 blanks removed, characters other than letters, digits, comma, apostrophe, hyphen, colon and blanks dropped, common misspellings
-of the annotators mended, whole numbers 0-20 and 23 written out, "none" as zero, a digit at the end of a word and articles
+of the annotators fixed, whole numbers 0-20 and 23 written out, "none" as zero, a digit at the end of a word and articles
 before a word dropped. Both sides are always cleaned, so its oddities hit both.
 
 The published script drops every letter that is not a-z: answers in other scripts all become the empty text and match each

@@ -56,7 +56,7 @@ def coco_file(folder: str, name: str) -> Path:
     folders = list(spec.submodule_search_locations or []) if spec else []
     found = Path(folders[0]) / folder / name if folders else None
     if found is None or not found.exists():
-        raise EnvironmentFaultError(f"{name} is missing", mend="pip install --force-reinstall pycocoevalcap")
+        raise EnvironmentFaultError(f"{name} is missing", fix="pip install --force-reinstall pycocoevalcap")
     return found
 
 
@@ -69,7 +69,7 @@ class MeteorRuntime:
     def __init__(self, words: frozenset[str] | None = None, heap_mb: int = HEAP_MB):
         home = java_home()
         if home is None:
-            raise EnvironmentFaultError("METEOR needs a Java runtime and none was found", mend=JAVA_MEND)
+            raise EnvironmentFaultError("METEOR needs a Java runtime and none was found", fix=JAVA_MEND)
         jar = coco_file("meteor", "meteor-1.5.jar")
         table = None if words is None else filtered_table(jar.parent / "data" / "paraphrase-en.gz", words)
         self.words = None if table is None else words
@@ -100,13 +100,13 @@ class MeteorRuntime:
         try:
             return np.array([float(part) for part in line.split()])
         except ValueError:
-            raise EnvironmentFaultError(f"METEOR answered {line[:200]!r} instead of numbers", mend=JAVA_MEND) from None
+            raise EnvironmentFaultError(f"METEOR answered {line[:200]!r} instead of numbers", fix=JAVA_MEND) from None
 
     def _died(self) -> EnvironmentFaultError:
         self._process.wait()
         self._errors.seek(0)
         tail = self._errors.read().decode("utf-8", errors="replace")[-400:].strip()
-        return EnvironmentFaultError(f"METEOR's Java process ended (code {self._process.returncode}): {tail}", mend=JAVA_MEND)
+        return EnvironmentFaultError(f"METEOR's Java process ended (code {self._process.returncode}): {tail}", fix=JAVA_MEND)
 
     def _evaluate(self, statistics: NDArray[np.float64]) -> float:
         self._send("EVAL ||| " + " ".join(repr(float(v)) for v in statistics))

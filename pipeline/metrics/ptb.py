@@ -23,7 +23,7 @@ def tokenized(texts: Sequence[str]) -> list[str]:
     """Each text (made one line) as tokens joined by single blanks. Raises EnvironmentFaultError without Java."""
     home = java_home()
     if home is None:
-        raise EnvironmentFaultError("the PTB tokenizer needs a Java runtime and none was found", mend=JAVA_MEND)
+        raise EnvironmentFaultError("the PTB tokenizer needs a Java runtime and none was found", fix=JAVA_MEND)
     if not texts:
         return []
     jar = coco_file("tokenizer", "stanford-corenlp-3.4.1.jar")
@@ -33,13 +33,13 @@ def tokenized(texts: Sequence[str]) -> list[str]:
     try:
         done = subprocess.run(command, input=lines.encode("utf-8", errors="replace"), capture_output=True, timeout=_MOST_S)
     except subprocess.TimeoutExpired:
-        raise EnvironmentFaultError(f"the PTB tokenizer did not end within {_MOST_S} s", mend=JAVA_MEND) from None
+        raise EnvironmentFaultError(f"the PTB tokenizer did not end within {_MOST_S} s", fix=JAVA_MEND) from None
     found = done.stdout.decode("utf-8", errors="replace").split("\n")[:-1]
     if done.returncode or len(found) != len(texts):
         tail = done.stderr.decode("utf-8", errors="replace")[-400:].strip()
         raise EnvironmentFaultError(
             f"the PTB tokenizer ended with code {done.returncode} and {len(found)} lines for {len(texts)} texts: {tail}",
-            mend=JAVA_MEND,
+            fix=JAVA_MEND,
         )
     return [" ".join(w for w in line.rstrip().split(" ") if w not in _PUNCTUATION) for line in found]
 

@@ -110,7 +110,7 @@ def read_scores(path: Path) -> Scores:
     table = read_parquet(path, made_by=made_by)
     metadata = json.loads((table.schema.metadata or {}).get(b"pipeline", b"{}"))
     if metadata.get("schema") != SCHEMA_VERSION or not table.schema.equals(_schema()):
-        raise DataError(f"{path} is not a score file of version {SCHEMA_VERSION}", mend=f"delete it and run: {made_by}")
+        raise DataError(f"{path} is not a score file of version {SCHEMA_VERSION}", fix=f"delete it and run: {made_by}")
     rows = table.to_pylist()
     set_columns = ["metric", "subset", "reference", "value", "n", "n_scenes"]
     sets = pd.DataFrame([{c: row[c] for c in set_columns} for row in rows if row["kind"] == SET], columns=set_columns)

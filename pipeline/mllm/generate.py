@@ -128,7 +128,7 @@ class NonFiniteLogitsError(PredictionError):
     """The model has no next token for a question: ``place`` among those asked."""
 
     def __init__(self, place: int):
-        super().__init__("the logits of an answer are not finite numbers", mend="train the model again")
+        super().__init__("the logits of an answer are not finite numbers", fix="train the model again")
         self.place = place
 
 

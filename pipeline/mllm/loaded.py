@@ -154,7 +154,7 @@ class TransformersBackbone(LoadedBackbone):
                 f"a sequence of {tokens} tokens is longer than the decoder's attention window of {window}",
                 where=f"sliding_window of {type(text).__name__}",
                 allowed="decoders whose layers see the whole sequence, or a window that holds it",
-                mend="fewer views or tokens per view, or another checkpoint",
+                fix="fewer views or tokens per view, or another checkpoint",
             )
 
     def decoder_positions(self, positions: torch.Tensor) -> torch.Tensor:
@@ -196,7 +196,7 @@ def attention_kinds(text: PreTrainedConfig) -> tuple[str, ...]:
             f"the decoder has layers of the kind {others[0]!r}",
             where=f"layer_types of {type(text).__name__}",
             allowed="full_attention, sliding_attention: packed questions need a mask that every layer obeys",
-            mend="choose a decoder with attention in all layers",
+            fix="choose a decoder with attention in all layers",
         )
     return kinds
 

@@ -20,7 +20,7 @@ from pipeline.mllm.tokenizer import add_alignment_tokens, load_tokenizer, token_
 from pipeline.nets.weights import read_shapes
 
 SINGLE = "model.safetensors"
-MEND = "download the checkpoint again, all safetensors shards"
+FIX = "download the checkpoint again, all safetensors shards"
 OTHER = "the weight files are whole: config.json is of another model or version; take all files from one release"
 LAYOUT = "set `checkpoint` to a folder in the transformers layout"
 
@@ -53,7 +53,7 @@ def load_model(
     model, info = _from_pretrained(family, folder, dtype)
     text = unfit(info)
     if text:
-        raise CheckpointError(f"weights do not fit config.json: {text}", where=str(folder), mend=OTHER)
+        raise CheckpointError(f"weights do not fit config.json: {text}", where=str(folder), fix=OTHER)
     if add_alignment_tokens(tokenizer):
         _grow_embeddings(model, tokenizer)
     cast(torch.nn.Module, model).to(device)
@@ -67,7 +67,7 @@ def check_family(family: type[TransformersBackbone], folder: Path) -> None:
     found = read_json(config, LAYOUT).get("model_type")
     if found != wanted:
         raise CheckpointError(
-            f"{config} describes a {found!r} model", allowed=repr(wanted), mend="choose the backbone kind for it"
+            f"{config} describes a {found!r} model", allowed=repr(wanted), fix="choose the backbone kind for it"
         )
 
 
@@ -87,11 +87,11 @@ def _from_pretrained(family: type[TransformersBackbone], folder: Path, dtype: st
     except (OSError, SafetensorError, RuntimeError, ValueError) as error:
         if out_of_memory(error):
             raise
-        for path in weight_paths(folder, (SINGLE,), MEND):  # the library names neither the file nor the cause
-            read_shapes(path, mend=f"download {path.name} again; the other files stay")
-        check_small_files(folder, MEND)
+        for path in weight_paths(folder, (SINGLE,), FIX):  # the library names neither the file nor the cause
+            read_shapes(path, fix=f"download {path.name} again; the other files stay")
+        check_small_files(folder, FIX)
         what = f"weights cannot be loaded ({str(error).splitlines()[0]})"
-        raise CheckpointError(what, where=str(folder), mend=OTHER) from None
+        raise CheckpointError(what, where=str(folder), fix=OTHER) from None
 
 
 def unfit(info: dict[str, Any]) -> str:

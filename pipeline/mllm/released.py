@@ -20,7 +20,7 @@ from pipeline.errors import CheckpointError
 from pipeline.hf_folder import check_small_files, weight_paths
 from pipeline.mllm.chat import TURN_END
 from pipeline.mllm.loaded import TransformersBackbone
-from pipeline.mllm.models import MEND, OTHER, SINGLE, check_family, unfit
+from pipeline.mllm.models import FIX, OTHER, SINGLE, check_family, unfit
 from pipeline.mllm.tokenizer import load_tokenizer, token_id
 from pipeline.nets.weights import read_shapes
 
@@ -45,9 +45,9 @@ def check_released(family: type[TransformersBackbone], folder: Path) -> None:
                 output_loading_info=True,
             )
         except (OSError, RuntimeError, ValueError) as error:
-            check_small_files(folder, MEND)
+            check_small_files(folder, FIX)
             raise CheckpointError(
-                f"weights do not fit the class ({str(error).splitlines()[0]})", where=str(folder), mend=OTHER
+                f"weights do not fit the class ({str(error).splitlines()[0]})", where=str(folder), fix=OTHER
             ) from None
     _check_info(loaded[1], folder)
 
@@ -59,7 +59,7 @@ def _check_tokenizer(family: type[TransformersBackbone], folder: Path) -> None:
             "the tokenizer is missing",
             where=str(folder),
             allowed=" or ".join(TOKENIZER_FILES),
-            mend="put the checkpoint's tokenizer.json and tokenizer_config.json beside its weights",
+            fix="put the checkpoint's tokenizer.json and tokenizer_config.json beside its weights",
         )
     tokenizer = load_tokenizer(folder)
     for token in (family.chat.visual, TURN_END):
@@ -69,14 +69,14 @@ def _check_tokenizer(family: type[TransformersBackbone], folder: Path) -> None:
 def _check_info(info: dict[str, Any], folder: Path) -> None:
     text = unfit(info)
     if text:
-        raise CheckpointError(f"weights do not fit config.json: {text}", where=str(folder), mend=OTHER)
+        raise CheckpointError(f"weights do not fit config.json: {text}", where=str(folder), fix=OTHER)
 
 
 def header_state(folder: Path) -> dict[str, torch.Tensor]:
     """Every entry of every shard as a tensor on the meta device. CheckpointError for missing, truncated or other files."""
     state: dict[str, torch.Tensor] = {}
-    for path in weight_paths(folder, (SINGLE,), MEND):
-        shapes = read_shapes(path, mend=f"download {path.name} again; the other files stay")
+    for path in weight_paths(folder, (SINGLE,), FIX):
+        shapes = read_shapes(path, fix=f"download {path.name} again; the other files stay")
         state |= {name: torch.empty(shape, device="meta") for name, shape in shapes.items()}
     return state
 

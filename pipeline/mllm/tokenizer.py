@@ -55,7 +55,7 @@ def load_tokenizer(folder: Path) -> PreTrainedTokenizerBase:
             raise
         check_small_files(folder, _MEND)
         first = next(iter(str(error).splitlines()), type(error).__name__)
-        raise CheckpointError(f"no usable tokenizer ({first})", where=str(folder), mend=_MEND) from None
+        raise CheckpointError(f"no usable tokenizer ({first})", where=str(folder), fix=_MEND) from None
 
 
 def add_alignment_tokens(tokenizer: PreTrainedTokenizerBase) -> int:
@@ -68,5 +68,5 @@ def token_id(tokenizer: PreTrainedTokenizerBase, token: str, where: str = "token
     """Id of a special token that must be one token. Raises CheckpointError otherwise."""
     found = tokenizer.convert_tokens_to_ids(token)
     if not isinstance(found, int) or found == tokenizer.unk_token_id:
-        raise CheckpointError(f"the tokenizer has no token {token!r}", where=where, mend="use the family's own tokenizer files")
+        raise CheckpointError(f"the tokenizer has no token {token!r}", where=where, fix="use the family's own tokenizer files")
     return found

@@ -69,16 +69,14 @@ def save_checkpoint(path: Path, content: dict[str, Any]) -> None:
         torch.save(content, stream)
 
 
-def read_weights(path: Path, *, mend: str) -> dict[str, Tensor]:
+def read_weights(path: Path, *, fix: str) -> dict[str, Tensor]:
     """State dict of a .safetensors file or a tensors-only .pt/.pth file. CheckpointError when it cannot be read."""
     check_readable(path)
     if path.is_dir():
         inside = sorted(entry.name for entry in path.iterdir() if entry.suffix in WEIGHT_SUFFIXES)
-        raise CheckpointError(
-            f"weights {path} are a folder", allowed=f"a file in it: {', '.join(inside) or '(none)'}", mend=mend
-        )
+        raise CheckpointError(f"weights {path} are a folder", allowed=f"a file in it: {', '.join(inside) or '(none)'}", fix=fix)
     if not path.is_file():
-        raise CheckpointError(f"weights {path} do not exist", mend=mend)
+        raise CheckpointError(f"weights {path} do not exist", fix=fix)
     try:
         if path.suffix == ".safetensors":
             return load_file(path)
@@ -87,9 +85,9 @@ def read_weights(path: Path, *, mend: str) -> dict[str, Tensor]:
     except Exception as error:  # torch and safetensors raise a dozen types for damaged files; all mean the same here
         if out_of_memory(error):
             raise
-        raise _unreadable(path, error, mend) from None
+        raise _unreadable(path, error, fix) from None
     if not isinstance(state, dict):
-        raise CheckpointError(f"weights {path} hold {type(state).__name__}, not named tensors", mend=mend)
+        raise CheckpointError(f"weights {path} hold {type(state).__name__}, not named tensors", fix=fix)
     return named(state, where=str(path))
 
 
@@ -101,39 +99,39 @@ def named(state: Mapping[Any, Value], *, where: str) -> dict[str, Value]:
             f"weights hold an entry under {others[0]!r} ({type(others[0]).__name__}), and entries have names",
             where=where,
             allowed="the state dict of a network: entry name -> tensor",
-            mend=STATE_ALONE,
+            fix=STATE_ALONE,
         )
     return dict(state)
 
 
-def read_shapes(path: Path, *, mend: str) -> dict[str, tuple[int, ...]]:
+def read_shapes(path: Path, *, fix: str) -> dict[str, tuple[int, ...]]:
     """Names and shapes of all entries; of a safetensors file only the header is read, of a .pt file no tensor's bytes."""
     check_readable(path)
     if path.suffix != ".safetensors" or not path.is_file():
-        return entry_shapes(read_weights(path, mend=mend), where=str(path))
+        return entry_shapes(read_weights(path, fix=fix), where=str(path))
     try:
         with safe_open(path, framework="pt") as file:
             return {name: tuple(file.get_slice(name).get_shape()) for name in file.keys()}  # noqa: SIM118 - not a mapping
     except Exception as error:  # as above: any fault of the file means the same here
-        raise _unreadable(path, error, mend) from None
+        raise _unreadable(path, error, fix) from None
 
 
-def _unreadable(path: Path, error: Exception, mend: str) -> CheckpointError:
+def _unreadable(path: Path, error: Exception, fix: str) -> CheckpointError:
     """The error for a file that could not be read: what it is instead of weights where that can be told, else why not."""
     found = stand_in(path)
     other = found[0] if found else _other_format(path) or _cut_short(path)
     if other is not None:
-        return CheckpointError(f"weights {path} cannot be read: {other}", mend=(found and found[1]) or mend)
+        return CheckpointError(f"weights {path} cannot be read: {other}", fix=(found and found[1]) or fix)
     foreign = re.search(r"GLOBAL ([\w.]+)", str(error))
     if foreign is not None:
         return CheckpointError(
             f"weights {path} cannot be read: beside tensors it holds {foreign[1]}, and loading such objects may run code",
             allowed="named tensors and plain data, in .pt, .pth or .safetensors",
-            mend=f"{mend}; or, where you trust the file, load it with its own package and save the state dict alone",
+            fix=f"{fix}; or, where you trust the file, load it with its own package and save the state dict alone",
         )
     first = re.split(r"\n|\.\s+(?=[A-Z])", str(error).strip())[0]
     what = f"weights {path} cannot be read ({type(error).__name__}: {first}); is it whole? It has {path.stat().st_size} bytes"
-    return CheckpointError(what, mend=mend)
+    return CheckpointError(what, fix=fix)
 
 
 def _other_format(path: Path) -> str | None:
@@ -174,22 +172,22 @@ def entry_shapes(state: Mapping[str, object], *, where: str) -> dict[str, tuple[
             f"weights hold {type(state[other]).__name__} under {other!r}, not a tensor",
             where=where,
             allowed="a file that holds the state dict itself: entry name -> tensor",
-            mend=STATE_ALONE,
+            fix=STATE_ALONE,
         )
     return {name: tuple(value.shape) for name, value in state.items() if isinstance(value, Tensor)}
 
 
-def check_entries(model: nn.Module, state: Mapping[str, Tensor], *, where: str, mend: str) -> None:
+def check_entries(model: nn.Module, state: Mapping[str, Tensor], *, where: str, fix: str) -> None:
     """CheckpointError that counts and names entries that are missing, unexpected or misshapen for ``model``."""
-    check_shapes(model, entry_shapes(state, where=where), where=where, mend=mend)
+    check_shapes(model, entry_shapes(state, where=where), where=where, fix=fix)
 
 
-def check_shapes(model: nn.Module, found: Mapping[str, Shape], *, where: str, mend: str) -> None:
+def check_shapes(model: nn.Module, found: Mapping[str, Shape], *, where: str, fix: str) -> None:
     """``check_entries`` for names and shapes alone; ``model`` may be on the meta device."""
     own = {name: tuple(value.shape) for name, value in model.state_dict().items()}
     text = differences(own, found)
     if text:
-        raise CheckpointError(f"weights do not fit the network: {text}", where=where, mend=other_weights(mend))
+        raise CheckpointError(f"weights do not fit the network: {text}", where=where, fix=other_weights(fix))
 
 
 def differences(own: Mapping[str, Shape], found: Mapping[str, Shape], *, every: bool = True) -> str:
@@ -221,6 +219,6 @@ def _shown(shape: Shape) -> str:
     return str(list(shape)) if shape else "one number"
 
 
-def other_weights(mend: str) -> str:
+def other_weights(fix: str) -> str:
     """What to do about a file that is whole and of another network: the same download would change nothing."""
-    return f"the file is whole but of another network, so not the same one again: {mend}"
+    return f"the file is whole but of another network, so not the same one again: {fix}"

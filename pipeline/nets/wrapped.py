@@ -69,7 +69,7 @@ class WrappedNetwork:
             )
         if "pose" in answer and self.views_per_pass is not None:
             raise ConfigError(
-                "it gives poses of views that are encoded separately", where=self.where, mend="views_per_pass=None, or no pose"
+                "it gives poses of views that are encoded separately", where=self.where, fix="views_per_pass=None, or no pose"
             )
         (rows, cols), dim = size, self.dim
         stored = {}
@@ -88,7 +88,7 @@ class WrappedNetwork:
                     f"its {name} have the shape {shape}",
                     where=self.where,
                     allowed=allowed.get(name, f"({views}, height, width)"),
-                    mend="drop special tokens; fit dim and the resize rule to the model",
+                    fix="drop special tokens; fit dim and the resize rule to the model",
                 )
             stored[name] = F.adaptive_avg_pool2d(value.float(), size) if name in MAPS else value.float()
         return stored | {"tokens": stored["tokens"].reshape(views, rows, cols, dim)}

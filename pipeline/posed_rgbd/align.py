@@ -44,7 +44,7 @@ def level(world_from_camera: NDArray[np.float64], *, where: str) -> NDArray[np.f
             f"gravity: trajectory assumes a camera that is held level, but it rolls by {roll_deg:.0f} degrees rms",
             where=where,
             allowed=f"up to {LARGEST_ROLL_DEG:.0f} degrees",
-            mend="set gravity: matrix with a 4x4 matrix, or gravity: none",
+            fix="set gravity: matrix with a 4x4 matrix, or gravity: none",
         )
     return turned_to_z(up)
 

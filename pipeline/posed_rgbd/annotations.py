@@ -122,7 +122,7 @@ def copy_annotations(source: Path, folder: Path, splits: Iterable[str], *, with_
                 raise AnnotationError(
                     f"{names[0]} names objects, but there is no box file",
                     where=str(source),
-                    mend="give the option objects: a JSON file of boxes",
+                    fix="give the option objects: a JSON file of boxes",
                 )
             for name in names:
                 _read(source / name)
@@ -143,4 +143,4 @@ def _read(path: Path) -> Any:
     except OSError as error:
         raise AnnotationError(f"{path} cannot be read ({error.strerror})") from None
     except (ValueError, RecursionError) as error:
-        raise AnnotationError(f"{path} is not valid JSON ({error})", mend="get the file again") from None
+        raise AnnotationError(f"{path} is not valid JSON ({error})", fix="get the file again") from None

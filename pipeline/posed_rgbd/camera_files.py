@@ -35,7 +35,7 @@ def find_camera(folder: Path) -> Path | None:
             return only(found, "camera file", place, "camera_file")
         unread = [path for path in named if path.suffix.lower() in _NOT_READ]
         if unread:
-            raise DataError(f"camera file {unread[0]} is of a kind that is not read", allowed=_ALLOWED, mend=_MEND)
+            raise DataError(f"camera file {unread[0]} is of a kind that is not read", allowed=_ALLOWED, fix=_MEND)
     return None
 
 
@@ -50,8 +50,8 @@ def only(found: Iterable[Path], what: str, folder: Path, option: str = "") -> Pa
     if len(paths) == 1:
         return paths[0]
     names = ", ".join(path.name for path in paths) or "(none)"
-    mend = f"name one with the option `{option}`" if option else "keep one of them"
-    raise DataError(f"{len(paths)} candidates for the {what}: {names}", where=str(folder), mend=mend)
+    fix = f"name one with the option `{option}`" if option else "keep one of them"
+    raise DataError(f"{len(paths)} candidates for the {what}: {names}", where=str(folder), fix=fix)
 
 
 def read_camera(path: Path) -> tuple[tuple[int, int] | None, NDArray[np.float64]]:
@@ -64,7 +64,7 @@ def read_camera(path: Path) -> tuple[tuple[int, int] | None, NDArray[np.float64]
         values = np.asarray(content["intrinsic_matrix"], dtype=np.float64).reshape(3, 3, order="F")
         size = (int(content["height"]), int(content["width"])) if {"height", "width"} <= set(content) else None
     except (KeyError, TypeError, ValueError, OverflowError, RecursionError) as error:
-        raise DataError(f"camera file {path} cannot be read ({error!r})", allowed=_ALLOWED, mend=_MEND) from None
+        raise DataError(f"camera file {path} cannot be read ({error!r})", allowed=_ALLOWED, fix=_MEND) from None
     return size, values
 
 

@@ -113,7 +113,7 @@ def _colour_camera(
             raise DataError(
                 f"the camera file is of images of {width}x{height} pixels, the pictures are {size[1]}x{size[0]}",
                 where=str(folder),
-                mend="name the right one with the option camera_file, or give intrinsics: [fx, fy, cx, cy]",
+                fix="name the right one with the option camera_file, or give intrinsics: [fx, fy, cx, cy]",
             )
         return camera
     default = listing.default_camera or convention.default_camera
@@ -122,7 +122,7 @@ def _colour_camera(
     raise DataError(
         f"the camera of {folder} is not known: images are {size[1]}x{size[0]} and no file states its intrinsics",
         allowed=f"{convention.name}: {convention.needs}",
-        mend="give the option intrinsics: [fx, fy, cx, cy]",
+        fix="give the option intrinsics: [fx, fy, cx, cy]",
     )
 
 
@@ -134,7 +134,7 @@ def _registered(size: tuple[int, int], depth_size: tuple[int, int], folder: Path
             f"pictures are {size[1]}x{size[0]} and depth images {depth_size[1]}x{depth_size[0]} pixels: of other proportions, "
             "so one camera cannot be that of both",
             where=str(folder),
-            mend="give depth_intrinsics: [fx, fy, cx, cy], or turn the pictures as the depth images are",
+            fix="give depth_intrinsics: [fx, fy, cx, cy], or turn the pictures as the depth images are",
         )
     return depth_size
 

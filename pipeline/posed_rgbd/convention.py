@@ -33,7 +33,7 @@ class Listing:
     ``incomplete`` counts pictures without depth and depth images without picture; intrinsics (3,3) are None where no file
     of the scene states them. ``camera_size`` (height, width) is that of the images that a camera file is made for.
     ``default_camera`` replaces the convention's for scenes of this kind. ``cause`` says why no frame has a pose, or why there
-    is none, and ``mend`` what to do, where that is known.
+    is none, and ``fix`` what to do, where that is known.
     """
 
     frames: tuple[SourceFrame, ...]
@@ -43,7 +43,7 @@ class Listing:
     depth_intrinsics: NDArray[np.float64] | None = None
     default_camera: Pinhole | None = None
     cause: str | None = None
-    mend: str | None = None
+    fix: str | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -113,7 +113,7 @@ def _views(scan: Scan, listing: Listing, options: ConvertOptions) -> tuple[_View
         raise FrameError(
             f"none of the {len(listing.frames)} frames has a usable pose ({listing.incomplete} files have no partner){cause}",
             where=where,
-            mend=listing.mend,
+            fix=listing.fix,
         )
     frames = tuple(frame for frame, _ in usable)
     twice = len(frames) - len({frame.frame_id for frame in frames})

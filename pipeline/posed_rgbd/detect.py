@@ -38,7 +38,7 @@ def find_scans(
     candidates and the option that chooses) and when two scenes get the same id.
     """
     if not root.is_dir():
-        raise DataError(f"{root} is not a folder", where=f"{where}.root", mend="correct the path or get the data")
+        raise DataError(f"{root} is not a folder", where=f"{where}.root", fix="correct the path or get the data")
     candidates = CONVENTIONS if convention == "auto" else {convention: CONVENTIONS[convention]}
     found: dict[str, Scan] = {}
     search = _Search(root, candidates, read or ReadOptions(), where)
@@ -104,7 +104,7 @@ class _Search:
                 f"{folder} fits several conventions: {', '.join(fitting)}",
                 where=self.where,
                 allowed="; ".join(f"{name}: {self.candidates[name].needs}" for name in fitting),
-                mend=f"name one: convention: {fitting[0]}",
+                fix=f"name one: convention: {fitting[0]}",
             )
         return fitting[0] if fitting else None
 

@@ -142,7 +142,7 @@ def entries_of(numbers: Sequence[int], logged: Collection[int], numbering: Numbe
         raise DataError(
             f"the trajectory speaks of frame {last}, but there are {count} frames, numbered {numbers[0]} to {numbers[-1]}",
             where=where,
-            mend="set frame_numbers: from_0 or from_1 if the numbers in the images' names are those of the trajectory",
+            fix="set frame_numbers: from_0 or from_1 if the numbers in the images' names are those of the trajectory",
         )
     if last >= count and numbers[0] == 0:
         return {number: number for number in numbers}
@@ -155,5 +155,5 @@ def entries_of(numbers: Sequence[int], logged: Collection[int], numbering: Numbe
         f"the names of {count} images hold numbers from {numbers[0]} to {numbers[-1]}, the trajectory has entries to {last}: "
         "frames were lost, and whether before or after the trajectory was made is not known",
         where=where,
-        mend="set frame_numbers: from_0 or from_1 (entries are numbers in names) or order (entry i is the i-th image)",
+        fix="set frame_numbers: from_0 or from_1 (entries are numbers in names) or order (entry i is the i-th image)",
     )

@@ -110,6 +110,6 @@ def _entry(rows: list[list[str]], where: str) -> tuple[int, NDArray[np.float64]]
         raise DataError(
             f"entry {header[0]} {header[1]} {header[2]} relates two frames: this is no trajectory",
             where=where,
-            mend="name the trajectory with the option `trajectory`",
+            fix="name the trajectory with the option `trajectory`",
         )
     return header[0], np.array(matrix)

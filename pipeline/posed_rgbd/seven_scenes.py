@@ -60,7 +60,7 @@ class SevenScenes(Convention):
         raise DataError(
             f"{folder.name} is in {'both' if found else 'none'} of {' and '.join(_LISTS.values())}",
             where=str(folder.parent),
-            mend="correct the lists, or set the option split or splits",
+            fix="correct the lists, or set the option split or splits",
         )
 
 

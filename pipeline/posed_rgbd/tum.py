@@ -64,17 +64,17 @@ class Tum(Convention):
             frame_id = checked_id(path.stem, what="frame id", where=str(folder))
             pose = poses[pose_of[position]][1] if position in pose_of else None
             frames.append(SourceFrame(frame_id, path, folder / depth[two][1], pose))
-        cause = mend = None
+        cause = fix = None
         if not pairs:
             cause = why_none("pictures", _times(colour), "depth images", _times(depth), limit)
         elif not pose_of:
             cause = why_none("pictures", shown.tolist(), "poses", times.tolist(), limit)
             apart = apart_s(shown.tolist(), times.tolist())
             about = "seconds" if apart is None else f"about {options.clock_offset_s - apart:.1f}"
-            mend = f"if poses and pictures are of one recording, set clock_offset_s: {about}, added to the times of the poses"
+            fix = f"if poses and pictures are of one recording, set clock_offset_s: {about}, added to the times of the poses"
         default = ICL_NUIM if trajectory.name.endswith(FREIBURG) else None
         incomplete = len(colour) + len(depth) - 2 * len(pairs)
-        return Listing(tuple(frames), incomplete, default_camera=default, cause=cause, mend=mend)
+        return Listing(tuple(frames), incomplete, default_camera=default, cause=cause, fix=fix)
 
 
 def listed(folder: Path) -> bool:

@@ -173,7 +173,7 @@ def _features_figure(page: Page, index: SceneIndex, stores: Mapping[tuple[str, s
         raise DataError(
             f"the feature stores of {', '.join(readers)} have no scene of dataset {index.dataset!r} in common",
             where=str(index.path),
-            mend="give all shards of every teacher to --features",
+            fix="give all shards of every teacher to --features",
         )
     scene = index.load(scene_id)
     features = {name: reader.read(scene_id, scene.record.frame_ids) for name, reader in readers.items()}

@@ -83,7 +83,7 @@ class StreamFrames(ScanFrames):
         if wrong:
             raise _not_there(wrong, f"the stream has frames 0 to {len(self._frames) - 1}", self.where)
         if len({int(i) for i in listed}) != len(listed):
-            raise FrameError("the frame list names a frame twice", where=self.where, mend="correct the frame list")
+            raise FrameError("the frame list names a frame twice", where=self.where, fix="correct the frame list")
         return [self._frames[int(i)] for i in listed]
 
     def color(self, number: int) -> bytes:
@@ -106,7 +106,7 @@ class FolderFrames(ScanFrames):
     def __init__(self, folder: Path, *, listed: Sequence[str] | None = None):
         self.where, self._folder = str(folder), folder
         if not folder.is_dir():
-            raise DataError("the scan's exported folder is missing", where=str(folder), mend="export it, or set source: sens")
+            raise DataError("the scan's exported folder is missing", where=str(folder), fix="export it, or set source: sens")
         present = sorted((path.stem for path in entries(folder, "*.jpg")), key=_time_order)
         if listed is not None:
             missing = sorted(set(listed) - set(present))
@@ -115,12 +115,12 @@ class FolderFrames(ScanFrames):
         self.ids = tuple(checked_id(i, what="frame id", where=self.where) for i in (present if listed is None else listed))
         if not self.ids:
             nested = (folder / "color").is_dir()
-            mend = (
+            fix = (
                 "kind posed_rgbd reads folders color/, depth/, pose/; here set source: sens"
                 if nested
                 else "export the scan again"
             )
-            raise FrameError("the exported folder has no *.jpg frames", where=self.where, mend=mend)
+            raise FrameError("the exported folder has no *.jpg frames", where=self.where, fix=fix)
         self.poses = np.array([_matrix(folder / f"{i}.txt", "the pose") for i in self.ids])
         colour, depth = folder / "intrinsic.txt", folder / "depth_intrinsic.txt"
         self.image_size = image_size(self.color(0), f"{folder / self.ids[0]}.jpg")
@@ -130,7 +130,7 @@ class FolderFrames(ScanFrames):
         self.depth_intrinsics = _camera(_matrix(depth, "the depth intrinsics"), self.depth_size, str(depth))
 
     def color(self, number: int) -> bytes:
-        return read_bytes(self._folder / f"{self.ids[number]}.jpg", "a colour frame", mend="export the scan again")
+        return read_bytes(self._folder / f"{self.ids[number]}.jpg", "a colour frame", fix="export the scan again")
 
     def depth_mm(self, number: int) -> NDArray[np.uint16]:
         depth = self._depth(number)
@@ -141,7 +141,7 @@ class FolderFrames(ScanFrames):
 
     def _depth(self, number: int) -> NDArray[np.uint16]:
         path = self._folder / f"{self.ids[number]}.png"
-        return depth_values(read_bytes(path, "a depth frame", mend="export the scan again"), str(path))
+        return depth_values(read_bytes(path, "a depth frame", fix="export the scan again"), str(path))
 
 
 def _time_order(stem: str) -> tuple[bool, int, str]:
@@ -152,25 +152,25 @@ def _time_order(stem: str) -> tuple[bool, int, str]:
 
 def _matrix(path: Path, what: str) -> NDArray[np.float64]:
     """A 4x4 matrix of a text file; -inf and nan are kept: they mark frames without a pose."""
-    text = read_text(path, what, mend="export the scan again")
+    text = read_text(path, what, fix="export the scan again")
     try:  # programs on Windows print "-1.#INF"
         return np.array([math.nan if ".#" in word else float(word) for word in text.split()]).reshape(4, 4)
     except ValueError:
-        raise FrameError(f"{what} is not 4 rows of 4 numbers", where=str(path), mend="export the scan again") from None
+        raise FrameError(f"{what} is not 4 rows of 4 numbers", where=str(path), fix="export the scan again") from None
 
 
 def _camera(matrix: NDArray[np.float64], size: tuple[int, int], where: str) -> NDArray[np.float64]:
     """The 3x3 part of intrinsics of images of ``size`` (height, width)."""
     camera = matrix[:3, :3]
     if not np.isfinite(camera).all() or camera[0, 0] <= 0 or camera[1, 1] <= 0:
-        raise FrameError("intrinsics without positive focal lengths", where=where, mend=AGAIN)
+        raise FrameError("intrinsics without positive focal lengths", where=where, fix=AGAIN)
     if not (0 <= camera[0, 2] <= size[1] and 0 <= camera[1, 2] <= size[0]):
         x, y = camera[:2, 2]
         raise FrameError(
             f"intrinsics with the principal point {x:.1f}, {y:.1f} in images of {size[1]}x{size[0]} pixels",
             where=where,
             allowed="a principal point inside the image",
-            mend="they are of other images (colour and depth mixed up?) or damaged",
+            fix="they are of other images (colour and depth mixed up?) or damaged",
         )
     return camera
 
@@ -178,4 +178,4 @@ def _camera(matrix: NDArray[np.float64], size: tuple[int, int], where: str) -> N
 def _not_there(missing: Sequence[str], allowed: str, where: str) -> FrameError:
     listed = ", ".join(missing[:5]) + (", ..." if len(missing) > 5 else "")
     what = f"{len(missing)} frames of the frame list are not there: {listed}"
-    return FrameError(what, where=where, allowed=allowed, mend="export them, set source: sens, or leave frame_lists out")
+    return FrameError(what, where=where, allowed=allowed, fix="export them, set source: sens, or leave frame_lists out")

@@ -36,7 +36,7 @@ class Instances:
 
 def read_alignment(path: Path) -> Floats | None:
     """The 4x4 ``axisAlignment`` of ``<scene>.txt``; None where the file has no such line (scans of the split test)."""
-    text = read_text(path, "the scan's text file", mend="download it (files <scene>.txt of the release)")
+    text = read_text(path, "the scan's text file", fix="download it (files <scene>.txt of the release)")
     for line in text.splitlines():
         key, _, value = line.partition("=")
         if key.strip() == "axisAlignment":
@@ -48,9 +48,9 @@ def _alignment(value: str, path: Path) -> Floats:
     try:
         matrix = np.array([float(word) for word in value.split()]).reshape(4, 4)
     except ValueError:
-        raise DataError("axisAlignment is not 16 numbers", where=str(path), mend=AGAIN) from None
+        raise DataError("axisAlignment is not 16 numbers", where=str(path), fix=AGAIN) from None
     if not is_rigid(matrix):
-        raise DataError("axisAlignment is not a rotation and a translation", where=str(path), mend=AGAIN)
+        raise DataError("axisAlignment is not a rotation and a translation", where=str(path), fix=AGAIN)
     return matrix
 
 
@@ -90,7 +90,7 @@ def read_instances(folder: Path, scene: str, vertices: Floats, labels: Labels) -
         box = box_of(low[rows].min(0), high[rows].max(0)).tolist()
         found = SceneObject(object_id, label, tuple(box), labels.attributes(label))
         if objects.setdefault(object_id, found) != found:
-            raise DataError(f"objectId {object_id} comes twice, for different objects", where=where, mend=AGAIN)
+            raise DataError(f"objectId {object_id} comes twice, for different objects", where=where, fix=AGAIN)
         if label not in labels:
             unknown.add(label)
     return Instances(tuple(objects[i] for i in sorted(objects)), tuple(sorted(unknown)))
@@ -98,19 +98,19 @@ def read_instances(folder: Path, scene: str, vertices: Floats, labels: Labels) -
 
 def _segment_corners(path: Path, vertices: Floats) -> tuple[NDArray[np.int64], Floats, Floats]:
     """Sorted segment numbers (S,) and the corners (S,3) of their vertices."""
-    content = read_json_object(path, "the segment file", mend="download it (files *_vh_clean_2.0.010000.segs.json)")
+    content = read_json_object(path, "the segment file", fix="download it (files *_vh_clean_2.0.010000.segs.json)")
     try:
         segments = np.asarray(content.get("segIndices"))
     except ValueError:
         segments = np.empty(0)
     if segments.ndim != 1 or segments.dtype.kind not in "iu":
-        raise DataError("segIndices is not a list of whole numbers", where=str(path), mend=AGAIN)
+        raise DataError("segIndices is not a list of whole numbers", where=str(path), fix=AGAIN)
     if len(segments) != len(vertices):
         raise DataError(
             f"{len(segments)} segment numbers for a mesh of {len(vertices)} vertices",
             where=str(path),
             allowed="one per vertex of <scene>_vh_clean_2.ply",
-            mend="mesh and segments are of different scans or versions: download both again",
+            fix="mesh and segments are of different scans or versions: download both again",
         )
     order = np.argsort(segments, kind="stable")
     names, starts = np.unique(segments[order], return_index=True)
@@ -118,27 +118,27 @@ def _segment_corners(path: Path, vertices: Floats) -> tuple[NDArray[np.int64], F
 
 
 def _groups(path: Path, scene: str) -> list[Any]:
-    content = read_json_object(path, "the aggregation file", mend="download it (files <scene>.aggregation.json)")
+    content = read_json_object(path, "the aggregation file", fix="download it (files <scene>.aggregation.json)")
     groups = content.get("segGroups")
     if not isinstance(groups, list) or not groups:
-        raise DataError("segGroups is not a list of objects", where=str(path), mend=AGAIN)
+        raise DataError("segGroups is not a list of objects", where=str(path), fix=AGAIN)
     named = _SCAN_ID.findall(str(content.get("sceneId", "")))
     if named and scene not in named:
-        raise DataError(f"the aggregation file is of scan {named[0]!r}", where=str(path), mend="download that of this scan")
+        raise DataError(f"the aggregation file is of scan {named[0]!r}", where=str(path), fix="download that of this scan")
     return groups
 
 
 def _group(group: Any, where: str) -> tuple[int, str, list[int]]:
     """objectId, label and segments of a group."""
     if not isinstance(group, dict):
-        raise DataError("a group is not an object", where=where, mend=AGAIN)
+        raise DataError("a group is not an object", where=where, fix=AGAIN)
     object_id, label, members = group.get("objectId"), group.get("label"), group.get("segments")
     if isinstance(object_id, bool) or not isinstance(object_id, int) or object_id < 0:
-        raise DataError(f"objectId is {object_id!r}", where=where, allowed="a whole number, 0 or more", mend=AGAIN)
+        raise DataError(f"objectId is {object_id!r}", where=where, allowed="a whole number, 0 or more", fix=AGAIN)
     if not isinstance(label, str) or not label.strip():
-        raise DataError(f"label of object {object_id} is {label!r}", where=where, allowed="a name", mend=AGAIN)
+        raise DataError(f"label of object {object_id} is {label!r}", where=where, allowed="a name", fix=AGAIN)
     if not isinstance(members, list) or not members or not all(type(m) is int for m in members):
-        raise DataError(f"object {object_id} has no segments, or not whole numbers", where=where, mend=AGAIN)
+        raise DataError(f"object {object_id} has no segments, or not whole numbers", where=where, fix=AGAIN)
     return object_id, label.strip(), members
 
 
@@ -152,6 +152,6 @@ def _rows(names: NDArray[np.int64], members: list[int], object_id: int, where: s
         raise DataError(
             f"object {object_id} names {len(missing)} segments that the scan does not have: {listed}",
             where=f"{where}; segments: {path}",
-            mend="the two files are of different scans or meshes: download both again",
+            fix="the two files are of different scans or meshes: download both again",
         )
     return rows

@@ -41,25 +41,25 @@ class Labels:
 
 def read_labels(path: Path) -> Labels:
     """The table of a release. DataError when it is missing or is another table."""
-    text = read_text(path, "the label table", mend="get scannetv2-labels.combined.tsv, or name it with the option `labels`")
+    text = read_text(path, "the label table", fix="get scannetv2-labels.combined.tsv, or name it with the option `labels`")
     try:
         rows = csv.DictReader(io.StringIO(text), delimiter="\t", quoting=csv.QUOTE_NONE)
         columns, content = tuple(rows.fieldnames or ()), list(rows)
     except csv.Error as error:
-        raise DataError(f"the label table is no table ({error})", where=str(path), mend=AGAIN) from None
+        raise DataError(f"the label table is no table ({error})", where=str(path), fix=AGAIN) from None
     if not set(COLUMNS) <= set(columns):
         raise DataError(
             f"the label table has the columns {', '.join(columns) or '(none)'}",
             where=str(path),
             allowed=f"a tab-separated table with {', '.join(COLUMNS)}",
-            mend="name scannetv2-labels.combined.tsv of ScanNet v2",
+            fix="name scannetv2-labels.combined.tsv of ScanNet v2",
         )
     table: dict[str, tuple[int, str]] = {}
     for number, row in enumerate(content, start=2):
         raw, nyu40id, name = (str(row[column] or "").strip() for column in COLUMNS)
         if not raw or not name or not nyu40id.isdecimal():
-            raise DataError(f"line {number} of the label table is incomplete", where=str(path), mend=AGAIN)
+            raise DataError(f"line {number} of the label table is incomplete", where=str(path), fix=AGAIN)
         table[raw] = (int(nyu40id), name)
     if not table:
-        raise DataError("the label table has no rows", where=str(path), mend=AGAIN)
+        raise DataError("the label table has no rows", where=str(path), fix=AGAIN)
     return Labels(table)

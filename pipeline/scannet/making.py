@@ -31,7 +31,7 @@ def nothing_missing(jobs: Sequence[SceneJob], name: str) -> None:
         raise DataError(
             f"source files of {len(lacking)} of {len(jobs)} scans are missing: {_listed(list(lacking))}",
             where=f"{len(paths)} files or folders: {_listed(paths)}",
-            mend=f"get them (docs/scannet.md says where from), or leave the scans out: datasets.{name}.skip_broken: true",
+            fix=f"get them (docs/scannet.md says where from), or leave the scans out: datasets.{name}.skip_broken: true",
         )
 
 
@@ -58,8 +58,8 @@ def make_scenes(
 def _named(job: SceneJob, error: DataError, name: str) -> DataError:
     """The fault of a scan, with the scan's name and the way round it."""
     way = f"datasets.{name}.skip_broken: true leaves such scans out; finished scans are kept"
-    mend = f"{error.mend}; {way}" if error.mend else way
-    return type(error)(f"scan {job.scene_id}: {error.what}", where=error.where, allowed=error.allowed, mend=mend)
+    fix = f"{error.fix}; {way}" if error.fix else way
+    return type(error)(f"scan {job.scene_id}: {error.what}", where=error.where, allowed=error.allowed, fix=fix)
 
 
 def _finished(
@@ -75,7 +75,7 @@ def _finished(
             yield running[done], error
         except OSError as error:
             what = f"reading or writing failed at scan {running[done].scene_id} ({error.strerror or error})"
-            raise EnvironmentFaultError(what, where=error.filename, mend="make room or mend the disk, then run again") from None
+            raise EnvironmentFaultError(what, where=error.filename, fix="make room or fix the disk, then run again") from None
 
 
 def _listed(items: Sequence[str]) -> str:

@@ -36,7 +36,7 @@ Elements = dict[str, tuple[int, list[str]]]
 
 def read_vertices(path: Path) -> NDArray[np.float64]:
     """Vertex positions (N,3) in metres, in file order. DataError for anything but a whole mesh with faces."""
-    data = read_bytes(path, "the mesh", mend="download it (files *_vh_clean_2.ply of the release)")
+    data = read_bytes(path, "the mesh", fix="download it (files *_vh_clean_2.ply of the release)")
     elements, start = _header(data, path)
     count, properties = elements.get("vertex", (0, []))
     faces, _ = elements.get("face", (0, []))
@@ -84,4 +84,4 @@ def _layout(properties: list[str], path: Path) -> np.dtype[np.void]:
 
 
 def _fault(path: Path, what: str, *, allowed: str | None = None) -> DataError:
-    return DataError(what, where=str(path), allowed=allowed, mend=AGAIN)
+    return DataError(what, where=str(path), allowed=allowed, fix=AGAIN)

@@ -154,13 +154,13 @@ def restricted_load(data: bytes, where: str) -> Any:
             f"the pickle asks for {refused}, which is refused: it could run code of whoever wrote the file",
             where=where,
             allowed="containers, numbers, text and numpy arrays of numbers",
-            mend="get the file from EmbodiedScan's authors, or leave the option frame_lists out",
+            fix="get the file from EmbodiedScan's authors, or leave the option frame_lists out",
         ) from None
     except (
         pickle.UnpicklingError, EOFError, AttributeError, ValueError, TypeError, KeyError, IndexError, MemoryError,
         OverflowError, UnicodeDecodeError, RecursionError,
     ) as error:  # fmt: skip
-        raise DataError(f"the pickle cannot be read ({error})", where=where, mend="get the file again") from None
+        raise DataError(f"the pickle cannot be read ({error})", where=where, fix="get the file again") from None
 
 
 def plain(value: Any, done: dict[int, Any] | None = None) -> Any:
@@ -187,8 +187,8 @@ def read_frame_lists(paths: Iterable[Path], wanted: frozenset[str]) -> dict[str,
     """Ordered frame ids of the ``wanted`` scans that the files list. DataError for other content or unsafe ids."""
     found: dict[str, tuple[str, ...]] = {}
     for path in paths:
-        mend = "get it from EmbodiedScan's authors, or leave the option frame_lists out"
-        content = restricted_load(read_bytes(path, "the frame list", mend=mend), str(path))
+        fix = "get it from EmbodiedScan's authors, or leave the option frame_lists out"
+        content = restricted_load(read_bytes(path, "the frame list", fix=fix), str(path))
         entries = content.get("data_list") if isinstance(content, dict) else None
         if not isinstance(entries, list):
             raise DataError("the frame list has no data_list", where=str(path), allowed="embodiedscan_infos_*.pkl")
@@ -205,12 +205,10 @@ def _add(found: dict[str, tuple[str, ...]], entry: Any, wanted: frozenset[str], 
         scene = checked_id(name.removeprefix(PREFIX), what="scene id", where=where)
         stems = [PurePosixPath(image["img_path"]).stem for image in images]
     except (TypeError, KeyError, IndexError, ValueError, AttributeError) as error:
-        raise DataError(
-            f"an entry of the frame list is malformed ({error!r})", where=where, mend="get the file again"
-        ) from None
+        raise DataError(f"an entry of the frame list is malformed ({error!r})", where=where, fix="get the file again") from None
     if scene not in wanted:
         return
     ids = tuple(checked_id(stem, what="frame id", where=where) for stem in stems)
     if scene in found or len(set(ids)) != len(ids):
-        raise DataError(f"{scene} or one of its frames comes twice in the frame lists", where=where, mend="correct the option")
+        raise DataError(f"{scene} or one of its frames comes twice in the frame lists", where=where, fix="correct the option")
     found[scene] = ids

@@ -33,13 +33,13 @@ def mask_boxes(path: Path, vertices: Floats, limit: int) -> tuple[Floats, int]:
         raise DataError(
             f"masks over {masks.shape[1]} vertices for a mesh of {len(vertices)}",
             where=str(path),
-            mend="mesh and masks are of different scans or versions: get both again",
+            fix="mesh and masks are of different scans or versions: get both again",
         )
     try:
         masks = masks.tocsr()
         masks.check_format(full_check=True)
     except ValueError as error:
-        raise DataError(f"the masks contradict themselves ({error})", where=str(path), mend=AGAIN) from None
+        raise DataError(f"the masks contradict themselves ({error})", where=str(path), fix=AGAIN) from None
     rows = masks[:limit]
     boxes: list[Floats] = []
     for start, stop in zip(rows.indptr[:-1], rows.indptr[1:], strict=True):
@@ -56,14 +56,14 @@ def _load(path: Path) -> Any:
     try:
         masks = sparse.load_npz(path)  # reads arrays only, never pickled objects
     except FileNotFoundError:
-        mend = "get the Mask3D masks, or set the option proposals: boxes or ground_truth"
-        raise DataError("the scan's masks are missing", where=str(path), mend=mend) from None
+        fix = "get the Mask3D masks, or set the option proposals: boxes or ground_truth"
+        raise DataError("the scan's masks are missing", where=str(path), fix=fix) from None
     except (
         OSError, ValueError, KeyError, TypeError, IndexError, EOFError, RuntimeError, MemoryError, OverflowError, struct.error,
         zipfile.BadZipFile, zlib.error,
     ) as error:  # fmt: skip
         what = f"the scan's masks cannot be read ({error})"
-        raise DataError(what, where=str(path), allowed="a scipy sparse matrix in an .npz file", mend=AGAIN) from None
+        raise DataError(what, where=str(path), allowed="a scipy sparse matrix in an .npz file", fix=AGAIN) from None
     if masks.ndim != 2 or masks.dtype.kind not in "biuf":
         raise DataError(f"the masks are {masks.ndim}-D of {masks.dtype}", where=str(path), allowed="(masks, vertices), 0 or 1")
     return masks
@@ -74,14 +74,14 @@ class BoxFile:
 
     def __init__(self, path: Path):
         self.path = path
-        self._boxes = read_json_object(path, "the box file", mend="name the file with the option `boxes`")
+        self._boxes = read_json_object(path, "the box file", fix="name the file with the option `boxes`")
 
     def boxes(self, scene: str) -> Floats:
         """Boxes (N,6) of a scan. DataError when it has none, or one is not a box."""
         key = f"scannet/{scene}"
         if key not in self._boxes:
-            mend = "use a file with this scan, or leave the scan out"
-            raise DataError(f"the box file has no entry {key!r}", where=str(self.path), mend=mend)
+            fix = "use a file with this scan, or leave the scan out"
+            raise DataError(f"the box file has no entry {key!r}", where=str(self.path), fix=fix)
         rows = self._boxes[key]
         if not isinstance(rows, list):
             raise self._fault(key, "is not a list of boxes")
@@ -94,7 +94,7 @@ class BoxFile:
 
     def _fault(self, key: str, what: str) -> DataError:
         return DataError(
-            f"{key}: {what}", where=str(self.path), allowed="[cx,cy,cz,dx,dy,dz] in metres", mend="correct the file"
+            f"{key}: {what}", where=str(self.path), allowed="[cx,cy,cz,dx,dy,dz] in metres", fix="correct the file"
         )
 
 

@@ -43,15 +43,15 @@ def read_splits(lists: Mapping[str, Path]) -> dict[str, tuple[str, ...]]:
     splits: dict[str, tuple[str, ...]] = {}
     first: dict[str, str] = {}
     for split, path in lists.items():
-        mend = f"get scannetv2_{split}.txt, name it with the option {split}_scenes, or set that to null"
-        lines = [line.strip() for line in read_text(path, f"the list of the split {split}", mend=mend).splitlines()]
+        fix = f"get scannetv2_{split}.txt, name it with the option {split}_scenes, or set that to null"
+        lines = [line.strip() for line in read_text(path, f"the list of the split {split}", fix=fix).splitlines()]
         ids = [checked_id(line, what="scan id", where=f"{path}, line {n}") for n, line in enumerate(lines, start=1) if line]
         for scan in ids:
             if scan in first:
-                raise DataError(f"scan {scan} comes twice", where=f"{path} and {first[scan]}", mend="correct the lists")
+                raise DataError(f"scan {scan} comes twice", where=f"{path} and {first[scan]}", fix="correct the lists")
             first[scan] = str(path)
         if not ids:
-            raise DataError(f"the list of the split {split} is empty", where=str(path), mend=mend)
+            raise DataError(f"the list of the split {split} is empty", where=str(path), fix=fix)
         splits[split] = tuple(ids)
     return splits
 
@@ -115,21 +115,21 @@ def read_annotations(
 
 
 def _read(path: Path, benchmark: str) -> tuple[bytes, set[str]]:
-    mend = f"get the official file of {benchmark}, or take {benchmark} out of the option `benchmarks`"
+    fix = f"get the official file of {benchmark}, or take {benchmark} out of the option `benchmarks`"
     try:
         data = path.read_bytes()
     except FileNotFoundError:
-        raise AnnotationError(f"the annotation file {path.name} is missing", where=str(path), mend=mend) from None
+        raise AnnotationError(f"the annotation file {path.name} is missing", where=str(path), fix=fix) from None
     except OSError as error:
-        raise AnnotationError(f"{path.name} cannot be read ({error.strerror})", where=str(path), mend=mend) from None
+        raise AnnotationError(f"{path.name} cannot be read ({error.strerror})", where=str(path), fix=fix) from None
     try:
         lines = path.suffix == ".jsonl"
         content = [json.loads(line) for line in data.splitlines() if line.strip()] if lines else json.loads(data)
     except (ValueError, RecursionError) as error:  # ValueError: no JSON, no text, or a number of thousands of digits
-        raise AnnotationError(f"{path.name} is not valid JSON ({error})", where=str(path), mend=AGAIN) from None
+        raise AnnotationError(f"{path.name} is not valid JSON ({error})", where=str(path), fix=AGAIN) from None
     scans = {checked_id(scan, what="scene_id", where=str(path)) for scan in _scan_ids(content)}
     if not scans:
-        raise AnnotationError(f"{path.name} asks about no scan of ScanNet", where=str(path), mend=mend)
+        raise AnnotationError(f"{path.name} asks about no scan of ScanNet", where=str(path), fix=fix)
     return data, scans
 
 
@@ -151,5 +151,5 @@ def _check_split(found: set[str], scans: Sequence[str], split: str, path: Path) 
         raise AnnotationError(
             f"{len(others)} of the {len(found)} scans that {path.name} asks about are not in the split {split}: {listed}",
             where=str(path),
-            mend="put the file of the right split there, or correct the split lists",
+            fix="put the file of the right split there, or correct the split lists",
         )

@@ -98,9 +98,7 @@ def make_scene(job: SceneJob, release: Release) -> None:
     with _open_frames(job.scene_id, release) as frames:
         usable = [i for i, pose in enumerate(frames.poses) if is_rigid(pose)]
         if not usable:
-            raise FrameError(
-                f"none of {len(frames.ids)} frames has a valid pose", where=frames.where, mend="leave the scan out"
-            )
+            raise FrameError(f"none of {len(frames.ids)} frames has a valid pose", where=frames.where, fix="leave the scan out")
         poses = alignment @ frames.poses[usable]
         chosen = _choose(frames, usable, poses, release.frames)
         size = release.image_size or frames.image_size
@@ -133,7 +131,7 @@ def _open_frames(scene: str, release: Release) -> ScanFrames:
     listed = None
     if release.listed is not None:
         if scene not in release.listed:
-            raise DataError("the frame lists do not have this scan", where=scene, mend="add its file to the option frame_lists")
+            raise DataError("the frame lists do not have this scan", where=scene, fix="add its file to the option frame_lists")
         listed = release.listed[scene]
     path = release.places.frames(scene)
     return StreamFrames(path, step=release.step, listed=listed) if path.suffix == ".sens" else FolderFrames(path, listed=listed)

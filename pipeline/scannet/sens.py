@@ -71,7 +71,7 @@ class SensFile:
         try:
             self._descriptor = os.open(path, os.O_RDONLY)
         except FileNotFoundError:
-            raise DataError("the .sens stream is missing", where=str(path), mend="download it, or name posed_images") from None
+            raise DataError("the .sens stream is missing", where=str(path), fix="download it, or name posed_images") from None
         except OSError as error:
             raise DataError(f"the .sens stream cannot be opened ({error.strerror})", where=str(path)) from None
         try:
@@ -110,11 +110,11 @@ class SensFile:
                 data = zlib.decompressobj().decompress(data, wanted + 1)
             except zlib.error as error:
                 raise FrameError(
-                    f"depth of frame {frame.index} is damaged ({error})", where=str(self.path), mend=AGAIN
+                    f"depth of frame {frame.index} is damaged ({error})", where=str(self.path), fix=AGAIN
                 ) from None
         if len(data) != wanted:
             what = f"depth of frame {frame.index} has {len(data)} bytes, not 2 x {height} x {width}"
-            raise FrameError(what, where=str(self.path), mend=AGAIN)
+            raise FrameError(what, where=str(self.path), fix=AGAIN)
         return np.frombuffer(data, dtype="<u2").reshape(height, width).astype(np.uint16)
 
     def close(self) -> None:
@@ -147,7 +147,7 @@ class SensFile:
         return DataError(
             f"the .sens stream ends inside {what}{count} ({self._bytes} bytes)",
             where=str(self.path),
-            mend="the download was cut off: download it again",
+            fix="the download was cut off: download it again",
         )
 
     def _read_header(self) -> tuple[SensHeader, int]:
@@ -157,10 +157,10 @@ class SensFile:
                 f"the .sens stream has format version {version}",
                 where=str(self.path),
                 allowed=f"version {VERSION}, that of ScanNet v2",
-                mend="download the released file (a damaged file looks like this, too)",
+                fix="download the released file (a damaged file looks like this, too)",
             )
         if length > LONGEST_NAME:
-            raise DataError(f"the sensor's name has {length} bytes", where=str(self.path), mend=AGAIN)
+            raise DataError(f"the sensor's name has {length} bytes", where=str(self.path), fix=AGAIN)
         name = self._read(12, length, "the header").decode("utf-8", errors="replace")
         values = _TAIL.unpack(self._read(12 + length, _TAIL.size, "the header"))
         matrices = np.array(values[:64], dtype=np.float64).reshape(4, 4, 4)
@@ -193,4 +193,4 @@ class SensFile:
         if not header.frames or header.frames * _FRAME.size > self._bytes:
             faults.append(f"{header.frames} frames in {self._bytes} bytes")
         if faults:
-            raise DataError(f"the .sens header has {', '.join(faults)}", where=str(self.path), mend=AGAIN)
+            raise DataError(f"the .sens header has {', '.join(faults)}", where=str(self.path), fix=AGAIN)

@@ -41,7 +41,7 @@ def _refuse_what_preparing_cannot_give(config: StudyConfig) -> None:
         extent = planned(selection, name)
         if name in selection.study:
             for need in will_lack(selection, name, extent):
-                raise ConfigError(need.what, where=f"config.yaml: {need.where}", mend=need.mend)
+                raise ConfigError(need.what, where=f"config.yaml: {need.where}", fix=need.fix)
         elif extent is not None and not extent.scenes.get("train"):
             what = f"{name} will have no scene of split train for the {selection.roles[name]}"
             raise ConfigError(what, where=f"config.yaml: datasets.{name}.train")

@@ -44,7 +44,7 @@ def run(args: argparse.Namespace) -> None:
     same_identity(index.content, {"dataset": spec["dataset"]}, args.scenes, f"the scenes of {spec['dataset']!r}")
     teacher = registry.create("teachers", spec["teacher"])
     if not teacher.present:
-        raise ConfigError(f"teacher {teacher.name!r} has no features to extract", mend="leave it out of the extract jobs")
+        raise ConfigError(f"teacher {teacher.name!r} has no features to extract", fix="leave it out of the extract jobs")
     with run_record(args.out.with_name("run.json"), verb="extract", spec=spec) as record:
         if teacher.derived:
             write_view(index, spec["splits"], teacher, args.source, args.out)
@@ -65,7 +65,7 @@ def _extract(args: argparse.Namespace, index: SceneIndex, teacher: Teacher) -> i
     if teacher.trained_here and args.weights is None:
         raise CheckpointError(
             f"teacher {teacher.name!r} is trained here and needs its weights",
-            mend=f"pass --weights results/teachers/{teacher.name}/manifest.json",
+            fix=f"pass --weights results/teachers/{teacher.name}/manifest.json",
         )
     if args.weights is not None:
         made = read_manifest(args.weights, made_by=f"snakemake --cores all {args.weights}")

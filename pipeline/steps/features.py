@@ -92,7 +92,7 @@ def _verify(args: argparse.Namespace) -> None:
         raise StoreError(
             f"{len(bad)} scenes of stored features are not what they should be, first {bad[0]}",
             allowed="right checksums; the difference of the stored format (another device or precision: see --tolerance)",
-            mend="remove the scenes (rm -rf FOLDER/features.zarr/*/SCENE) and extract again: snakemake --cores all -f MANIFEST",
+            fix="remove the scenes (rm -rf FOLDER/features.zarr/*/SCENE) and extract again: snakemake --cores all -f MANIFEST",
         )
 
 
@@ -155,7 +155,7 @@ def _scenes(given: Path | None, manifest: Path) -> Path:
 
     found = given or scenes_of(manifest.absolute())
     if found is None:
-        raise ConfigError("which scenes the features are of is not known", where=str(manifest), mend="give --scenes MANIFEST")
+        raise ConfigError("which scenes the features are of is not known", where=str(manifest), fix="give --scenes MANIFEST")
     return found
 
 

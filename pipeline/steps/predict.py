@@ -146,7 +146,7 @@ def _load(args: argparse.Namespace, spec: Mapping[str, Any], device: str) -> Spa
         raise CheckpointError(
             f"heads of the run cannot be loaded ({str(error).splitlines()[0]})",
             where=str(folder / "heads.safetensors"),
-            mend=f"snakemake --cores all -f {args.run_manifest}",
+            fix=f"snakemake --cores all -f {args.run_manifest}",
         ) from None
     return model.place(device)
 

@@ -94,7 +94,7 @@ def _of_source(error: PipelineError, copies: Path, dataset: Dataset) -> Pipeline
             origin = source.path if source.path.name == copy.name else source.path / copy.name
             if origin.is_file():
                 what, where = what.replace(str(copy), str(origin)), where.replace(str(copy), str(origin))
-    return type(error)(what, where=where, allowed=error.allowed, mend=error.mend)
+    return type(error)(what, where=where, allowed=error.allowed, fix=error.fix)
 
 
 def _own_folder(folder: Path, dataset: Dataset) -> None:
@@ -106,17 +106,17 @@ def _own_folder(folder: Path, dataset: Dataset) -> None:
         folder.mkdir(parents=True, exist_ok=True)
     except (PermissionError, FileExistsError, NotADirectoryError) as error:
         raise EnvironmentFaultError(
-            f"cannot make the folder {folder} ({error.strerror})", mend="choose another folder"
+            f"cannot make the folder {folder} ({error.strerror})", fix="choose another folder"
         ) from None
     if not os.access(folder, os.W_OK | os.X_OK):
-        raise EnvironmentFaultError(f"cannot write into {folder}", mend="choose another folder or change its permissions")
+        raise EnvironmentFaultError(f"cannot write into {folder}", fix="choose another folder or change its permissions")
     state = folder / "spec.json"
     foreign = [name for name in OWNED if (folder / name).exists()]
     if foreign and not state.exists():  # someone's own data, perhaps the source itself: never remove it
         raise EnvironmentFaultError(
             f"the folder holds {', '.join(foreign)} that `prepare` has not made",
             where=str(folder),
-            mend="choose another folder for --out, or remove them yourself",
+            fix="choose another folder for --out, or remove them yourself",
         )
     try:
         known = json.loads(state.read_text(encoding="utf-8"))

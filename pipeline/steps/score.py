@@ -84,7 +84,7 @@ def _check_answers(made: dict[str, Any], manifest: Path, name: str, samples: Seq
                 f"{faults[key]}: the answers are stale, or were changed",
                 where=f"{manifest}: {key}.{name} is {value}",
                 allowed=str(found[key]),
-                mend=f"snakemake --cores all -f {manifest}",
+                fix=f"snakemake --cores all -f {manifest}",
             )
 
 
@@ -153,19 +153,19 @@ def read_answers(path: Path, samples: Sequence[Sample], *, dataset: str, benchma
     from pipeline.errors import DataError, PredictionError
     from pipeline.parquet import read_parquet
 
-    mend = f"snakemake --cores all -f {path.parent / 'manifest.json'}"
+    fix = f"snakemake --cores all -f {path.parent / 'manifest.json'}"
     try:
-        table = read_parquet(path, made_by=mend, own=False)
+        table = read_parquet(path, made_by=fix, own=False)
     except DataError as error:
-        raise PredictionError(f"predictions: {error.what}", mend=mend) from None
+        raise PredictionError(f"predictions: {error.what}", fix=fix) from None
     absent = [c for c in _COLUMNS if c not in table.column_names]
     if absent:
-        raise PredictionError(f"{path} has no column {', '.join(absent)}", allowed=", ".join(_COLUMNS), mend=mend)
+        raise PredictionError(f"{path} has no column {', '.join(absent)}", allowed=", ".join(_COLUMNS), fix=fix)
     rows = table.select([c for c in table.column_names if c in (*_COLUMNS, "probabilities")]).to_pylist()
     fault = _mismatch(rows, samples, {"dataset": dataset, "benchmark": benchmark, "split": split})
     if fault:
-        raise PredictionError(f"predictions are not those of these samples: {fault}", where=str(path), mend=mend)
-    return [_answer(row, path, mend) for row in rows]
+        raise PredictionError(f"predictions are not those of these samples: {fault}", where=str(path), fix=fix)
+    return [_answer(row, path, fix) for row in rows]
 
 
 def _mismatch(rows: Sequence[dict[str, Any]], samples: Sequence[Sample], facts: dict[str, str]) -> str | None:
@@ -189,14 +189,14 @@ def _mismatch(rows: Sequence[dict[str, Any]], samples: Sequence[Sample], facts: 
     return f"{len(moved)} rows name another scene ({', '.join(moved[:_SHOWN])})" if moved else None
 
 
-def _answer(row: dict[str, Any], path: Path, mend: str) -> Answer:
+def _answer(row: dict[str, Any], path: Path, fix: str) -> Answer:
     """One row's answer. PredictionError for what no benchmark can have written: it would be scored as something else."""
     from pipeline.errors import PredictionError
     from pipeline.scene import Answer
 
     fault = _row_fault(row)
     if fault:
-        raise PredictionError(f"{row['sample_id']} {fault}", where=str(path), mend=mend)
+        raise PredictionError(f"{row['sample_id']} {fault}", where=str(path), fix=fix)
     return Answer(
         text=row["answer"] or "",
         boxes=tuple(tuple(box) for box in row["boxes"] or ()),

@@ -43,10 +43,10 @@ def run(args: argparse.Namespace) -> None:
             f"there are no answers to {args.benchmark!r} in this run",
             where=str(args.predictions),
             allowed=", ".join(Path(name).stem for name in files) or "(none)",
-            mend="name one of them with --benchmark, or answer it first",
+            fix="name one of them with --benchmark, or answer it first",
         )
     if file_digest(path) != files[path.name]:
-        raise PredictionError(f"{path} is not the file that was finished", where=str(args.predictions), mend=made_by)
+        raise PredictionError(f"{path} is not the file that was finished", where=str(args.predictions), fix=made_by)
     columns = ["scene_id", "sample_id", "task", "answer"]
     rows = read_parquet(path, made_by=made_by, own=False).select(columns).to_pylist()
     other = sorted({row["task"] for row in rows} - {"qa"})

@@ -154,7 +154,7 @@ def _backbone(member: Any, spec: dict[str, Any], weights: Path | None) -> tuple[
     if folder is None:
         raise ConfigError(
             f"backbone {member.name!r} has no checkpoint and no --weights were given",
-            mend=f"snakemake --cores all results/backbones/{member.name}/manifest.json",
+            fix=f"snakemake --cores all results/backbones/{member.name}/manifest.json",
         )
     return Path(folder), digests_of(Path(folder)) if Path(folder).is_dir() else {}
 
@@ -201,7 +201,7 @@ def _check_features(
     if missing:
         raise StoreError(
             f"{len(missing)} training scenes have no features, first {missing[0]!r}",
-            mend="give --features for every shard; extract the split `train` (config.yaml: features.splits)",
+            fix="give --features for every shard; extract the split `train` (config.yaml: features.splits)",
         )
     for scene_id in scenes:
         same_frames(scene_id, features.frame_ids(scene_id), index.records[scene_id].frame_ids, manifests[0])

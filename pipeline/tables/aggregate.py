@@ -54,7 +54,7 @@ def _not_comparable(cell: Cell, key: RunKey, other: RunKey, what: str) -> DataEr
     return DataError(
         f"runs were not scored on the same samples, {what}",
         where=f"{folder(key)} against {folder(other)}",
-        mend=f"snakemake --cores all -R predict -- {paths.CELL.format(dataset=cell.dataset, backbone=cell.backbone)}",
+        fix=f"snakemake --cores all -R predict -- {paths.CELL.format(dataset=cell.dataset, backbone=cell.backbone)}",
     )
 
 
@@ -127,7 +127,7 @@ def _teacher_rows(cell: Cell, recipe: str, teacher: str, noise: Mapping[MetricKe
             raise DataError(
                 f"teacher {teacher!r} has seed {key.seed} but the baseline `{BASELINE}` has not, so nothing can be paired",
                 where=f"cell {cell.dataset}/{cell.backbone}, recipe {recipe}",
-                mend=f"add `{BASELINE}` and the same seeds to `study` in config.yaml",
+                fix=f"add `{BASELINE}` and the same seeds to `study` in config.yaml",
             )
     rows = []
     for name in cell.runs[keys[0]].sets:

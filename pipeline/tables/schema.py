@@ -87,7 +87,7 @@ def read_table(path: Path, *, made_by: str) -> tuple[list[Row], dict[str, Any]]:
         raise DataError(
             f"{path} has another table schema (version {metadata.get('schema')!r})",
             allowed=f"version {SCHEMA_VERSION} with columns {', '.join(SCHEMA.names)}",
-            mend=made_by,
+            fix=made_by,
         )
     return table.to_pylist(), metadata
 
@@ -103,7 +103,7 @@ def _refuse_duplicates(rows: Iterable[Row], *, where: str) -> None:
         key = row_key(row)
         if key in seen:
             named = ", ".join(f"{column}={value}" for column, value in zip(KEY, key, strict=True) if value)
-            raise DataError(f"two rows for {named}", where=where, mend="give every cell once")
+            raise DataError(f"two rows for {named}", where=where, fix="give every cell once")
         seen.add(key)
 
 
@@ -113,13 +113,13 @@ def concatenate(tables: Sequence[tuple[Path, list[Row], dict[str, Any]]]) -> tup
     DataError when a row appears twice or when cells were made at different confidence levels.
     """
     if not tables:
-        raise DataError("no cell tables given", mend="snakemake --cores all results/tables/summary.parquet")
+        raise DataError("no cell tables given", fix="snakemake --cores all results/tables/summary.parquet")
     levels = {metadata["level"] for _, _, metadata in tables}
     if len(levels) > 1:
         raise DataError(
             f"cells have intervals of different levels: {sorted(levels)}",
             where=", ".join(str(path) for path, _, _ in tables),
-            mend="snakemake --cores all results/tables/summary.parquet",
+            fix="snakemake --cores all results/tables/summary.parquet",
         )
     rows = [row for _, found, _ in tables for row in found]
     _refuse_duplicates(rows, where=", ".join(str(path) for path, _, _ in tables))

@@ -108,7 +108,7 @@ def match_files(given: Sequence[Path], expected: Mapping[str, Any], *, what: str
     for path in given:
         ends = [name for name in expected if path.as_posix() == name or path.absolute().as_posix().endswith("/" + name)]
         if not ends:
-            raise DataError(f"{path} is not a {what} of this cell", allowed=some_of(expected), mend="leave it out")
+            raise DataError(f"{path} is not a {what} of this cell", allowed=some_of(expected), fix="leave it out")
         if ends[0] in found:
             raise DataError(f"the {what} {ends[0]} is given twice", where=f"{found[ends[0]]}, {path}")
         found[ends[0]] = path
@@ -116,7 +116,7 @@ def match_files(given: Sequence[Path], expected: Mapping[str, Any], *, what: str
     if missing:
         raise DataError(
             f"{len(missing)} of {len(expected)} {what}s are missing: {some_of(missing)}",
-            mend=f"snakemake --cores all {missing[0]}",
+            fix=f"snakemake --cores all {missing[0]}",
         )
     return {name: found[name] for name in expected}
 
@@ -187,7 +187,7 @@ def _check_origin(first: tuple[str, Path], scenes: str, path: Path) -> None:
         raise DataError(
             "score files were made on different versions of the scenes",
             where=f"{first[1]} ({first[0]}) and {path} ({scenes})",
-            mend="snakemake --cores all results/tables/summary.parquet",
+            fix="snakemake --cores all results/tables/summary.parquet",
         )
 
 
@@ -198,7 +198,7 @@ def _add_scores(run: RunScores, path: Path, dataset: str, benchmark: str) -> dic
         raise DataError(
             f"{path} holds scores of {metadata.get('benchmark')!r} on {metadata.get('dataset')!r}",
             allowed=f"{benchmark!r} on {dataset!r}",
-            mend=f"snakemake --cores all -f {path}",
+            fix=f"snakemake --cores all -f {path}",
         )
     run.digests[benchmark] = file_digest(path)
     for row in sets.to_dict("records"):

@@ -74,7 +74,7 @@ class Vision2DTeacher(NetworkTeacher):
         """Names in config.json of the architectures that these options allow; the first one is built when untrained."""
 
     @property
-    def _mend(self) -> str:
+    def _fix(self) -> str:
         return (
             f"download {self.official} (config.json, preprocessor_config.json and model*.safetensors, else pytorch_model*.bin) "
             f"and name the folder in config.yaml: teachers.{self.name}.checkpoint"
@@ -91,7 +91,7 @@ class Vision2DTeacher(NetworkTeacher):
 
         if self.options.size == "tiny_untrained":
             return tiny_vision(self.model_types()[0])
-        return read_vision(self._folder, self.model_types(), mend=self._mend)
+        return read_vision(self._folder, self.model_types(), fix=self._fix)
 
     @property
     def _rule(self) -> InputRule:
@@ -149,7 +149,7 @@ class Vision2DTeacher(NetworkTeacher):
 
         checked_layers(self.options.layers, self._vision.depth)
         if self.options.size == "checkpoint":
-            check_network(self._vision, self._folder, mend=self._mend)
+            check_network(self._vision, self._folder, fix=self._fix)
 
     def load(self, weights: Path | None, device: str) -> str:
         from pipeline.nets.vision2d.checkpoint import load_network
@@ -162,7 +162,7 @@ class Vision2DTeacher(NetworkTeacher):
             model = tiny_network(vision.layout.model_type, options.seed)
             value = state_digest(model.state_dict())
         else:
-            model, value = load_network(vision, self._folder, mend=self._mend)
+            model, value = load_network(vision, self._folder, fix=self._fix)
         self.network = VisionFeatures(
             model,
             vision,

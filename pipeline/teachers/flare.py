@@ -96,7 +96,7 @@ class FlareTeacher(NetworkTeacher):
         return Path(str(self.options.checkpoint))
 
     @property
-    def _mend(self) -> str:
+    def _fix(self) -> str:
         return f"download geometry_pose.pth of AntResearch/FLARE and name it in config.yaml: teachers.{self.name}.checkpoint"
 
     @property
@@ -131,7 +131,7 @@ class FlareTeacher(NetworkTeacher):
         from pipeline.nets.flare.weights import check_checkpoint
 
         if self.options.size == "released":
-            check_checkpoint(self._path, self._config, mend=self._mend)
+            check_checkpoint(self._path, self._config, fix=self._fix)
 
     def load(self, weights: Path | None, device: str) -> str:
         from pipeline.nets.flare.features import released_features, untrained_features
@@ -139,7 +139,7 @@ class FlareTeacher(NetworkTeacher):
         options, bfloat16 = self.options, self.options.precision == "bfloat16"
         if options.size == "released":
             self.network, value = released_features(
-                self._path, self._config, options.taps, device=device, bfloat16=bfloat16, mend=self._mend
+                self._path, self._config, options.taps, device=device, bfloat16=bfloat16, fix=self._fix
             )
         else:
             self.network, value = untrained_features(self._config, options.taps, options.seed, device=device, bfloat16=bfloat16)

@@ -107,7 +107,7 @@ class Pi3Teacher(NetworkTeacher):
         from pipeline.nets.pi3.features import check_released
 
         if self.options.checkpoint is not None:
-            check_released(Path(self.options.checkpoint), self.options.variant, mend=self._mend)
+            check_released(Path(self.options.checkpoint), self.options.variant, fix=self._fix)
 
     def load(self, weights: Path | None, device: str) -> str:
         from pipeline.nets.pi3.features import load_features, tiny_features
@@ -126,7 +126,7 @@ class Pi3Teacher(NetworkTeacher):
             predictions=options.predictions,
             device=device,
             bfloat16=bfloat16,
-            mend=self._mend,
+            fix=self._fix,
         )
         return value
 
@@ -135,7 +135,7 @@ class Pi3Teacher(NetworkTeacher):
         return REPOSITORIES[self.options.variant]
 
     @property
-    def _mend(self) -> str:
+    def _fix(self) -> str:
         return (
             f"download model.safetensors of {self._repository[0]} and name it in config.yaml: teachers.{self.name}.checkpoint"
         )

@@ -112,7 +112,7 @@ class VGGTTeacher(NetworkTeacher):
         return replace(_config_of(self.options.size), images=self.options.images)
 
     @property
-    def _mend(self) -> str:
+    def _fix(self) -> str:
         return f"download model.pt of facebook/VGGT-1B and name it in config.yaml: teachers.{self.name}.checkpoint"
 
     @property
@@ -162,7 +162,7 @@ class VGGTTeacher(NetworkTeacher):
         if self.options.checkpoint is not None:
             from pipeline.nets.vggt.features import check_file
 
-            check_file(Path(self.options.checkpoint), self._config, self._mend)
+            check_file(Path(self.options.checkpoint), self._config, self._fix)
 
     def pretrain_dataset(self) -> str | None:
         return self.options.pretrain.dataset if self.options.pretrain else None
@@ -179,9 +179,9 @@ class VGGTTeacher(NetworkTeacher):
 
         if self.trained_here:
             assert weights is not None
-            path, mend = weights / "model.safetensors", f"snakemake --cores all -f {weights / 'manifest.json'}"
+            path, fix = weights / "model.safetensors", f"snakemake --cores all -f {weights / 'manifest.json'}"
         else:
-            path, mend = Path(str(self.options.checkpoint)), self._mend
+            path, fix = Path(str(self.options.checkpoint)), self._fix
         options = self.options
         self.network, value = load_features(
             path,
@@ -190,7 +190,7 @@ class VGGTTeacher(NetworkTeacher):
             encoder=self._with_encoder,
             device=device,
             bfloat16=options.precision == "bfloat16",
-            mend=mend,
+            fix=fix,
             predictions=options.predictions,
         )
         return value

@@ -106,7 +106,7 @@ class Checkpoints:
             raise CheckpointError(
                 f"checkpoint cannot be resumed ({next(iter(str(error).splitlines()), type(error).__name__)})",
                 where=str(path),
-                mend=f"delete {self.folder} to start this run over",
+                fix=f"delete {self.folder} to start this run over",
             ) from None
 
     def remove(self) -> None:

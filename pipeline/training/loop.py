@@ -117,7 +117,7 @@ class Trainer:
         raise TrainingError(
             f"{what} is not finite ({value}) in step {step + 1} of {self.steps}",
             where=f"samples {', '.join(bad[:8])}{more}",
-            mend="lower the learning rates of the recipe, or look at these samples' scenes and features",
+            fix="lower the learning rates of the recipe, or look at these samples' scenes and features",
         )
 
     def _write(self, log: Any, step: int, result: StepResult, seconds: float) -> None:

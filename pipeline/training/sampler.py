@@ -54,7 +54,7 @@ class QuestionSampler:
             for sample in found:
                 self._by_scene.setdefault(sample.scene_id, {}).setdefault(benchmark, []).append(sample)
         if not self._by_scene:
-            raise DataError("there are no training samples", mend="check recipes.<name>.train_on and the dataset's train split")
+            raise DataError("there are no training samples", fix="check recipes.<name>.train_on and the dataset's train split")
         self.scene_ids = sorted(self._by_scene)
         self.total = sum(len(found) for found in samples.values())
         self._key = (dataset, seed)

@@ -70,7 +70,7 @@ def some_seen(cells: NDArray[np.bool_], scene_id: str, seen: Window) -> NDArray[
         f"the teacher saw none of the student's {cells.size} cells of a view of scene {scene_id!r}",
         where=f"the features are about x {x0:.3f} to {x1:.3f}, y {y0:.3f} to {y1:.3f} of the image",
         allowed="at least half of one cell",
-        mend="use a teacher that does not crop (vggt has `images: pad`), or leave images of this shape out",
+        fix="use a teacher that does not crop (vggt has `images: pad`), or leave images of this shape out",
     )
 
 

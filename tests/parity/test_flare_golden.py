@@ -157,7 +157,7 @@ def test_released_names_and_shapes() -> None:
     assert all(name.startswith(NOT_BUILT) for name in rest)
     assert not any(name.startswith(NOT_BUILT) for name in ours)
     assert all(any(name.startswith(prefix) for name in rest) for prefix in NOT_BUILT), "a prefix that no released name has"
-    assert check_shapes(released, RELEASED, where="keys_geometry_pose.json", mend="") == []
+    assert check_shapes(released, RELEASED, where="keys_geometry_pose.json", fix="") == []
     # The heads' layers 1 to 4 are registered a second time under layer_rn.
     assert 4 * sum(math.prod(shape) for name, shape in released.items() if ".layer_rn." not in name) == TENSOR_BYTES
 

@@ -136,7 +136,7 @@ def test_a_file_that_may_not_grow_is_one_message(
     assert ended == 2, said
     assert "EnvironmentFaultError: file too large" in said
     assert str(tmp_path / "out") in said or verb == "bench"  # which measures in a folder of its own first
-    assert "mend: " in said
+    assert "fix: " in said
     assert not command.out.exists()
     assert not [path for path in tmp_path.rglob("*") if UNFINISHED in path.name or path.suffix == ".lock"]
 
@@ -178,7 +178,7 @@ def test_a_file_that_may_not_be_read_is_not_called_missing(
     assert ended == 2
     assert "Permission denied" in said
     assert str(run / name) in said
-    assert "mend:    let this user read" in said
+    assert "fix:    let this user read" in said
     assert "not exist" not in said
     assert "No such file" not in said
 
@@ -397,7 +397,7 @@ def test_libraries_that_wrap_the_system_are_understood(tmp_path: Path) -> None:
 
 
 def test_a_bug_is_not_called_a_fault_of_the_disk(tmp_path: Path) -> None:
-    """Not even one in code that handles such a fault, and no number of the system that no user can mend."""
+    """Not even one in code that handles such a fault, and no number of the system that no user can fix."""
 
     def bug() -> object:
         try:

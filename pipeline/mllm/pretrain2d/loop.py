@@ -127,7 +127,7 @@ class Pretrainer:
         losses = getattr(self, f"{stage.name}_losses")(number)
         total = torch.stack([weight * loss for weight, loss in losses.values()]).sum()
         if not torch.isfinite(total):
-            raise TrainingError(f"2D pretraining lost: loss is {total.item()} at step {step + 1}", mend="lower learning_rate")
+            raise TrainingError(f"2D pretraining lost: loss is {total.item()} at step {step + 1}", fix="lower learning_rate")
         self.optimizer.zero_grad(set_to_none=True)
         total.backward()
         torch.nn.utils.clip_grad_norm_(self.trained.parameters(), GRADIENT_NORM)

@@ -24,9 +24,9 @@ def read_json(path: Path) -> Any:
     try:
         return json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
-        raise DataError(f"annotation file {path} is missing", mend="run the rule `prepare` again with -f") from None
+        raise DataError(f"annotation file {path} is missing", fix="run the rule `prepare` again with -f") from None
     except (json.JSONDecodeError, UnicodeDecodeError) as error:
-        raise AnnotationError(f"{path} is not valid JSON ({error})", mend="run the rule `prepare` again with -f") from None
+        raise AnnotationError(f"{path} is not valid JSON ({error})", fix="run the rule `prepare` again with -f") from None
 
 
 def strings(content: Any, key: str = "") -> Iterator[str]:

@@ -62,10 +62,10 @@ class FeatureNetwork:
 
 
 def released_features(
-    path: Path, config: FLAREConfig, taps: tuple[TapName, ...], *, device: str, bfloat16: bool, mend: str
+    path: Path, config: FLAREConfig, taps: tuple[TapName, ...], *, device: str, bfloat16: bool, fix: str
 ) -> tuple[FeatureNetwork, str]:
     """A feature network with a checkpoint's weights, and the digest of the file. CheckpointError when it does not fit."""
-    model = load_checkpoint(path, config, taps, mend=mend)
+    model = load_checkpoint(path, config, taps, fix=fix)
     return FeatureNetwork(model, device=device, bfloat16=bfloat16), file_digest(path)
 
 

@@ -41,30 +41,30 @@ NOT_BUILT = (
 Shapes = Mapping[str, tuple[int, ...]]
 
 
-def read_entries(path: Path, *, mend: str) -> dict[str, Tensor]:
+def read_entries(path: Path, *, fix: str) -> dict[str, Tensor]:
     """Entries of a checkpoint: a pickled file with them under ``model`` or as they are, or a .safetensors file.
 
     Pickled files are memory-mapped: no tensor is read before it is used. CheckpointError when it is not such a file.
     """
     # Checkpoints of this family keep the command line's arguments beside the network; a namespace is plain data.
     with torch.serialization.safe_globals([argparse.Namespace]):
-        content = read_weights(path, mend=mend)
+        content = read_weights(path, fix=fix)
     entries = content.get("model", content) if isinstance(content, dict) else None
     if not isinstance(entries, dict) or not entries or not all(isinstance(value, Tensor) for value in entries.values()):
         raise CheckpointError(
-            f"weights {path} hold no network", allowed="tensors by name, as they are or under the key 'model'", mend=mend
+            f"weights {path} hold no network", allowed="tensors by name, as they are or under the key 'model'", fix=fix
         )
     return named(entries, where=str(path))
 
 
-def entry_shapes(path: Path, *, mend: str) -> Shapes:
+def entry_shapes(path: Path, *, fix: str) -> Shapes:
     """Name -> shape of every entry of a checkpoint; tensors are not read."""
     if path.suffix == ".safetensors":
-        return read_shapes(path, mend=mend)
-    return {name: tuple(value.shape) for name, value in read_entries(path, mend=mend).items()}
+        return read_shapes(path, fix=fix)
+    return {name: tuple(value.shape) for name, value in read_entries(path, fix=fix).items()}
 
 
-def check_shapes(found: Shapes, config: FLAREConfig, *, where: str, mend: str) -> list[str]:
+def check_shapes(found: Shapes, config: FLAREConfig, *, where: str, fix: str) -> list[str]:
     """Names that are neither needed nor known. CheckpointError when an entry that some tap needs is missing or misshapen."""
     with torch.device("meta"):
         needed = {name: tuple(value.shape) for name, value in FLARE(config).entries().items()}
@@ -73,25 +73,25 @@ def check_shapes(found: Shapes, config: FLAREConfig, *, where: str, mend: str) -
         raise CheckpointError(
             f"weights do not fit FLARE's geometry and pose model: of {len(needed)} entries {text}",
             where=where,
-            mend=other_weights(mend),
+            fix=other_weights(fix),
         )
     return [name for name in found if name not in needed and not name.startswith(NOT_BUILT)]
 
 
-def check_checkpoint(path: Path, config: FLAREConfig, *, mend: str) -> None:
+def check_checkpoint(path: Path, config: FLAREConfig, *, fix: str) -> None:
     """Names and shapes of a checkpoint, without reading tensors; unknown names are counted on stderr."""
-    unknown = check_shapes(entry_shapes(path, mend=mend), config, where=str(path), mend=mend)
+    unknown = check_shapes(entry_shapes(path, fix=fix), config, where=str(path), fix=fix)
     if unknown:
         text = f"note: {len(unknown)} entries of {path} are unknown to FLARE and not used, first {unknown[0]!r}"
         print(text, file=sys.stderr, flush=True)
 
 
-def load_checkpoint(path: Path, config: FLAREConfig, taps: Sequence[TapName], *, mend: str) -> FLARE:
+def load_checkpoint(path: Path, config: FLAREConfig, taps: Sequence[TapName], *, fix: str) -> FLARE:
     """The network with a checkpoint's weights; only what the taps need is kept. CheckpointError as ``check_shapes``."""
-    check_checkpoint(path, config, mend=mend)
+    check_checkpoint(path, config, fix=fix)
     with torch.device("meta"):
         model = FLARE(config, taps)
-    model.load_entries(read_entries(path, mend=mend))
+    model.load_entries(read_entries(path, fix=fix))
     return model
 
 

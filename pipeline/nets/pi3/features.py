@@ -90,21 +90,21 @@ def _poses(translation: NDArray[np.float32], matrix: NDArray[np.float32]) -> NDA
     return relative_to_first(poses_of(camera)).float().numpy()
 
 
-def check_released(path: Path, variant: Variant, *, mend: str, config: Pi3Config = RELEASED) -> None:
+def check_released(path: Path, variant: Variant, *, fix: str, config: Pi3Config = RELEASED) -> None:
     """Names and shapes of all entries of a released file, without its numbers. CheckpointError when they do not fit."""
-    shapes = read_shapes(path, mend=mend)
+    shapes = read_shapes(path, fix=fix)
     found: Variant = "pi3x" if ONLY_IN_PI3X in shapes else "pi3"
     if found != variant:
         fault = f"the entry {ONLY_IN_PI3X!r} is {'there' if found == 'pi3x' else 'missing'}"
         raise CheckpointError(
             f"the weights are not of variant {variant}: {fault}",
             where=str(path),
-            mend=f"if they are of {found}, say so in config.yaml: teachers.<name>.variant: {found}; else {mend}",
+            fix=f"if they are of {found}, say so in config.yaml: teachers.<name>.variant: {found}; else {fix}",
         )
     with torch.device("meta"):
         skeleton = NETWORKS[variant](config)
     built = {name: shape for name, shape in shapes.items() if not name.startswith(NOT_BUILT[variant])}
-    check_shapes(skeleton, built, where=str(path), mend=mend)
+    check_shapes(skeleton, built, where=str(path), fix=fix)
 
 
 def load_features(
@@ -115,17 +115,17 @@ def load_features(
     predictions: bool,
     device: str,
     bfloat16: bool,
-    mend: str,
+    fix: str,
     config: Pi3Config = RELEASED,
 ) -> tuple[FeatureNetwork, str]:
     """A feature network from a released file, and the file's digest. CheckpointError unless every entry fits.
 
     Without ``predictions`` the heads are checked but not built.
     """
-    check_released(path, variant, mend=mend, config=config)
+    check_released(path, variant, fix=fix, config=config)
     with torch.device("meta"):
         network: Trunk = NETWORKS[variant](config) if predictions else Trunk(config)
-    state = read_weights(path, mend=mend)
+    state = read_weights(path, fix=fix)
     network.load_state_dict({name: state[name].float() for name in network.state_dict()}, strict=True, assign=True)
     return FeatureNetwork(network, layers, device=device, bfloat16=bfloat16), file_digest(path)
 

@@ -119,7 +119,7 @@ def load_features(
     encoder: bool,
     device: str,
     bfloat16: bool,
-    mend: str,
+    fix: str,
     predictions: bool = False,
 ) -> tuple[FeatureNetwork, str]:
     """A feature network from a whole network's weights file, and the file's digest.
@@ -129,21 +129,21 @@ def load_features(
     that does not exist.
     """
     check_layers(layers, config)
-    state = read_weights(path, mend=mend)
+    state = read_weights(path, fix=fix)
     with torch.device("meta"):
         skeleton = VGGT(config)
         network = VGGT(config, PREDICTION_HEADS if predictions else ())
-    check_entries(skeleton, {n: v for n, v in state.items() if not n.startswith(NOT_BUILT)}, where=str(path), mend=mend)
+    check_entries(skeleton, {n: v for n, v in state.items() if not n.startswith(NOT_BUILT)}, where=str(path), fix=fix)
     network.load_state_dict({name: state[name].float() for name in network.state_dict()}, strict=True, assign=True)
     return FeatureNetwork(network, layers, encoder=encoder, device=device, bfloat16=bfloat16), file_digest(path)
 
 
-def check_file(path: Path, config: VGGTConfig, mend: str) -> None:
+def check_file(path: Path, config: VGGTConfig, fix: str) -> None:
     """CheckpointError unless a weights file holds exactly the network's entries; reads names and shapes only."""
     with torch.device("meta"):
         skeleton = VGGT(config)
-    shapes = {n: s for n, s in read_shapes(path, mend=mend).items() if not n.startswith(NOT_BUILT)}
-    check_shapes(skeleton, shapes, where=str(path), mend=mend)
+    shapes = {n: s for n, s in read_shapes(path, fix=fix).items() if not n.startswith(NOT_BUILT)}
+    check_shapes(skeleton, shapes, where=str(path), fix=fix)
 
 
 def random_features(

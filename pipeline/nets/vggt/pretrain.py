@@ -86,7 +86,7 @@ def _one_grid(index: SceneIndex, config: VGGTConfig) -> None:
             f"a teacher cannot learn from images of several shapes: {found}",
             where=str(index.path),
             allowed="images of one size",
-            mend="name a dataset of one image size in the teacher's pretrain: {dataset: ...}, such as the built-in rooms",
+            fix="name a dataset of one image size in the teacher's pretrain: {dataset: ...}, such as the built-in rooms",
         )
 
 

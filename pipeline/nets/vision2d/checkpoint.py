@@ -70,36 +70,36 @@ class Vision:
         return digest([json.loads(json.dumps(content, default=str)), self.pixels, self.resampling])
 
 
-def read_vision(folder: Path, model_types: Sequence[str], *, mend: str) -> Vision:
+def read_vision(folder: Path, model_types: Sequence[str], *, fix: str) -> Vision:
     """The network that a folder's config.json describes. CheckpointError when it is not one of ``model_types``."""
     layouts = [LAYOUTS[name] for name in model_types]
-    content = read_json(folder / "config.json", mend)
+    content = read_json(folder / "config.json", fix)
     found = content.get("model_type")
     for layout in layouts:
         if found in (layout.model_type, layout.outer):
             inner = content.get("vision_config", {}) if found == layout.outer else content
-            return Vision(layout, _configuration(layout, inner, folder, mend), *_pixels(layout, folder, mend))
+            return Vision(layout, _configuration(layout, inner, folder, fix), *_pixels(layout, folder, fix))
     known = sorted({name for layout in layouts for name in (layout.model_type, layout.outer) if name})
     raise CheckpointError(
-        f"the checkpoint is a {found!r} model", where=str(folder / "config.json"), allowed=", ".join(known), mend=mend
+        f"the checkpoint is a {found!r} model", where=str(folder / "config.json"), allowed=", ".join(known), fix=fix
     )
 
 
-def _configuration(layout: Layout, content: Mapping[str, Any], folder: Path, mend: str) -> Any:
+def _configuration(layout: Layout, content: Mapping[str, Any], folder: Path, fix: str) -> Any:
     try:
         return getattr(transformers, layout.config_class).from_dict(dict(content) | layout.changed)
     except (TypeError, ValueError, StrictDataclassError) as error:
         raise CheckpointError(
             f"config.json is not one of a {layout.model_type} model ({' '.join(str(error).split())})",
             where=str(folder),
-            mend=mend,
+            fix=fix,
         ) from None
 
 
-def _pixels(layout: Layout, folder: Path, mend: str) -> tuple[tuple[Channels, Channels], Filter]:
+def _pixels(layout: Layout, folder: Path, fix: str) -> tuple[tuple[Channels, Channels], Filter]:
     """Mean, deviation and filter: of the folder's preprocessor_config.json where it states them, else of the model card."""
     path = folder / "preprocessor_config.json"
-    stated = read_json(path, mend) if path.is_file() else {}
+    stated = read_json(path, fix) if path.is_file() else {}
     names: dict[int, Filter] = {filter_.value: name for name, filter_ in FILTERS.items()}
     try:
         mean, std = (_channels(stated.get(key, own)) for key, own in zip(_KEYS, layout.pixels, strict=True))
@@ -107,7 +107,7 @@ def _pixels(layout: Layout, folder: Path, mend: str) -> tuple[tuple[Channels, Ch
         if min(std) <= 0:
             raise ValueError("a deviation is not positive")
     except (TypeError, ValueError, KeyError) as error:
-        raise CheckpointError(f"{path} cannot be used ({type(error).__name__}: {error})", mend=mend) from None
+        raise CheckpointError(f"{path} cannot be used ({type(error).__name__}: {error})", fix=fix) from None
     return (mean, std), resampling
 
 
@@ -116,29 +116,29 @@ def _channels(values: Any) -> Channels:
     return red, green, blue
 
 
-def stand_ins(paths: Sequence[Path], *, mend: str) -> dict[str, Tensor]:
+def stand_ins(paths: Sequence[Path], *, fix: str) -> dict[str, Tensor]:
     """Entries of weight files by their headers alone: zeros that share one number, of the stored shapes."""
-    shapes = {name: shape for path in paths for name, shape in read_shapes(path, mend=mend).items()}
+    shapes = {name: shape for path in paths for name, shape in read_shapes(path, fix=fix).items()}
     return {name: torch.zeros(()).expand(shape) for name, shape in shapes.items()}
 
 
-def load_network(vision: Vision, folder: Path, *, mend: str) -> tuple[nn.Module, str]:
+def load_network(vision: Vision, folder: Path, *, fix: str) -> tuple[nn.Module, str]:
     """The network with its weights, and the digest of weights, configuration and pixel values."""
-    paths = weight_paths(folder, _FILES, mend)
+    paths = weight_paths(folder, _FILES, fix)
     state: dict[str, Tensor] = {}
     for path in paths:
-        part = read_weights(path, mend=mend)
+        part = read_weights(path, fix=fix)
         entry_shapes(part, where=str(path))
         state |= part
-    return build(vision, state, where=str(folder), mend=mend), digest([vision.digest(), [file_digest(path) for path in paths]])
+    return build(vision, state, where=str(folder), fix=fix), digest([vision.digest(), [file_digest(path) for path in paths]])
 
 
-def check_network(vision: Vision, folder: Path, *, mend: str) -> None:
+def check_network(vision: Vision, folder: Path, *, fix: str) -> None:
     """CheckpointError unless the weight files have exactly the entries of the network, by their headers."""
-    build(vision, stand_ins(weight_paths(folder, _FILES, mend), mend=mend), where=str(folder), mend=mend)
+    build(vision, stand_ins(weight_paths(folder, _FILES, fix), fix=fix), where=str(folder), fix=fix)
 
 
-def build(vision: Vision, state: Mapping[str, Tensor], *, where: str, mend: str) -> nn.Module:
+def build(vision: Vision, state: Mapping[str, Tensor], *, where: str, fix: str) -> nn.Module:
     """The network holding ``state``. CheckpointError that counts and names missing, unexpected and misshapen entries."""
     layout = vision.layout
     own = {name: value for name, value in state.items() if not _elsewhere(name, layout)}
@@ -149,7 +149,7 @@ def build(vision: Vision, state: Mapping[str, Tensor], *, where: str, mend: str)
                 attn_implementation="sdpa", dtype=torch.float32, local_files_only=True,
             )  # fmt: skip
     except (OSError, RuntimeError, ValueError) as error:
-        raise CheckpointError(f"weights cannot be loaded ({str(error).splitlines()[0]})", where=where, mend=mend) from None
+        raise CheckpointError(f"weights cannot be loaded ({str(error).splitlines()[0]})", where=where, fix=fix) from None
     faults = [
         (label, sorted(str(entry) for entry in info[key]))
         for label, key in (("missing", "missing_keys"), ("unexpected", "unexpected_keys"), ("misshapen", "mismatched_keys"))
@@ -157,7 +157,7 @@ def build(vision: Vision, state: Mapping[str, Tensor], *, where: str, mend: str)
     text = "; ".join(f"{len(names)} {label}, first {names[0]}" for label, names in faults if names)
     if text:
         what = f"weights do not fit the {layout.model_type} network of config.json: {text}"
-        raise CheckpointError(what, where=where, mend=other_weights(mend))
+        raise CheckpointError(what, where=where, fix=other_weights(fix))
     return cast(nn.Module, model)
 
 

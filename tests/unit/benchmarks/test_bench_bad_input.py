@@ -346,5 +346,5 @@ def test_every_fault_has_a_way_out(read, kind):
         _, _, samples = read(kind, json.loads(json.dumps(ENTRIES[kind] | change)))
         with pytest.raises(PipelineError) as caught:
             samples()
-        assert "mend" in str(caught.value)
+        assert "fix" in str(caught.value)
         assert ".json" in str(caught.value)

@@ -56,7 +56,7 @@ def test_entries_about_a_scene_that_is_not_there(prepared, member, kind, split):
     with pytest.raises(AnnotationError, match=r"1 of 2 entries.*room7") as caught:
         annotation_notes(refused)
     assert ", entry 1" in str(caught.value.where)
-    assert "datasets.hand.skip_unmatched_annotations: true" in str(caught.value.mend)
+    assert "datasets.hand.skip_unmatched_annotations: true" in str(caught.value.fix)
     assert [note.count for note in annotation_notes(refused, [kind])] == [1]  # the benchmark's own skip_missing_scenes
     index = prepared(kind, split, given, True)
     notes = annotation_notes(index)
@@ -74,7 +74,7 @@ def test_entries_that_name_an_object_that_is_not_there(prepared, member, kind, s
     with pytest.raises(AnnotationError, match=r"object 7 is not in scene room0 \(1 of 2 entries") as caught:
         annotation_notes(prepared(kind, split, given, False))
     assert ", entry 1" in str(caught.value.where)
-    assert "skip_unmatched_annotations: true" in str(caught.value.mend)
+    assert "skip_unmatched_annotations: true" in str(caught.value.fix)
     index = prepared(kind, split, given, True)
     notes = annotation_notes(index)
     assert [(note.kind, note.count, note.scenes) for note in notes] == [("annotations_of_missing_objects", 1, ("room0",))]

@@ -63,7 +63,7 @@ class FakeTeacher(Teacher):
     def check_weights(self):
         for file in self.options.files:
             if Path(file).is_file() and Path(file).read_bytes() == b"faulty":
-                raise CheckpointError(f"{file} has 3 missing entries, first 'a.weight'", where=file, mend="download it again")
+                raise CheckpointError(f"{file} has 3 missing entries, first 'a.weight'", where=file, fix="download it again")
 '''
 
 

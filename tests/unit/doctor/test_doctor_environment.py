@@ -63,7 +63,7 @@ def test_java_and_open3d_are_needed_only_by_studies_that_use_them(monkeypatch: p
     assert needs == ()
     _, needs = examine_environment(Wanted(java=True, open3d=True, gpu=False), without)
     assert len(needs) == 2
-    assert all(need.mend == "make setup" for need in needs)
+    assert all(need.fix == "make setup" for need in needs)
     assert any("libGL.so.1" in need.what for need in needs)
 
 

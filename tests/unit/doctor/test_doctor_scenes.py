@@ -251,7 +251,7 @@ def test_what_preparing_will_not_make_is_told_before() -> None:
     content = built_in(datasets={"tiny_rooms": {"kind": "rooms", "train": 0, "val": 2, "test": 0}})
     (need,) = examined(content).needs
     assert need.what == "tiny_rooms will have no scene of split test, train"
-    assert need.mend.startswith("training reads the split train")
+    assert need.fix.startswith("training reads the split train")
 
 
 @pytest.mark.parametrize("kind", ["rooms", "front3d"])
@@ -261,7 +261,7 @@ def test_questions_on_request_are_asked_for(kind: str) -> None:
     content["study"]["benchmarks"] = ["vsibench"]
     whats = [need.what for need in examined(content, "made").needs if "files" not in need.what]
     assert whats == ["made will have no annotations of vsibench (test)"]
-    assert "vsibench_per_room" in examined(content, "made").needs[-1].mend
+    assert "vsibench_per_room" in examined(content, "made").needs[-1].fix
     content["datasets"]["made"]["vsibench_per_room"] = 10
     assert [need.what for need in examined(content, "made").needs if "files" not in need.what] == []
 

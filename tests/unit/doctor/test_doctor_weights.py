@@ -185,7 +185,7 @@ def test_the_source_of_a_control_counts_as_selected() -> None:
     config = write_config(built_in(teachers=teachers, study={"teachers": ["control"]}))
     rows, needs = weight_rows(select(config))
     assert [row.owner for row in rows] == ["teachers.lab"]
-    assert needs[0].mend == "get it from the authors' page"
+    assert needs[0].fix == "get it from the authors' page"
     teacher = examine(config, [], 125.0).teachers[1]
     assert (teacher.name, teacher.commercial, teacher.weights_licence) == ("control", False, "CC BY-NC 4.0")
 
@@ -201,7 +201,7 @@ JSON_FILES = (
 
 @pytest.mark.parametrize("name", [*JSON_FILES, "a shard"])
 def test_a_pointer_of_git_lfs_is_named_as_such_by_every_loader(copied: Path, name: str) -> None:
-    """It was "header too large", or whatever a parser of JSON says, and the mend was to download everything again."""
+    """It was "header too large", or whatever a parser of JSON says, and the fix was to download everything again."""
     path = shards(copied)[1] if name == "a shard" else copied / name
     assert path.is_file()
     path.write_bytes(b"version https://git-lfs.github.com/spec/v1\noid sha256:4d7a2146\nsize 5026873376\n")
@@ -211,7 +211,7 @@ def test_a_pointer_of_git_lfs_is_named_as_such_by_every_loader(copied: Path, nam
             look()
         assert path.name in caught.value.what
         assert "5,026,873,376 bytes" in caught.value.what
-        assert str(caught.value.mend).endswith(PULL.format(path.name))
+        assert str(caught.value.fix).endswith(PULL.format(path.name))
 
 
 @pytest.mark.parametrize("content", [b"", b"<!DOCTYPE html><html>", b'{"a": ', b"\xff\xfe{", b"[" * 99_999], ids=range(5))
@@ -232,7 +232,7 @@ def test_weights_of_another_size_are_not_downloaded_again(copied: Path) -> None:
     for look in (lab.check_weights, lambda: lab.load(copied, device="cpu")):
         with pytest.raises(CheckpointError, match=r"of another shape, first '[\w.]+': \([\d, ]+\) in the file") as caught:
             look()
-        assert "config.json is of another model" in str(caught.value.mend)
+        assert "config.json is of another model" in str(caught.value.fix)
 
 
 def test_weights_in_another_format_are_named(copied: Path) -> None:

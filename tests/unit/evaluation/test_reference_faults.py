@@ -1,4 +1,4 @@
-"""The faults of the 3DRS reference implementation (commit 0401f547), one by one, each with the tests that it stays mended.
+"""The faults of the 3DRS reference implementation (commit 0401f547), one by one, each with the tests that it stays fixed.
 
 ``TESTS`` maps every fault to tests of this suite; those that stand nowhere else are here. A1 to A11 change results, B1 to B22
 are limits and failures. Not in code at all: B6 and B7 are about one machine and about a package that is not used here.

@@ -89,8 +89,8 @@ def test_arrays_that_are_not_there_are_mended_by_the_command_that_is_named(compl
     shutil.rmtree(complete_shard.parent / "features.zarr")
     with pytest.raises(StoreError, match="damaged") as caught:
         FeatureReader([complete_shard]).read("a", frames)
-    assert caught.value.mend is not None
-    assert caught.value.mend.startswith("rm -rf ")
+    assert caught.value.fix is not None
+    assert caught.value.fix.startswith("rm -rf ")
 
 
 def test_the_command_that_mends_survives_blanks(tmp_path: Path, complete_shard: Path, frames) -> None:

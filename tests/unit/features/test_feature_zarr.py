@@ -112,7 +112,7 @@ def test_a_store_of_an_older_schema_is_refused_and_made_anew(tmp_path: Path, mon
         FeatureReader([manifest])
     assert caught.value.allowed is not None
     assert caught.value.allowed.startswith("schema 5")
-    assert caught.value.mend == f"rm -f {manifest} && snakemake --cores all {manifest}"
+    assert caught.value.fix == f"rm -f {manifest} && snakemake --cores all {manifest}"
     newer = write(tmp_path, StoreSpec("rooms", "oracle", "geometry", 6, 3, 4))
     assert "1 scenes are of another spec and are made anew" in capsys.readouterr().err
     FeatureReader([newer]).verify("a")

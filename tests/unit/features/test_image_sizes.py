@@ -85,7 +85,7 @@ def test_doctor_says_it_too(mixed: SceneIndex) -> None:
     }
     needs = grid_needs(select(StudyConfig(content)), {"boxes": mixed})
     assert [need.what.split(":")[0] for need in needs] == ["boxes"]
-    assert "features: {grid:" in needs[0].mend
+    assert "features: {grid:" in needs[0].fix
     stored = StudyConfig(content | {"features": {"grid": STUDENT}})
     assert grid_needs(select(stored), {"boxes": mixed}) == []
 

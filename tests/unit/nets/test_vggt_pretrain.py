@@ -138,7 +138,7 @@ def test_partial_weights_are_refused(tmp_path: Path) -> None:
         teacher.load(tmp_path, "cpu")
     (tmp_path / "model.safetensors").unlink()
     with pytest.raises(CheckpointError, match="do not exist"):
-        read_weights(tmp_path / "model.safetensors", mend="make them")
+        read_weights(tmp_path / "model.safetensors", fix="make them")
 
 
 @pytest.mark.parametrize(

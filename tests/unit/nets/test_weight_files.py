@@ -48,10 +48,10 @@ def test_downloads_that_went_wrong(content: bytes, message: str, suffix: str, tm
     path.write_bytes(content)
     for read in (read_weights, read_shapes):
         with pytest.raises(CheckpointError, match=message) as caught:
-            read(path, mend="get it again")
+            read(path, fix="get it again")
         assert str(path) in str(caught.value)
         alone = f"git -C {tmp_path} lfs pull, or download {path.name} alone"
-        assert caught.value.mend == (alone if content == POINTER else "get it again")
+        assert caught.value.fix == (alone if content == POINTER else "get it again")
 
 
 @pytest.mark.parametrize(
@@ -74,7 +74,7 @@ def test_files_of_another_kind(name: str, write: Callable[[Path], object], messa
     write(tmp_path / name)
     for read in (read_weights, read_shapes):
         with pytest.raises(CheckpointError, match=message) as caught:
-            read(tmp_path / name, mend="get it again")
+            read(tmp_path / name, fix="get it again")
         first, *rest = str(caught.value).splitlines()
         assert "In PyTorch 2.6" not in first, "torch's advice to load anything is not passed on"
         assert any("get it again" in line for line in rest)
@@ -86,23 +86,23 @@ def test_entries_have_names(key: object, tmp_path: Path) -> None:
     torch.save(STATE | {key: torch.zeros(1)}, tmp_path / "a.pt")
     for read in (read_weights, read_shapes):
         with pytest.raises(CheckpointError, match="weights hold an entry under") as caught:
-            read(tmp_path / "a.pt", mend="get it again")
-        assert "save the network's state dict alone" in str(caught.value.mend)
+            read(tmp_path / "a.pt", fix="get it again")
+        assert "save the network's state dict alone" in str(caught.value.fix)
 
 
 def test_the_first_difference_of_names_and_shapes_is_said() -> None:
     network = torch.nn.Linear(3, 2)
     found = {"weight": (2, 4), "scale": (5,)}
     with pytest.raises(CheckpointError) as caught:
-        check_shapes(network, found, where="a.pt", mend="name another file")
+        check_shapes(network, found, where="a.pt", fix="name another file")
     assert caught.value.what == (
         "weights do not fit the network: 1 missing, first 'bias' [2]; 1 unexpected, first 'scale' [5]; "
         "1 misshapen, first 'weight': [2, 4] in the file, [2, 3] in the network"
     )
-    assert caught.value.mend == "the file is whole but of another network, so not the same one again: name another file"
+    assert caught.value.fix == "the file is whole but of another network, so not the same one again: name another file"
     with pytest.raises(CheckpointError, match=r"all names begin with 'module\.' in the file"):
-        check_shapes(network, {"module.weight": (2, 3), "module.bias": (2,)}, where="a.pt", mend="")
-    check_shapes(network, {"weight": (2, 3), "bias": (2,)}, where="a.pt", mend="")
+        check_shapes(network, {"module.weight": (2, 3), "module.bias": (2,)}, where="a.pt", fix="")
+    check_shapes(network, {"weight": (2, 3), "bias": (2,)}, where="a.pt", fix="")
 
 
 def test_want_of_memory_is_not_taken_for_a_damaged_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -112,7 +112,7 @@ def test_want_of_memory_is_not_taken_for_a_damaged_file(tmp_path: Path, monkeypa
     torch.save(STATE, tmp_path / "a.pt")
     monkeypatch.setattr("pipeline.nets.weights.torch.load", full)
     with pytest.raises(MemoryError, match="9 GiB"):
-        read_weights(tmp_path / "a.pt", mend="")
+        read_weights(tmp_path / "a.pt", fix="")
 
 
 def test_a_folder_is_not_a_file(tmp_path: Path) -> None:
@@ -120,7 +120,7 @@ def test_a_folder_is_not_a_file(tmp_path: Path) -> None:
         (tmp_path / name).touch()
     for read in (read_weights, read_shapes):
         with pytest.raises(CheckpointError, match=r"are a folder\n.*a file in it: model\.pt, model\.safetensors\n"):
-            read(tmp_path, mend="name the file")
+            read(tmp_path, fix="name the file")
 
 
 @pytest.mark.parametrize("name", ["new.pt", "old.pth", "named.safetensors"])
@@ -131,5 +131,5 @@ def test_all_formats_give_the_same(name: str, tmp_path: Path) -> None:
         save_file(STATE, path)
     else:
         torch.save(STATE, path, _use_new_zipfile_serialization=name == "new.pt")
-    assert read_shapes(path, mend="") == {"a.weight": (2, 3)}
-    torch.testing.assert_close(read_weights(path, mend=""), STATE)
+    assert read_shapes(path, fix="") == {"a.weight": (2, 3)}
+    torch.testing.assert_close(read_weights(path, fix=""), STATE)

@@ -251,8 +251,8 @@ def test_usable_poses() -> None:
     assert usable_pose(np.diag([2.0, 2.0, 2.0, 1.0])) is None, "scaled"
     assert usable_pose(np.zeros((4, 4))) is None
     rough = np.eye(4) + np.pad([[0.004, 0.003], [0.0, -0.002]], ((0, 2), (0, 2)))
-    mended = usable_pose(rough)
-    np.testing.assert_allclose(mended[:3, :3] @ mended[:3, :3].T, np.eye(3), atol=1e-12)
+    fixed = usable_pose(rough)
+    np.testing.assert_allclose(fixed[:3, :3] @ fixed[:3, :3].T, np.eye(3), atol=1e-12)
     exact = SCENE.record.world_from_camera[0]
     np.testing.assert_array_equal(usable_pose(exact), exact)
 

@@ -164,10 +164,10 @@ def test_known_heads_are_left_out_and_unknown_names_are_said(
 ) -> None:
     path = tmp_path / "geometry_pose.pth"
     torch.save({"model": entries | {"downstream_head1.dpt.x": torch.ones(2), "mask_token": torch.ones(1)}}, path)
-    check_checkpoint(path, TINY, mend="")
+    check_checkpoint(path, TINY, fix="")
     assert capsys.readouterr().err == ""
     torch.save({"model": entries | {"newer_head.weight": torch.ones(2), "dec_norm.bias": torch.ones(2)}}, path)
-    model = load_checkpoint(path, TINY, ("enc_norm",), mend="")
+    model = load_checkpoint(path, TINY, ("enc_norm",), fix="")
     assert "1 entries" in (said := capsys.readouterr().err)
     assert "newer_head.weight" in said
     assert torch.equal(model.entries()["enc_norm.weight"], entries["enc_norm.weight"])
@@ -183,7 +183,7 @@ def test_partial_weights_are_refused_even_where_the_tap_would_not_miss_them(
     save_file(partial, path) if suffix == ".safetensors" else torch.save({"model": partial}, path)
     for attempt in (check_checkpoint, lambda *a, **k: load_checkpoint(*a, ("enc_norm",), **k)):
         with pytest.raises(CheckpointError, match=r"missing, first 'dec_blocks_point.0.*1 misshapen, first 'enc_norm.weight'"):
-            attempt(path, TINY, mend="")
+            attempt(path, TINY, fix="")
 
 
 def test_another_models_weights_are_refused_by_the_released_size(entries: dict[str, Tensor], tmp_path: Path) -> None:
@@ -231,7 +231,7 @@ def test_a_file_without_a_network_is_refused(tmp_path: Path) -> None:
 def test_half_precision_entries_become_float32(entries: dict[str, Tensor], tmp_path: Path) -> None:
     path = tmp_path / "weights.safetensors"
     save_file({name: value.bfloat16() for name, value in entries.items()}, path)
-    loaded = load_checkpoint(path, TINY, ALL, mend="").entries()
+    loaded = load_checkpoint(path, TINY, ALL, fix="").entries()
     assert {value.dtype for value in loaded.values()} == {torch.float32}
     torch.testing.assert_close(loaded["enc_norm.weight"], entries["enc_norm.weight"])
 

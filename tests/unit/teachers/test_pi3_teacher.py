@@ -178,7 +178,7 @@ def test_bfloat16_is_close_to_float32(variant: Variant, scene: Scene) -> None:
 
 def loaded(path: Path, variant: Variant = "pi3", *, predictions: bool = True) -> TeacherFeatures:
     network, value = load_features(
-        path, variant, (-1,), predictions=predictions, device="cpu", bfloat16=False, mend="get it", config=TINY
+        path, variant, (-1,), predictions=predictions, device="cpu", bfloat16=False, fix="get it", config=TINY
     )
     assert value
     return network.encode(make_scene("pi3", views=2))
@@ -205,14 +205,14 @@ def test_a_file_of_half_precision_runs_in_float32(weights: Path) -> None:
 
 def test_checking_reads_no_numbers(weights: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(features, "read_weights", lambda *_, **__: pytest.fail("numbers were read"))
-    check_released(weights, "pi3", mend="get it", config=TINY)
+    check_released(weights, "pi3", fix="get it", config=TINY)
     with pytest.raises(CheckpointError, match=r"misshapen, first 'camera_decoder"):
         teacher(checkpoint=str(weights)).check_weights()
 
 
 @pytest.mark.parametrize("weights", ["pi3", "pi3x"], indirect=True)
 def test_weights_of_the_other_variant_are_told(weights: Path) -> None:
-    wrong, right = ("pi3", "pi3x") if "metric_token" in features.read_shapes(weights, mend="") else ("pi3x", "pi3")
+    wrong, right = ("pi3", "pi3x") if "metric_token" in features.read_shapes(weights, fix="") else ("pi3x", "pi3")
     with pytest.raises(CheckpointError, match=f"not of variant {wrong}") as caught:
         teacher(checkpoint=str(weights), variant=wrong).check_weights()
     assert f"variant: {right}" in str(caught.value)

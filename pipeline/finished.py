@@ -31,7 +31,7 @@ _NOT_RESULTS = ("manifest.json", FINISHED, "run.json", "metrics.jsonl", LOCK)
 
 def forced(verb: str, outputs: Iterable[Path]) -> bool:
     """Whether the user told Snakemake to make these outputs of this rule again (-f, -F, --forcerun)."""
-    names = set(json.loads(os.environ.get(FORCED) or "[]"))
+    names = {os.path.normpath(name) for name in json.loads(os.environ.get(FORCED) or "[]")}  # ./results/... as typed
     return bool(names & {"*", verb, *(str(path) for path in outputs)})
 
 

@@ -65,6 +65,12 @@ def test_somebody_elses_result_is_named(out: Path) -> None:
 def test_what_the_user_forced(monkeypatch: pytest.MonkeyPatch) -> None:
     out = Path("results/runs/a/manifest.json")
     assert not forced("train", [out])
-    for names, yes in ((["train"], True), ([str(out)], True), (["*"], True), (["prepare", "results/x"], False)):
+    for names, yes in (
+        (["train"], True),
+        ([str(out)], True),
+        ([f"./{out}"], True),
+        (["*"], True),
+        (["prepare", "results/x"], False),
+    ):
         monkeypatch.setenv(FORCED, json.dumps(names))
         assert forced("train", [out]) is yes

@@ -178,7 +178,7 @@ def test_a_file_that_may_not_be_read_is_not_called_missing(
     assert ended == 2
     assert "Permission denied" in said
     assert str(run / name) in said
-    assert "fix:    let this user read" in said
+    assert "fix:     let this user read" in said
     assert "not exist" not in said
     assert "No such file" not in said
 

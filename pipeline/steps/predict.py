@@ -99,7 +99,7 @@ def _predict(
     device: str,
 ) -> dict[str, Any]:
     from pipeline.evaluation.records import finished_digest
-    from pipeline.finished import begin, finish
+    from pipeline.finished import finish
     from pipeline.provenance import digest, file_digest
 
     spec, folder = args.spec, args.out.parent
@@ -108,7 +108,6 @@ def _predict(
     asked = {n: [spec["benchmarks"][n], inputs["questions"][n], inputs["tuning"].get(n, "")] for n in benchmarks}
     wanted = {name: digest([shared, content]) for name, content in asked.items()}
     missing = [n for n in benchmarks if args.force or finished_digest(folder / f"{n}.parquet") != wanted[n]]
-    begin(args.out)
     if missing:
         model = _load(args, spec, device)
         _answer(model, index, {n: benchmarks[n] for n in missing}, {n: samples[n] for n in missing}, wanted, args, device)
@@ -163,6 +162,7 @@ def _answer(
     """Answer these benchmarks and write a file for each, after tuning on training scenes where that is asked for."""
     from pipeline.evaluation.engine import Engine, Outputs
     from pipeline.evaluation.records import row, write_records
+    from pipeline.finished import begin
     from pipeline.progress import Progress
     from pipeline.training.positions import clamped_centres
 
@@ -176,6 +176,7 @@ def _answer(
         for count, found in engine.run(samples):
             outputs |= found
             progress.step(count)
+    begin(args.out)  # not before: an older result stays whole while the model answers
     for name, benchmark in benchmarks.items():
         rows = []
         for sample in samples[name]:

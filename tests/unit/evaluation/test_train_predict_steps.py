@@ -372,6 +372,19 @@ def test_finished_work_of_the_same_inputs_is_kept_and_forced_work_is_done_again(
     assert json.loads(predicted.with_name("run.json").read_text())["kept"] == []
 
 
+def test_an_interrupted_rerun_leaves_the_old_answers_accepted(
+    predicted: Path, trained: Path, run_verb: Callable[..., int], monkeypatch: pytest.MonkeyPatch, capsys
+) -> None:
+    def interrupted(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr("pipeline.evaluation.engine.Engine.run", interrupted)
+        assert run_verb("predict", predicted, predict_spec(), "--run", trained, "--force") == 130
+    assert run_verb("predict", predicted, predict_spec(), "--run", trained) == 0
+    assert "finished already" in capsys.readouterr().out
+
+
 def test_damaged_weights_are_refused_and_made_again(
     trained: Path, run_verb: Callable[..., int], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -127,9 +127,8 @@ def _flush() -> None:
 
 def _place(args: argparse.Namespace) -> Path | None:
     """The folder of the verb's output, if it has any."""
-    out = getattr(args, "out", None)
-    first = out[0] if isinstance(out, list) and out else out
-    return first.parent if isinstance(first, Path) else None
+    outputs = _outputs(args)
+    return outputs[0].parent if outputs else None
 
 
 def _told(error: PipelineError) -> int:

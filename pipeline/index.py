@@ -87,7 +87,12 @@ def record_from_json(entry: dict[str, Any], *, where: str) -> SceneRecord:
 def scene_checksum(folder: Path, frame_ids: Sequence[str]) -> str:
     """Digest over the content of all files of a scene: both intrinsics, and colour, depth and pose of every frame."""
     names = ["intrinsic.txt", "depth_intrinsic.txt", *(f"{f}.{kind}" for f in frame_ids for kind in ("jpg", "png", "txt"))]
-    return digest(sorted((name, hashlib.sha256((folder / name).read_bytes()).hexdigest()) for name in names))
+    return files_checksum({name: hashlib.sha256((folder / name).read_bytes()).hexdigest() for name in names})
+
+
+def files_checksum(hashes: Mapping[str, str]) -> str:
+    """The same from name -> SHA-256 (hex) of each file, for whoever writes them."""
+    return digest(sorted(hashes.items()))
 
 
 def source_digest(record: SceneRecord) -> str:

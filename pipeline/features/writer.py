@@ -117,8 +117,9 @@ class FeatureWriter:
     def is_done(self, scene_id: str, frame_ids: Sequence[str] | None = None, source: str | None = None) -> bool:
         """True when the scene is stored (of these frames and this source, when given), so that it need not be encoded again."""
         entry = self._done.get(scene_id)
-        same_frames = entry is not None and (frame_ids is None or entry.frame_ids == tuple(frame_ids))
-        return same_frames and (source is None or (entry is not None and entry.source == source))
+        if entry is None:
+            return False
+        return (frame_ids is None or entry.frame_ids == tuple(frame_ids)) and (source is None or entry.source == source)
 
     def write(
         self,

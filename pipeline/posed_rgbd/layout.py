@@ -15,9 +15,9 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from pipeline.errors import DataError
-from pipeline.index import record_from_json, record_to_json
+from pipeline.index import files_checksum, record_from_json, record_to_json, scene_checksum
 from pipeline.png import depth_png
-from pipeline.provenance import digest, write_atomic
+from pipeline.provenance import write_atomic
 from pipeline.scene import SceneRecord
 
 MARKER = "scene.json"
@@ -48,7 +48,7 @@ class SceneWriter:
 
     def checksum(self) -> str:
         """Digest over all files written."""
-        return digest(sorted(self.hashes.items()))
+        return files_checksum(self.hashes)
 
     def finish(self, fingerprint: str, record: SceneRecord, facts: Mapping[str, Any]) -> None:
         """Write the marker; ``facts`` (counts, alignment) stand in it for whoever wants to know."""
@@ -64,11 +64,10 @@ def read_scene(folder: Path, fingerprint: str) -> tuple[SceneRecord, dict[str, A
         if content["fingerprint"] != fingerprint:
             return None
         record = record_from_json(content["record"], where=str(path))
-        names = ["intrinsic.txt", "depth_intrinsic.txt"] + [f"{f}.{e}" for f in record.frame_ids for e in ("jpg", "png", "txt")]
-        hashes = {name: hashlib.sha256((folder / name).read_bytes()).hexdigest() for name in names}
+        checksum = scene_checksum(folder, record.frame_ids)
     except (OSError, json.JSONDecodeError, UnicodeDecodeError, KeyError, TypeError, DataError):
         return None
-    return (record, content["facts"]) if record.checksum == digest(sorted(hashes.items())) else None
+    return (record, content["facts"]) if record.checksum == checksum else None
 
 
 def matrix_text(matrix: NDArray[np.float64]) -> bytes:

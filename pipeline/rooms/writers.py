@@ -13,8 +13,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipeline.errors import DataError
-from pipeline.index import record_from_json, record_to_json, with_depth_of_files
-from pipeline.provenance import digest, write_atomic
+from pipeline.index import files_checksum, record_from_json, record_to_json, scene_checksum, with_depth_of_files
+from pipeline.provenance import write_atomic
 from pipeline.rooms.catalog import ROOM_WORDS, Words
 from pipeline.rooms.facts import RoomFacts, facts_from_json, facts_of
 from pipeline.scene import SceneObject, SceneRecord
@@ -93,7 +93,7 @@ def write_room(job: ScenePlace, built: Film, facts: dict[str, Any], words: Words
         depth_size=(built.depth_mm.shape[1], built.depth_mm.shape[2]),
         objects=_objects(facts_from_json(facts, words)),
         proposals=None if job.split == "train" else built.proposals,
-        checksum=_checksum({name: hashlib.sha256(data).hexdigest() for name, data in files.items()}),
+        checksum=files_checksum({name: hashlib.sha256(data).hexdigest() for name, data in files.items()}),
     )
     record = with_depth_of_files(job.folder, record, known=dict(enumerate(built.depth_mm)))
     marker = {"spec": job.spec, "record": record_to_json(record), "facts": facts}
@@ -125,10 +125,6 @@ def _matrix_text(matrix: NDArray[np.float64]) -> bytes:
     return "".join(" ".join(f"{v:.7f}" for v in row) + "\n" for row in matrix).encode()
 
 
-def _checksum(hashes: dict[str, str]) -> str:
-    return digest(sorted(hashes.items()))
-
-
 def _objects(facts: RoomFacts) -> tuple[SceneObject, ...]:
     found = []
     for thing in facts.things:
@@ -148,8 +144,7 @@ def read_room(job: ScenePlace, words: Words = ROOM_WORDS) -> tuple[SceneRecord, 
             return None
         record = record_from_json(content["record"], where=str(path))
         facts = facts_from_json(content["facts"], words)
-        names = ["intrinsic.txt", "depth_intrinsic.txt"] + [f"{f}.{e}" for f in record.frame_ids for e in ("jpg", "png", "txt")]
-        hashes = {name: hashlib.sha256((job.folder / name).read_bytes()).hexdigest() for name in names}
+        checksum = scene_checksum(job.folder, record.frame_ids)
     except (
         FileNotFoundError,
         NotADirectoryError,
@@ -161,4 +156,4 @@ def read_room(job: ScenePlace, words: Words = ROOM_WORDS) -> tuple[SceneRecord, 
         DataError,
     ):
         return None
-    return (record, facts) if record.checksum == _checksum(hashes) else None
+    return (record, facts) if record.checksum == checksum else None

@@ -18,9 +18,9 @@ from pipeline.conventions import DEPTH_UNIT_PER_M
 from pipeline.depth_quality import looked_at
 from pipeline.errors import DataError, FrameError
 from pipeline.frames import FrameOptions, sample_frames, seen_voxels
-from pipeline.index import record_from_json, record_to_json, with_depth_of_files
+from pipeline.index import files_checksum, record_from_json, record_to_json, scene_checksum, with_depth_of_files
 from pipeline.png import depth_png
-from pipeline.provenance import digest, write_atomic
+from pipeline.provenance import write_atomic
 from pipeline.scannet.frames import FolderFrames, ScanFrames, StreamFrames
 from pipeline.scannet.instances import Instances, aligned, is_rigid, read_alignment, read_instances
 from pipeline.scannet.labels import Labels
@@ -216,10 +216,6 @@ def _matrix_text(matrix: NDArray[np.float64]) -> bytes:
     return "".join(" ".join(f"{v:.7f}" for v in row) + "\n" for row in matrix).encode()
 
 
-def _checksum(hashes: dict[str, str]) -> str:
-    return digest(sorted(hashes.items()))
-
-
 def _write_files(folder: Path, files: Iterator[tuple[str, bytes]]) -> str:
     """Write a scene's files into an empty folder as they come; the checksum over all of them."""
     if folder.exists():
@@ -229,7 +225,7 @@ def _write_files(folder: Path, files: Iterator[tuple[str, bytes]]) -> str:
     for name, data in files:
         (folder / name).write_bytes(data)
         hashes[name] = hashlib.sha256(data).hexdigest()
-    return _checksum(hashes)
+    return files_checksum(hashes)
 
 
 def _write_marker(job: SceneJob, record: SceneRecord, counts: Counts) -> None:
@@ -250,8 +246,7 @@ def read_scene(job: SceneJob) -> tuple[SceneRecord, Counts] | None:
         record = record_from_json(content["record"], where=str(path))
         found = content["counts"]
         counts = Counts(**(found | {"unknown_labels": tuple(found["unknown_labels"])}))
-        names = ["intrinsic.txt", "depth_intrinsic.txt"] + [f"{f}.{e}" for f in record.frame_ids for e in ("jpg", "png", "txt")]
-        hashes = {name: hashlib.sha256((job.folder / name).read_bytes()).hexdigest() for name in names}
+        checksum = scene_checksum(job.folder, record.frame_ids)
     except (OSError, KeyError, TypeError, ValueError, DataError):
         return None
-    return (record, counts) if record.checksum == _checksum(hashes) else None
+    return (record, counts) if record.checksum == checksum else None

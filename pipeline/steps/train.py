@@ -104,7 +104,7 @@ def _train(args: argparse.Namespace, job: _Job) -> dict[str, Any]:
     files = _save(job.loaded, model, folder)
     trainer.keep_metrics()
     content = {name: spec[name] for name in ("dataset", "backbone", "teacher", "recipe", "seed")}
-    content |= {"run": spec.get("run"), "schema": SCHEMA_VERSION, "scenes": job.index.content_digest("train")}
+    content |= {"run": spec.get("run"), "schema": SCHEMA_VERSION, "scenes": job.inputs["scenes"]}
     content |= {"member_of_features": spec.get("member_of_features")}
     content |= {"steps": steps, "final": final, "unseen_cells": unseen}
     content |= {"training_samples": sampler.total, "files": files, "digest": digest(files)}

@@ -1,8 +1,8 @@
 """Whether a scene's depth can be depth in metres: figures per scene, what is refused, what is counted as doubtful.
 
-Every kind of dataset comes through here when its scenes are made or indexed. Few pixels of few views are looked at, so that it
-costs little beside making a scene. Thresholds stand between what was measured (docs/geometry.md): right data of built-in rooms,
-3D-FRONT and a Kinect, and the same data with poses of the neighbour, inverted poses, or another unit of depth.
+Every scene comes through here when it is written. Few pixels of few views are looked at, so that it costs little beside making
+a scene. Thresholds stand between what was measured (docs/geometry.md): right data of built-in rooms, 3D-FRONT and a Kinect, and
+the same data with poses of the neighbour, inverted poses, or another unit of depth.
 """
 
 from __future__ import annotations

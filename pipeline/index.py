@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from pipeline.conventions import DEPTH_UNIT_PER_M, checked_id
-from pipeline.depth_quality import depth_notes, with_depth_figures
+from pipeline.depth_quality import depth_notes
 from pipeline.errors import DataError, FrameError
 from pipeline.notes import Note, notes_from_json, notes_to_json
 from pipeline.provenance import digest, file_digest, file_stamp, read_manifest, write_manifest
@@ -130,9 +130,7 @@ def write_index(
     ``skip_unmatched``: what the dataset's option ``skip_unmatched_annotations`` says; None where it has none.
     Digests of the annotation files stand in it too, so that what is made of them is made again when one changes.
     The index's digest, which features, runs, predictions and scores record, is of scenes, their ordered frames and the files.
-    Scenes whose depth nobody has looked at are looked at here; FrameError when it cannot be depth (depth_quality.py).
     """
-    records = [_looked_at(folder / root / record.scene_id, record) for record in records]
     os.sync()  # images and annotations reach the disk before the manifest that vouches for them
     scenes = [record_to_json(r) for r in records]
     names = {name for by_split in annotations.values() for listed in by_split.values() for name in listed}
@@ -158,25 +156,6 @@ def add_notes(manifest: Path, notes: Sequence[Note]) -> None:
     if notes:
         content = SceneIndex(manifest).content
         write_manifest(manifest, content | {"notes": [*content["notes"], *notes_to_json(notes)]})
-
-
-def _looked_at(folder: Path, record: SceneRecord) -> SceneRecord:
-    """The record with its depth's figures, unless it has them or has no files."""
-    return with_depth_of_files(folder, record) if record.depth is None and folder.is_dir() else record
-
-
-def with_depth_of_files(
-    folder: Path, record: SceneRecord, *, where: str | None = None, known: Mapping[int, NDArray[np.uint16]] | None = None
-) -> SceneRecord:
-    """The record with figures of the depth that lies in the scene's ``folder``. FrameError, naming ``where`` (the source), when
-    it cannot be depth. ``known``: millimetres (H,W) of views that need not be read (all of ``looked_at``, to be quick)."""
-
-    def depth_m(view: int) -> NDArray[np.float32]:
-        if known is not None and view in known:
-            return known[view].astype(np.float32) / np.float32(DEPTH_UNIT_PER_M)
-        return read_depth(folder / f"{record.frame_ids[view]}.png", record.depth_size)
-
-    return with_depth_figures(record, depth_m, where=where or str(folder))
 
 
 class SceneIndex:

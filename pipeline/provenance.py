@@ -58,10 +58,10 @@ def write_atomic(path: Path, data: bytes | str, *, durable: bool = True) -> None
 _OWN_DIGEST = "manifest_digest"
 
 
-def write_manifest(path: Path, content: dict[str, Any]) -> None:
+def write_manifest(path: Path, content: dict[str, Any], *, durable: bool = True) -> None:
     """Write a deterministic manifest atomically (sorted keys, one trailing newline), with a digest of its own content."""
     content = content | {_OWN_DIGEST: digest(content)}
-    write_atomic(path, json.dumps(content, sort_keys=True, indent=1, allow_nan=False) + "\n")
+    write_atomic(path, json.dumps(content, sort_keys=True, indent=1, allow_nan=False) + "\n", durable=durable)
 
 
 def read_manifest(path: Path, *, made_by: str) -> dict[str, Any]:

@@ -16,13 +16,17 @@ Result = TypeVar("Result")
 
 
 def in_processes(
-    work: Callable[[Job], Result], jobs: Sequence[Job], processes: int, *, doing: str, chunk: int = 1
+    work: Callable[[Job], Result], jobs: Sequence[Job], processes: int, *, doing: str, chunk: int = 1, fewest: int = 1
 ) -> Iterator[Result]:
     """work(job) of every job, in order, by ``processes`` worker processes that take ``chunk`` jobs at a time.
 
+    In this process where one is enough: of fewer jobs than ``fewest``.
     EnvironmentFaultError, which says what was being done, when a worker dies. The workers are spawned, not forked: Open3D holds
     threads.
     """
+    if processes <= 1 or len(jobs) < fewest:
+        yield from map(work, jobs)
+        return
     import multiprocessing
     from concurrent.futures import ProcessPoolExecutor
     from concurrent.futures.process import BrokenProcessPool

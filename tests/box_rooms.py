@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
-from PIL import Image
 
-from pipeline.index import SceneIndex, scene_checksum, write_index
-from pipeline.provenance import file_digest, seed_for
+from pipeline.index import SceneIndex, write_index
+from pipeline.provenance import seed_for
 from pipeline.scene import Scene, SceneRecord
+from pipeline.scene_writer import ScenePlace, SceneWriter
 
 ROOM_M = np.array([4.0, 5.0, 2.5])
 FACE_COLORS = np.array([[200, 60, 60], [60, 200, 60], [60, 60, 200], [200, 200, 60], [120, 80, 40], [240, 240, 240]])
@@ -64,25 +63,18 @@ def make_scene(scene_id: str = "box0", *, views: int = 4, size: tuple[int, int] 
     return Scene(record, np.stack([c for c, _ in pictures]), depth)
 
 
-def sealed(root: Path, record: SceneRecord) -> SceneRecord:
-    """The record with the checksum of its files, whose poses and cameras are written here beside the images."""
-    inner = root / record.scene_id
-    for name, camera_matrix in {"intrinsic": record.intrinsics, "depth_intrinsic": record.depth_intrinsics}.items():
-        np.savetxt(inner / f"{name}.txt", np.block([[camera_matrix, np.zeros((3, 1))], [np.zeros((1, 3)), np.ones((1, 1))]]))
-    for frame, pose in zip(record.frame_ids, record.world_from_camera, strict=True):
-        np.savetxt(inner / f"{frame}.txt", pose)
-    return replace(record, checksum=scene_checksum(inner, record.frame_ids))
+def write_scene(root: Path, scene: Scene) -> SceneRecord:
+    """The files of a scene below ``root``; its record with their checksum."""
+    record = scene.record
+    place = ScenePlace(root / record.scene_id, record.split, "")
+    writer = SceneWriter(place, record.frame_ids, record.world_from_camera, record.intrinsics, record.depth_intrinsics)
+    for view, (rgb, depth) in enumerate(zip(scene.rgb, scene.depth_m, strict=True)):
+        writer.frame(view, rgb, (depth * 1000).round().astype(np.uint16))
+    return writer.finish(record.objects, record.proposals)
 
 
 def write_dataset(folder: Path, scenes: list[Scene], dataset: str = "boxes") -> SceneIndex:
     """Scenes as a prepared dataset on disk."""
-    for scene in scenes:
-        inner = folder / "posed_images" / scene.scene_id
-        inner.mkdir(parents=True)
-        for frame, rgb, depth in zip(scene.record.frame_ids, scene.rgb, scene.depth_m, strict=True):
-            Image.fromarray(rgb).save(inner / f"{frame}.jpg", quality=95)
-            Image.fromarray((depth * 1000).round().astype(np.uint16)).save(inner / f"{frame}.png")
-    records = [sealed(folder / "posed_images", scene.record) for scene in scenes]
+    records = [write_scene(folder / "posed_images", scene) for scene in scenes]
     write_index(folder, records, dataset=dataset, root="posed_images", annotations={}, spec="")
-    assert file_digest(folder / "manifest.json")
     return SceneIndex(folder / "manifest.json")

@@ -19,6 +19,7 @@ from PIL import Image
 from scipy import sparse
 
 from pipeline import registry
+from pipeline.datasets.base import contents
 from pipeline.datasets.rooms import RoomsOptions
 from pipeline.index import SceneIndex
 from pipeline.rooms.annotate import annotate
@@ -203,7 +204,7 @@ def write_annotations(folder: Path) -> None:
     """The benchmarks' official files. SQA3D's questions about validation scans are under its names for test."""
     folder.mkdir(parents=True, exist_ok=True)
     rooms = [(split, room(scan)[1]) for scan, split in SCANS.items() if split != "test"]
-    for name, content in annotate(rooms, RoomsOptions()).contents.items():
+    for name, content in contents(annotate(rooms, RoomsOptions())).items():
         official = name.replace("_val_", "_test_") if name.startswith("v1_balanced") else name
         (folder / official).write_text(json.dumps(content))
 

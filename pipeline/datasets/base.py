@@ -12,14 +12,39 @@ gives the same files, and finished scenes are not written again. docs/extending.
 
 from __future__ import annotations
 
+import json
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar
 
+from pipeline.index import write_index
+from pipeline.notes import Note
 from pipeline.options import Options
-from pipeline.provenance import digest
+from pipeline.provenance import digest, write_atomic
+from pipeline.scene import SceneObject, SceneRecord
+from pipeline.scene_writer import ScenePlace, SceneWriter, remove_others
+
+__all__ = [
+    "SCENES",
+    "AnnotationFiles",
+    "Dataset",
+    "Needs",
+    "SceneObject",
+    "ScenePlace",
+    "ScenePlan",
+    "SceneRecord",
+    "SceneWriter",
+    "SourceFile",
+    "contents",
+]
+"""What a member needs, in one place."""
+
+AnnotationFiles = Mapping[str, Mapping[str, Mapping[str, Any]]]
+"""Benchmark -> split -> official file name -> its content: bytes, or what JSON can hold. Benchmarks may share a file."""
+SCENES = "posed_images"
+"""Folder of the scenes below that of the dataset."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,12 +84,14 @@ class Needs:
 class Dataset(ABC):
     """One dataset kind.
 
-    Layout that ``prepare`` writes under ``folder`` (= results/scenes/{dataset}/), checked and indexed by pipeline.index:
+    ``prepare`` asks ``place`` where a scene goes, keeps it when ``place.finished()`` gives its record, and otherwise writes it
+    with a ``SceneWriter``. At the end it gives all records to ``finish``. Below ``folder`` (results/scenes/{dataset}/) then lie
 
         posed_images/{scene}/{frame}.jpg  colour      posed_images/{scene}/{frame}.png  depth uint16 mm, 0 = invalid
         posed_images/{scene}/{frame}.txt  4x4 world_from_camera    posed_images/{scene}/intrinsic.txt, depth_intrinsic.txt  4x4
-        annotations/<official file names>     the five benchmarks' own formats (specs in benchmarks/*.py)
-        manifest.json                         written last through pipeline.index.write_index
+        posed_images/{scene}/scene.json   the scene's entry of the index, and the dataset's own facts about it
+        annotations/<official file names>     the benchmarks' own formats (specs in benchmarks/*.py)
+        manifest.json                         the index, written last
     """
 
     options_model: ClassVar[type[Options]] = Options
@@ -78,14 +105,13 @@ class Dataset(ABC):
     """Whether ``prepare`` draws its images with Open3D."""
     selecting: ClassVar[frozenset[str]] = frozenset()
     """Options that choose scenes and annotations and change no scene: finished scenes are kept when one of them changes."""
-    spec_digest: str = ""
-    """Digest of the cell's whole specification, set by the verb `prepare`; goes into the manifest (write_index)."""
-    scenes_digest: str = ""
-    """The same without the options ``selecting``: goes into the markers of finished scenes."""
 
     def __init__(self, name: str, options: Options):
         self.name = name
         self.options = options
+        self.spec_digest = self.scenes_digest = digest(options.model_dump(mode="json"))
+        """Of the cell's whole specification, for the manifest; and without the options ``selecting``, for the markers of
+        finished scenes. `prepare` sets both (``digests``)."""
 
     def source_files(self) -> tuple[SourceFile, ...]:
         """What must be there before ``prepare``; nothing for datasets that are made here."""
@@ -110,9 +136,46 @@ class Dataset(ABC):
         member["options"] = {key: value for key, value in member["options"].items() if key not in cls.selecting}
         return digest(whole), digest(whole | {"dataset": member})
 
+    def place(self, folder: Path, scene_id: str, split: str, made_of: str = "") -> ScenePlace:
+        """Where a scene goes below ``folder``. ``made_of``: digest of what it is made of besides the specification."""
+        spec = digest([self.scenes_digest, made_of]) if made_of else self.scenes_digest
+        return ScenePlace(folder / SCENES / scene_id, split, spec)
+
+    def finish(
+        self,
+        folder: Path,
+        records: Sequence[SceneRecord],
+        *,
+        annotations: AnnotationFiles | None = None,
+        notes: Sequence[Note] = (),
+        skip_unmatched: bool | None = None,
+    ) -> None:
+        """Remove scenes that an earlier run left, write the annotation files and, last, manifest.json.
+
+        ``records``: of all scenes, in the order of the splits. ``notes``: what a user has to know about the data.
+        ``skip_unmatched``: the option ``skip_unmatched_annotations``; None where there is none.
+        """
+        annotations = annotations or {}
+        remove_others(folder / SCENES, {record.scene_id for record in records})
+        for name, content in contents(annotations).items():
+            data = content if isinstance(content, bytes) else json.dumps(content, separators=(",", ":")) + "\n"
+            write_atomic(folder / "annotations" / name, data)
+        paths = {
+            b: {s: [f"annotations/{n}" for n in files] for s, files in splits.items()} for b, splits in annotations.items()
+        }
+        spec, skip = self.spec_digest, skip_unmatched
+        write_index(
+            folder, records, dataset=self.name, root=SCENES, annotations=paths, spec=spec, notes=notes, skip_unmatched=skip
+        )
+
     @abstractmethod
     def prepare(self, folder: Path, *, threads: int) -> None:
         """Write scenes and annotations under ``folder`` and, last, its manifest.json. Resumable at scene level.
 
         Raises DataError/FrameError/AnnotationError for faults of the input data.
         """
+
+
+def contents(annotations: AnnotationFiles) -> dict[str, Any]:
+    """File name -> content of all annotation files."""
+    return {name: data for splits in annotations.values() for files in splits.values() for name, data in files.items()}

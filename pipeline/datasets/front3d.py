@@ -12,8 +12,6 @@ Run: python -m pipeline prepare --spec SPEC --out DIR/manifest.json, where SPEC 
 
 from __future__ import annotations
 
-import json
-import shutil
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -21,18 +19,17 @@ from typing import TYPE_CHECKING, Any, Literal
 from pydantic import Field, model_validator
 
 from pipeline.conventions import checked_id
-from pipeline.datasets.base import Dataset, Needs, ScenePlan, SourceFile
+from pipeline.datasets.base import SCENES, Dataset, Needs, ScenePlan, SourceFile
 from pipeline.datasets.rooms import RoomsOptions
 from pipeline.errors import DataError
 from pipeline.files import entries
 from pipeline.options import Options
 from pipeline.progress import Progress
-from pipeline.provenance import digest, seed_for, write_atomic, write_manifest
+from pipeline.provenance import seed_for, write_manifest
 
 if TYPE_CHECKING:
     from pipeline.front3d.faults import Tally
     from pipeline.front3d.work import HouseJob
-    from pipeline.notes import Note
     from pipeline.rooms.facts import RoomFacts
     from pipeline.scene import SceneRecord
 
@@ -149,29 +146,35 @@ class Front3d(Dataset):
     def prepare(self, folder: Path, *, threads: int) -> None:
         """Film the missing rooms house by house, then all annotations, then the manifest. Whole rooms are kept."""
         from pipeline.front3d.faults import Tally
-        from pipeline.front3d.work import film_houses, read_finished
+        from pipeline.front3d.work import MARKERS, film_houses, read_finished
+        from pipeline.rooms.annotate import annotate
 
-        spec = self.spec_digest or digest(self.options.model_dump(mode="json"))
-        jobs = self._jobs(folder / "posed_images", spec)
-        found = {job.house_id: read_finished(job) for job in jobs}
-        missing = [job for job in jobs if found[job.house_id] is None]
+        jobs = self._jobs(folder / SCENES)
+        houses = {job.house_id: read_finished(job) for job in jobs}
+        missing = [job for job in jobs if houses[job.house_id] is None]
         with Progress(f"{self.name}: film", len(missing), "houses") as progress:
-            for job in film_houses(missing, threads):
-                found[job.house_id] = read_finished(job)
+            for job, house in zip(missing, film_houses(missing, threads), strict=True):
+                houses[job.house_id] = house
                 progress.step()
         tally = Tally()
         rooms: list[tuple[SceneRecord, RoomFacts]] = []
-        for job in jobs:
-            house = found[job.house_id]
-            if house is None:
-                raise DataError(f"scenes of {job.path} were written but read back damaged", fix="check the disk, run it again")
-            rooms += house[0]
-            tally.add(house[1])
-        self._report(folder / "posed_images" / REPORT, jobs, rooms, tally)
-        _remove_others(folder / "posed_images", {record.scene_id for record, _ in rooms}, set(found))
-        self._write(folder, rooms, spec, tally.notes_of_faults())
+        for found in houses.values():
+            if found is not None:
+                rooms += found[0]
+                tally.add(found[1])
+        self._report(folder / SCENES / REPORT, jobs, rooms, tally)
+        for path in (folder / SCENES / MARKERS).glob("*.json"):  # of an earlier, larger set
+            if path.stem not in houses:
+                path.unlink()
+        language = RoomsOptions(**{key: getattr(self.options, key) for key in LANGUAGE})
+        annotations = annotate([(record.split, facts) for record, facts in rooms], language, source="front3d")
+        asked = {
+            benchmark: {split: files for split, files in splits.items() if all(map(_entries, files.values()))}
+            for benchmark, splits in annotations.items()
+        }  # without the splits about which a benchmark has nothing to ask
+        self.finish(folder, [record for record, _ in rooms], annotations=asked, notes=tally.notes_of_faults())
 
-    def _jobs(self, root: Path, spec: str) -> list[HouseJob]:
+    def _jobs(self, root: Path) -> list[HouseJob]:
         """One job per house file, in the order of ids."""
         from pipeline.front3d.assemble import Limits
         from pipeline.front3d.work import HouseJob
@@ -181,7 +184,7 @@ class Front3d(Dataset):
         common: dict[str, Any] = {
             "models": Path(o.models),
             "root": root,
-            "spec": spec,
+            "spec": self.scenes_digest,
             "seed": o.seed,
             "views": o.views,
             "size": (o.height_px, o.width_px),
@@ -226,23 +229,6 @@ class Front3d(Dataset):
         print(f"{self.name}: {len(rooms)} rooms; {left_out}", file=sys.stderr)
         write_manifest(path, {"houses": len(jobs), "rooms": len(rooms), **tally.to_json()})
 
-    def _write(self, folder: Path, rooms: list[tuple[SceneRecord, RoomFacts]], spec: str, notes: list[Note]) -> None:
-        """Annotation files, then the manifest. A benchmark that got no annotation in a split is not named for it."""
-        from pipeline.index import write_index
-        from pipeline.rooms.annotate import annotate
-
-        language = RoomsOptions(**{key: getattr(self.options, key) for key in LANGUAGE})
-        files = annotate([(record.split, facts) for record, facts in rooms], language, source="front3d")
-        for name, content in files.contents.items():
-            write_atomic(folder / "annotations" / name, json.dumps(content, separators=(",", ":")) + "\n")
-        empty = {f"annotations/{name}" for name, content in files.contents.items() if not _entries(content)}
-        named = {
-            benchmark: {split: paths for split, paths in splits.items() if not empty & set(paths)}
-            for benchmark, splits in files.by_benchmark.items()
-        }
-        records = [record for record, _ in rooms]
-        write_index(folder, records, dataset=self.name, root="posed_images", annotations=named, spec=spec, notes=notes)
-
 
 def _holding(folder: Path, pattern: str) -> Path:
     """The folder; where it is there and holds nothing of the kind (unpacked one level too deep), what is missing in it."""
@@ -252,15 +238,3 @@ def _holding(folder: Path, pattern: str) -> Path:
 def _entries(content: Any) -> Any:
     """The list of an annotation file; SQA3D's files wrap it."""
     return next(iter(content.values())) if isinstance(content, dict) else content
-
-
-def _remove_others(root: Path, scenes: set[str], houses: set[str]) -> None:
-    """Remove what an earlier, larger set left, so that the folder holds what the manifest says."""
-    from pipeline.front3d.work import HOUSES
-
-    for path in sorted(root.iterdir()):
-        if path.is_dir() and path.name != HOUSES and path.name not in scenes:
-            shutil.rmtree(path)
-    for path in sorted((root / HOUSES).glob("*.json")):
-        if path.stem not in houses:
-            path.unlink()

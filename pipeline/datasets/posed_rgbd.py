@@ -10,7 +10,6 @@ Run: python -m pipeline prepare --out DIR/manifest.json --spec \
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
@@ -18,11 +17,10 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 from pydantic import ConfigDict, Field, model_validator
 
 from pipeline.conventions import SPLITS
-from pipeline.datasets.base import Dataset, Needs, ScenePlan, SourceFile
+from pipeline.datasets.base import SCENES, AnnotationFiles, Dataset, Needs, ScenePlan, SourceFile
 from pipeline.errors import ConfigError, PipelineError
 from pipeline.frames import FrameOptions
 from pipeline.options import Options, did_you_mean
-from pipeline.provenance import digest
 
 if TYPE_CHECKING:
     from pipeline.posed_rgbd.convention import ReadOptions
@@ -181,37 +179,27 @@ class PosedRgbd(Dataset):
 
     def prepare(self, folder: Path, *, threads: int) -> None:
         """Convert the scenes that are not there, then write annotations and the manifest."""
-        from pipeline.index import write_index
-        from pipeline.posed_rgbd.annotations import copy_annotations, with_objects
+        from pipeline.posed_rgbd.annotations import official_files, with_objects
         from pipeline.posed_rgbd.convert import convert_scan
         from pipeline.posed_rgbd.report import notes_of, report
 
-        o, root = self.options, folder / "posed_images"
+        o = self.options
         converted: list[Converted] = []
         for scan, split in self._scans():
-            done = convert_scan(scan, root / scan.scene_id, self._convert_options(scan), split=split, threads=threads)
+            place = folder / SCENES / scan.scene_id
+            done = convert_scan(scan, place, self._convert_options(scan), split=split, threads=threads)
             report(scan, done)
             converted.append(done)
         records = [done.record for done in converted]
-        _remove_others(root, {record.scene_id for record in records})
         records.sort(key=lambda record: (SPLITS.index(record.split), record.scene_id))
         if o.objects is not None:
             records = with_objects(records, Path(o.objects))
-        annotations: dict[str, dict[str, list[str]]] = {}
+        annotations: AnnotationFiles = {}
         if o.annotations is not None:
             splits = [record.split for record in records]
-            annotations = copy_annotations(Path(o.annotations), folder, splits, with_boxes=o.objects is not None)
-        spec = self.spec_digest or digest(o.model_dump(mode="json"))
-        write_index(
-            folder,
-            records,
-            dataset=self.name,
-            root="posed_images",
-            annotations=annotations,
-            spec=spec,
-            notes=notes_of(converted),
-            skip_unmatched=o.skip_unmatched_annotations,
-        )
+            annotations = official_files(Path(o.annotations), splits, with_boxes=o.objects is not None)
+        skip = o.skip_unmatched_annotations
+        self.finish(folder, records, annotations=annotations, notes=notes_of(converted), skip_unmatched=skip)
 
     def _scans(self) -> list[tuple[Scan, str]]:
         """Scenes with their splits, by id. ConfigError when `splits` names a scene that is not there."""
@@ -272,10 +260,3 @@ class PosedRgbd(Dataset):
             matrix_file=o.matrix_file,
             exif=o.exif_orientation,
         )
-
-
-def _remove_others(root: Path, keep: set[str]) -> None:
-    """Remove scenes of an earlier, larger selection, so that the folder holds what the manifest says."""
-    for path in sorted(root.iterdir()):
-        if path.is_dir() and path.name not in keep:
-            shutil.rmtree(path)

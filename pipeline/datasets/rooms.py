@@ -9,9 +9,6 @@ Run: python -m pipeline prepare --spec '{"dataset": {"name": "rooms", "kind": "r
 
 from __future__ import annotations
 
-import json
-import shutil
-import sys
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
@@ -20,17 +17,15 @@ from pydantic import Field, model_validator
 
 from pipeline.conventions import SPLITS
 from pipeline.datasets.base import Dataset, ScenePlan
-from pipeline.errors import DataError
 from pipeline.options import Options
-from pipeline.provenance import digest, write_atomic
+from pipeline.progress import Progress
+from pipeline.workers import in_processes
 
 if TYPE_CHECKING:
-    from pipeline.rooms.facts import RoomFacts
     from pipeline.rooms.writers import RoomJob
-    from pipeline.scene import SceneRecord
 
 SPAWN_FROM_ROOMS = 24
-"""Fewer rooms than this are made in one process: a worker takes about two seconds to start."""
+"""Fewest rooms for which worker processes are started: each takes about two seconds to start."""
 
 
 class RoomsOptions(Options):
@@ -80,68 +75,28 @@ class Rooms(Dataset):
         return kind != "vsibench" or self.options.vsibench_per_room > 0
 
     def prepare(self, folder: Path, *, threads: int) -> None:
-        """Make the missing rooms, then all annotations, then the manifest. Finished rooms with right checksums are kept."""
-        from pipeline.index import write_index
+        """Make the missing rooms, then all annotations and the manifest. Finished rooms with right checksums are kept."""
         from pipeline.rooms.annotate import annotate
-        from pipeline.rooms.writers import read_room
+        from pipeline.rooms.writers import make_room_files, read_room
 
-        spec = self.spec_digest or digest(self.options.model_dump(mode="json"))
-        jobs = list(self._jobs(folder / "posed_images", spec))
-        found = {job.scene_id: read_room(job) for job in jobs}
-        missing = [job for job in jobs if found[job.scene_id] is None]
-        for job in _progress(_make(missing, threads), len(missing), len(jobs)):
-            found[job.scene_id] = read_room(job)
-        rooms: list[tuple[SceneRecord, RoomFacts]] = []
-        for job in jobs:
-            room = found[job.scene_id]
-            if room is None:
-                raise DataError(f"{job.folder} was written but reads back damaged", fix="check the disk and run it again")
-            rooms.append(room)
-        _remove_others(folder / "posed_images", set(found))
-        files = annotate([(record.split, facts) for record, facts in rooms], self.options)
-        for name, content in files.contents.items():
-            write_atomic(folder / "annotations" / name, json.dumps(content, separators=(",", ":")) + "\n")
-        records = [record for record, _ in rooms]
-        write_index(folder, records, dataset=self.name, root="posed_images", annotations=files.by_benchmark, spec=spec)
+        jobs = list(self._jobs(folder))
+        rooms = {job.place: read_room(job.place) for job in jobs}
+        missing = [job for job in jobs if rooms[job.place] is None]
+        made = in_processes(make_room_files, missing, threads, doing="making rooms", chunk=4, fewest=SPAWN_FROM_ROOMS)
+        with Progress(f"{self.name}: make", len(missing), "rooms") as progress:
+            for job, room in zip(missing, made, strict=True):
+                rooms[job.place] = room
+                progress.step()
+        found = [room for room in rooms.values() if room is not None]
+        annotations = annotate([(record.split, facts) for record, facts in found], self.options)
+        self.finish(folder, [record for record, _ in found], annotations=annotations)
 
-    def _jobs(self, root: Path, spec: str) -> Iterator[RoomJob]:
+    def _jobs(self, folder: Path) -> Iterator[RoomJob]:
         from pipeline.rooms.writers import RoomJob
 
         o = self.options
         for split in SPLITS:
             for number in range(getattr(o, split)):
+                place = self.place(folder, f"room_{split}_{number:05d}", split)
                 size, objects = (o.height_px, o.width_px), (o.objects_min, o.objects_max)
-                yield RoomJob(root, split, number, o.seed, o.views, size, objects, spec, o.vsibench_per_room > 0)
-
-
-def _make(jobs: list[RoomJob], threads: int) -> Iterator[RoomJob]:
-    """Make rooms, in worker processes when that pays; yields each when its files are there."""
-    from pipeline.rooms.writers import make_room_files
-    from pipeline.workers import in_processes
-
-    if threads <= 1 or len(jobs) < SPAWN_FROM_ROOMS:
-        for job in jobs:
-            make_room_files(job)
-            yield job
-        return
-    made = in_processes(make_room_files, jobs, threads, doing="making rooms", chunk=4)
-    for job, _ in zip(jobs, made, strict=True):
-        yield job
-
-
-def _progress(made: Iterator[RoomJob], missing: int, total: int) -> Iterator[RoomJob]:
-    """Pass through, with about ten lines on stderr."""
-    if missing < total:
-        print(f"rooms: {total - missing} of {total} are there already", file=sys.stderr)
-    step = max(1, missing // 10)
-    for number, job in enumerate(made, start=1):
-        yield job
-        if number % step == 0 or number == missing:
-            print(f"rooms: {total - missing + number} of {total} made", file=sys.stderr, flush=True)
-
-
-def _remove_others(root: Path, keep: set[str]) -> None:
-    """Remove room folders of an earlier, larger set, so that the folder holds what the manifest says."""
-    for path in sorted(root.glob("room_*")):
-        if path.is_dir() and path.name not in keep:
-            shutil.rmtree(path)
+                yield RoomJob(place, number, o.seed, o.views, size, objects, o.vsibench_per_room > 0)

@@ -10,7 +10,6 @@ not applied. What was left out is counted on stderr and in ``posed_images/report
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -19,11 +18,10 @@ from typing import TYPE_CHECKING, Literal
 from pydantic import Field, model_validator
 
 from pipeline.conventions import SPLITS
-from pipeline.datasets.base import Dataset, Needs, ScenePlan, SourceFile
-from pipeline.errors import DataError, EnvironmentFaultError, PipelineError
+from pipeline.datasets.base import SCENES, Dataset, Needs, ScenePlan, SourceFile
+from pipeline.errors import DataError, PipelineError
 from pipeline.frames import FrameOptions
 from pipeline.options import Options
-from pipeline.provenance import digest, write_atomic
 
 if TYPE_CHECKING:
     from pipeline.scannet.release import Annotations
@@ -221,43 +219,28 @@ class ScanNet(Dataset):
 
     def prepare(self, folder: Path, *, threads: int) -> None:
         """Convert the scans that are not there yet, then copy the annotation files, then write the manifest."""
-        from pipeline.index import write_index
         from pipeline.scannet.making import finished_scenes, make_scenes, nothing_missing
         from pipeline.scannet.report import REPORT, write_report
 
         scans, annotations = self._selection()
-        spec = self.spec_digest or digest(self.options.model_dump(mode="json"))
-        root = folder / "posed_images"
-        jobs = self._jobs(scans, root, self.scenes_digest or spec, threads)
+        jobs = self._jobs(scans, folder, threads)
         found = finished_scenes(jobs, threads)
         todo = [job for job in jobs if found[job.scene_id] is None]
         if not self.options.skip_broken:
             nothing_missing(todo, self.name)
-        release = self._release(scans) if todo else None
-        broken = make_scenes(todo, release, threads, name=self.name, skip_broken=self.options.skip_broken) if release else {}
-        found |= finished_scenes([job for job in todo if job.scene_id not in broken], threads)
-        for job in todo:
-            if found[job.scene_id] is None and job.scene_id not in broken:
-                raise EnvironmentFaultError(f"{job.folder} was written but reads back damaged", fix="check the disk, run again")
-        done = [entry for job in jobs if (entry := found[job.scene_id]) is not None]
+        broken: dict[str, DataError] = {}
+        if todo:
+            made, broken = make_scenes(
+                todo, self._release(scans), threads, name=self.name, skip_broken=self.options.skip_broken
+            )
+            found |= made
+        done = [entry for entry in found.values() if entry is not None]
         if not done:
             first = next(iter(broken.values()))
             raise DataError(f"all {len(broken)} scans are broken; the first: {first.what}", where=first.where, fix=first.fix)
-        _remove_others(root, {record.scene_id for record, _ in done})
-        notes = write_report(root / REPORT, self.name, done, broken)
-        for name, data in annotations.files.items():
-            write_atomic(folder / "annotations" / name, data)
-        records = [record for record, _ in done]
-        write_index(
-            folder,
-            records,
-            dataset=self.name,
-            root="posed_images",
-            annotations=annotations.by_benchmark,
-            spec=spec,
-            notes=notes,
-            skip_unmatched=self.options.skip_unmatched_annotations,
-        )
+        notes = write_report(folder / SCENES / REPORT, self.name, done, broken)
+        records, skip = [record for record, _ in done], self.options.skip_unmatched_annotations
+        self.finish(folder, records, annotations=annotations.files, notes=notes, skip_unmatched=skip)
 
     def _names(self) -> dict[str, dict[str, list[str]]]:
         from pipeline.scannet.release import annotation_names
@@ -308,7 +291,7 @@ class ScanNet(Dataset):
             shared=(o.path(o.labels), *(o.path(p) for p in o.frame_lists)),
         )
 
-    def _jobs(self, scans: Mapping[str, tuple[str, ...]], root: Path, spec: str, threads: int) -> list[SceneJob]:
+    def _jobs(self, scans: Mapping[str, tuple[str, ...]], folder: Path, threads: int) -> list[SceneJob]:
         """All scans to have, in the order of the splits, with their source files as they are now."""
         from pipeline.scannet.scenes import SceneJob
         from pipeline.scannet.sources import stamps
@@ -318,12 +301,5 @@ class ScanNet(Dataset):
         with ThreadPoolExecutor(threads) as workers:  # exported folders hold hundreds of files, perhaps on a far disk
             found = workers.map(lambda one: stamps(places, *one), listed)
             return [
-                SceneJob(scan, split, root / scan, spec, *known) for (scan, split), known in zip(listed, found, strict=True)
+                SceneJob(self.place(folder, scan, split), *known) for (scan, split), known in zip(listed, found, strict=True)
             ]
-
-
-def _remove_others(root: Path, keep: set[str]) -> None:
-    """Remove scenes of an earlier, larger selection, so that the folder holds what the manifest says."""
-    for path in sorted(root.iterdir()):
-        if path.is_dir() and path.name not in keep:
-            shutil.rmtree(path)

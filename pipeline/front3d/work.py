@@ -1,6 +1,6 @@
 """The work on one house: its rooms filmed and written one by one, then a marker that says what was left out and why.
 
-A room is whole and of the same files or it is made again (marker of the room, see rooms/writers.py); a house is gone through
+A room is whole and of the same files or it is made again (scene_writer.py); a house is gone through
 again when a room of it is not whole, or when its file, a model or a texture has changed.
 """
 
@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 from pipeline.conventions import checked_id
 from pipeline.errors import DataError, FrameError
 from pipeline.provenance import canonical_json, digest, file_digest, seed_for, write_atomic
+from pipeline.scene_writer import ScenePlace
 from pipeline.workers import in_processes
 
 if TYPE_CHECKING:
@@ -24,24 +25,12 @@ if TYPE_CHECKING:
     from pipeline.rooms.scene import Film
     from pipeline.scene import SceneRecord
 
-HOUSES = ".houses"
+House = tuple[list[tuple["SceneRecord", "RoomFacts"]], dict[str, Any]]
+"""Rooms of a house, and what was left out of it."""
+MARKERS = ".houses"
 """Folder of the houses' markers below the root of the scenes."""
 SPAWN_FROM_HOUSES = 4
-"""Fewer houses than this are gone through in one process: a worker takes about two seconds to start."""
-
-
-@dataclass(frozen=True, slots=True)
-class Place:
-    """Where one room goes."""
-
-    root: Path
-    scene_id: str
-    split: str
-    spec: str
-
-    @property
-    def folder(self) -> Path:
-        return self.root / self.scene_id
+"""Fewest houses for which worker processes are started: each takes about two seconds to start."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,11 +57,11 @@ class HouseJob:
 
     @property
     def marker(self) -> Path:
-        return self.root / HOUSES / f"{self.house_id}.json"
+        return self.root / MARKERS / f"{self.house_id}.json"
 
-    def place(self, scene_id: str, made_of: str) -> Place:
+    def place(self, scene_id: str, made_of: str) -> ScenePlace:
         """Where a room of this house goes; ``made_of``: its fingerprint."""
-        return Place(self.root, scene_id, self.split, digest([self.spec, made_of]))
+        return ScenePlace(self.root / scene_id, self.split, digest([self.spec, made_of]))
 
     def state(self, jids: Collection[str], textures: Collection[str]) -> str:
         """Digest of the files of these models and textures as they are now."""
@@ -81,7 +70,7 @@ class HouseJob:
         return state_of(self.models, self.textures, jids, textures)
 
 
-def read_finished(job: HouseJob) -> tuple[list[tuple[SceneRecord, RoomFacts]], dict[str, Any]] | None:
+def read_finished(job: HouseJob) -> House | None:
     """Rooms of a finished house and what was left out; None when it is not finished, not whole, or of other files."""
     from pipeline.front3d.words import FRONT_WORDS
     from pipeline.rooms.writers import read_room
@@ -103,8 +92,8 @@ def read_finished(job: HouseJob) -> tuple[list[tuple[SceneRecord, RoomFacts]], d
     return (whole, left_out) if len(whole) == len(rooms) else None
 
 
-def film_house(job: HouseJob) -> HouseJob:
-    """Write the rooms of a house that are not there yet, then its marker."""
+def film_house(job: HouseJob) -> House:
+    """Write the rooms of a house that are not there yet, then its marker; all its rooms."""
     from pipeline.front3d.assemble import assemble
     from pipeline.front3d.faults import Tally
     from pipeline.front3d.fingerprint import fingerprint, jids_of, textures_of
@@ -118,6 +107,7 @@ def film_house(job: HouseJob) -> HouseJob:
     models, textures = (sorted(set().union(*map(of, sources))) for of in (jids_of, textures_of))
     content: dict[str, Any] = {"spec": job.spec, "source": source_digest, "models": models, "textures": textures}
     content["state"] = job.state(models, textures)
+    rooms: list[tuple[SceneRecord, RoomFacts]] = []
     finished: dict[str, str] = {}
     for source in sources:
         where = f"{job.path}: room {source.room_id}"
@@ -128,12 +118,16 @@ def film_house(job: HouseJob) -> HouseJob:
             continue
         made_of = fingerprint(source, room, job.state(jids_of(source), ()))
         place = job.place(scene_id, made_of)
-        if read_room(place, FRONT_WORDS) is None and not _film_room(job, place, room):
+        written = read_room(place, FRONT_WORDS) or _film_room(job, place, room)
+        if written is None:
             tally.choice("room without a free place for a camera")
             continue
+        rooms.append(written)
         finished[scene_id] = made_of
-    write_atomic(job.marker, canonical_json(content | {"rooms": finished} | tally.to_json()) + "\n")
-    return job
+    rooms.sort(key=lambda room: room[0].scene_id)  # as the marker has them
+    left_out = tally.to_json()
+    write_atomic(job.marker, canonical_json(content | {"rooms": finished} | left_out) + "\n")
+    return rooms, left_out
 
 
 _STORES: dict[Path, ModelStore] = {}
@@ -149,8 +143,8 @@ def _store(root: Path) -> ModelStore:
     return _STORES[root]
 
 
-def _film_room(job: HouseJob, place: Place, room: FrontRoom) -> bool:
-    """Film and write one room; False when no camera fits into it."""
+def _film_room(job: HouseJob, place: ScenePlace, room: FrontRoom) -> tuple[SceneRecord, RoomFacts] | None:
+    """Film and write one room; None when no camera fits into it."""
     from pipeline.front3d.render import FrontRenderer
     from pipeline.front3d.words import FRONT_WORDS
     from pipeline.rooms.scene import film, streams_of
@@ -169,9 +163,8 @@ def _film_room(job: HouseJob, place: Place, room: FrontRoom) -> bool:
             exact_depth=job.exact_depth,
         )
     except FrameError:
-        return False
-    write_room(place, made, facts_content(room, made, spatial=job.spatial), FRONT_WORDS)
-    return True
+        return None
+    return write_room(place, made, facts_content(room, made, spatial=job.spatial), FRONT_WORDS)
 
 
 def facts_content(room: FrontRoom, made: Film, *, spatial: bool) -> dict[str, Any]:
@@ -208,11 +201,7 @@ def facts_content(room: FrontRoom, made: Film, *, spatial: bool) -> dict[str, An
     }  # fmt: skip
 
 
-def film_houses(jobs: Sequence[HouseJob], threads: int) -> Iterator[HouseJob]:
+def film_houses(jobs: Sequence[HouseJob], threads: int) -> Iterator[House]:
     """Go through houses, in worker processes when that pays; yields each when it is done."""
     _STORES.clear()  # models may have changed since this process read them
-    if threads <= 1 or len(jobs) < SPAWN_FROM_HOUSES:
-        for job in jobs:
-            yield film_house(job)
-        return
-    yield from in_processes(film_house, jobs, threads, doing="filming houses")
+    return in_processes(film_house, jobs, threads, doing="filming houses", fewest=SPAWN_FROM_HOUSES)

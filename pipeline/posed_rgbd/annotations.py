@@ -19,7 +19,6 @@ from numpy.typing import NDArray
 from pipeline.conventions import SPLITS
 from pipeline.errors import AnnotationError
 from pipeline.options import did_you_mean
-from pipeline.provenance import write_atomic
 from pipeline.scene import SceneObject, SceneRecord
 
 OFFICIAL: dict[str, tuple[str, ...]] = {
@@ -102,13 +101,13 @@ def official_names(source: Path, benchmark: str, split: str) -> tuple[list[str],
     return names, False
 
 
-def copy_annotations(source: Path, folder: Path, splits: Iterable[str], *, with_boxes: bool) -> dict[str, dict[str, list[str]]]:
-    """Copy the official files of ``splits`` to ``folder``/annotations -> {benchmark: {split: [path below ``folder``]}}.
+def official_files(source: Path, splits: Iterable[str], *, with_boxes: bool) -> dict[str, dict[str, dict[str, bytes]]]:
+    """Benchmark -> split -> name -> bytes of the official files of ``splits``.
 
     AnnotationError when there is none, when one is not JSON, when one of a pair is missing, and when annotations name
     objects but ``with_boxes`` is False.
     """
-    found: dict[str, dict[str, list[str]]] = {}
+    found: dict[str, dict[str, dict[str, bytes]]] = {}
     wanted = [split for split in SPLITS if split in set(splits)]
     for split in wanted:
         for benchmark in OFFICIAL:
@@ -126,8 +125,7 @@ def copy_annotations(source: Path, folder: Path, splits: Iterable[str], *, with_
                 )
             for name in names:
                 _read(source / name)
-                write_atomic(folder / "annotations" / name, (source / name).read_bytes())
-            found.setdefault(benchmark, {})[split] = [f"annotations/{name}" for name in names]
+            found.setdefault(benchmark, {})[split] = {name: (source / name).read_bytes() for name in names}
     if not found:
         names = sorted({pattern.format(split=split) for split in wanted for files in OFFICIAL.values() for pattern in files})
         raise AnnotationError("there is no official annotation file", where=str(source), allowed=", ".join(names))

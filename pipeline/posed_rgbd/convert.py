@@ -11,20 +11,18 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipeline.conventions import DEPTH_UNIT_PER_M
-from pipeline.depth_quality import looked_at
 from pipeline.errors import DataError, FrameError
 from pipeline.frames import FrameOptions, sample_frames, seen_voxels
 from pipeline.geometry import unproject
-from pipeline.index import with_depth_of_files
 from pipeline.posed_rgbd.align import Gravity, floor_height, level
 from pipeline.posed_rgbd.cameras import cameras_of, turned_down
 from pipeline.posed_rgbd.convention import Listing, Pinhole, ReadOptions, SourceFrame
 from pipeline.posed_rgbd.depth import DepthCode
 from pipeline.posed_rgbd.detect import Scan
-from pipeline.posed_rgbd.layout import SceneWriter, intrinsics_text, jpeg_bytes, read_scene
 from pipeline.posed_rgbd.poses import read_matrix, usable_pose
 from pipeline.provenance import digest, file_stamp
 from pipeline.scene import SceneRecord
+from pipeline.scene_writer import ScenePlace, SceneWriter, jpeg_bytes
 from pipeline.source_images import Exif, image_size, opened, orientation, upright
 
 
@@ -74,8 +72,8 @@ def convert_scan(scan: Scan, folder: Path, options: ConvertOptions, *, split: st
     listing = scan.convention.read(scan.folder, options.read)
     views, alignment = _views(scan, listing, options)
     depth = options.depth
-    fingerprint = _fingerprint(views, options, split)
-    there = read_scene(folder, fingerprint)
+    place = ScenePlace(folder, split, _fingerprint(views, options))
+    there = place.finished()
     if there is not None:
         return Converted(*there, written=False)
 
@@ -96,12 +94,10 @@ def convert_scan(scan: Scan, folder: Path, options: ConvertOptions, *, split: st
         "alignment": alignment.tolist(),
         "y_up": kept.y_up,
     }
-    writer = SceneWriter(folder)
-    shown = _write_frames(writer, kept, depth, options.exif, threads)
-    record = _record(scan.scene_id, split, kept, writer.checksum())
-    record = with_depth_of_files(folder, record, where=str(scan.folder), known=shown)
-    writer.finish(fingerprint, record, facts)
-    return Converted(record, facts, written=True)
+    names = [frame.frame_id for frame in kept.frames]
+    writer = SceneWriter(place, names, kept.poses, kept.intrinsics, kept.depth_intrinsics, source=str(scan.folder))
+    _write_frames(writer, kept, depth, options.exif, threads)
+    return Converted(writer.finish(facts=facts), facts, written=True)
 
 
 def _views(scan: Scan, listing: Listing, options: ConvertOptions) -> tuple[_Views, NDArray[np.float64]]:
@@ -144,7 +140,7 @@ def _alignment(scan: Scan, options: ConvertOptions, poses: NDArray[np.float64]) 
     return matrix
 
 
-def _fingerprint(views: _Views, options: ConvertOptions, split: str) -> str:
+def _fingerprint(views: _Views, options: ConvertOptions) -> str:
     """Digest of what the scene is made from: names, sizes and times of files, poses, cameras, options."""
     depth = options.depth
     files = [[f.frame_id, file_stamp(f.colour), file_stamp(f.depth)] for f in views.frames]
@@ -156,7 +152,6 @@ def _fingerprint(views: _Views, options: ConvertOptions, split: str) -> str:
             "depth": [depth.unit_per_m, list(depth.invalid), depth.code, depth.max_m],
             "frames": options.frames.model_dump(mode="json"),
             "gravity": options.gravity,
-            "split": split,
             "exif": options.exif,
         }
     )
@@ -166,39 +161,16 @@ def _metres(depth_mm: NDArray[np.uint16]) -> NDArray[np.float32]:
     return depth_mm.astype(np.float32) / np.float32(DEPTH_UNIT_PER_M)
 
 
-def _write_frames(
-    writer: SceneWriter, views: _Views, depth: DepthCode, exif: Exif, threads: int
-) -> dict[int, NDArray[np.uint16]]:
-    """All files of a scene but the marker; frames in parallel (the image codecs release the interpreter's lock). Returns the
-    millimetres (H,W) of the views whose depth is looked at."""
-    writer.write("intrinsic.txt", intrinsics_text(views.intrinsics))
-    writer.write("depth_intrinsic.txt", intrinsics_text(views.depth_intrinsics))
-    kept = looked_at(len(views.frames))
+def _write_frames(writer: SceneWriter, views: _Views, depth: DepthCode, exif: Exif, threads: int) -> None:
+    """All frames of a scene, in parallel (the image codecs release the interpreter's lock)."""
 
-    def one(view: int) -> tuple[int, NDArray[np.uint16]] | None:
+    def one(view: int) -> None:
         frame = views.frames[view]
         colour, depth_mm = _colour(frame.colour, views.image_size, exif), depth.read_mm(frame.depth, views.depth_size)
-        writer.frame(frame.frame_id, colour, depth_mm, views.poses[view])
-        return (view, depth_mm) if view in kept else None
+        writer.frame(view, colour, depth_mm)
 
     with ThreadPoolExecutor(max(1, threads)) as pool:
-        return dict(shown for shown in pool.map(one, range(len(views.frames))) if shown is not None)
-
-
-def _record(scene_id: str, split: str, views: _Views, checksum: str) -> SceneRecord:
-    return SceneRecord(
-        scene_id=scene_id,
-        split=split,
-        frame_ids=tuple(frame.frame_id for frame in views.frames),
-        world_from_camera=views.poses,
-        intrinsics=views.intrinsics,
-        depth_intrinsics=views.depth_intrinsics,
-        image_size=views.image_size,
-        depth_size=views.depth_size,
-        objects=(),
-        proposals=None,
-        checksum=checksum,
-    )
+        list(pool.map(one, range(len(views.frames))))
 
 
 def _on_the_floor(views: _Views, alignment: NDArray[np.float64], depth: DepthCode) -> tuple[_Views, NDArray[np.float64]]:

@@ -2,16 +2,12 @@
 
 from __future__ import annotations
 
-import io
-
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
 
 from pipeline.conventions import DEPTH_UNIT_PER_M
 from pipeline.rooms.render import Rendering
 
-JPEG_QUALITY = 92
 RANGE_M = (0.30, 8.0)
 NOISE_M = 0.0014
 """Standard deviation of depth at 1 m; it grows with the square of the distance."""
@@ -70,17 +66,3 @@ def _blob(size: tuple[int, ...], rng: np.random.Generator) -> NDArray[np.bool_]:
     rows, cols = np.ogrid[:height, :width]
     blob: NDArray[np.bool_] = ((rows - v) / b) ** 2 + ((cols - u) / a) ** 2 < 1
     return blob
-
-
-def jpeg_bytes(image: NDArray[np.uint8]) -> bytes:
-    """A JPEG file of uint8 (H,W,3)."""
-    stream = io.BytesIO()
-    Image.fromarray(image).save(stream, format="JPEG", quality=JPEG_QUALITY, subsampling=0)
-    return stream.getvalue()
-
-
-def png_bytes(image: NDArray[np.uint16]) -> bytes:
-    """A 16-bit grey PNG file of uint16 (H,W)."""
-    stream = io.BytesIO()
-    Image.fromarray(image).save(stream, format="PNG", compress_level=1)
-    return stream.getvalue()

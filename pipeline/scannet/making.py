@@ -5,7 +5,6 @@ Threads, not processes: decoding, inflating, hashing and file access release the
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, as_completed
 
@@ -14,10 +13,11 @@ from pipeline.progress import Progress
 from pipeline.scannet.scenes import Counts, Release, SceneJob, make_scene, read_scene
 from pipeline.scene import SceneRecord
 
+Made = tuple[SceneRecord, Counts]
 SHOWN = 5
 
 
-def finished_scenes(jobs: Sequence[SceneJob], threads: int) -> dict[str, tuple[SceneRecord, Counts] | None]:
+def finished_scenes(jobs: Sequence[SceneJob], threads: int) -> dict[str, Made | None]:
     """Scenes that are there whole, read back and compared with their checksums; None for the others."""
     with ThreadPoolExecutor(threads) as workers:
         return dict(zip([job.scene_id for job in jobs], workers.map(read_scene, jobs), strict=True))
@@ -37,22 +37,24 @@ def nothing_missing(jobs: Sequence[SceneJob], name: str) -> None:
 
 def make_scenes(
     jobs: Sequence[SceneJob], release: Release, threads: int, *, name: str, skip_broken: bool
-) -> dict[str, DataError]:
+) -> tuple[dict[str, Made], dict[str, DataError]]:
     """Make scenes; the faults of those that are left out. Without ``skip_broken`` the first fault ends it (DataError)."""
+    made: dict[str, Made] = {}
     broken: dict[str, DataError] = {}
     workers = ThreadPoolExecutor(threads)
     try:
         with Progress(f"prepare {name}", len(jobs), "scenes") as progress:
-            for job, error in _finished(workers, jobs, release):
-                if error is not None:
-                    if not skip_broken:
-                        raise _named(job, error, name)
-                    broken[job.scene_id] = error
-                    shutil.rmtree(job.folder, ignore_errors=True)
+            for job, result in _finished(workers, jobs, release):
+                if not isinstance(result, DataError):
+                    made[job.scene_id] = result
+                elif skip_broken:
+                    broken[job.scene_id] = result
+                else:
+                    raise _named(job, result, name)
                 progress.step()
     finally:
         workers.shutdown(cancel_futures=True)
-    return broken
+    return made, broken
 
 
 def _named(job: SceneJob, error: DataError, name: str) -> DataError:
@@ -64,13 +66,12 @@ def _named(job: SceneJob, error: DataError, name: str) -> DataError:
 
 def _finished(
     workers: ThreadPoolExecutor, jobs: Sequence[SceneJob], release: Release
-) -> Iterator[tuple[SceneJob, DataError | None]]:
+) -> Iterator[tuple[SceneJob, Made | DataError]]:
     """Jobs as they end, with the fault of the scan if it has one. A full disk and the like end everything."""
-    running: dict[Future[None], SceneJob] = {workers.submit(make_scene, job, release): job for job in jobs}
+    running: dict[Future[Made], SceneJob] = {workers.submit(make_scene, job, release): job for job in jobs}
     for done in as_completed(running):
         try:
-            done.result()
-            yield running[done], None
+            yield running[done], done.result()
         except DataError as error:
             yield running[done], error
         except OSError as error:

@@ -31,10 +31,9 @@ _PATTERNS: Mapping[str, tuple[str, ...]] = {
 
 @dataclass(frozen=True, slots=True)
 class Annotations:
-    """``files``: name -> bytes, unchanged; ``by_benchmark``: {benchmark: {split: [path]}}; ``scans`` asked about per split."""
+    """``files``: benchmark -> split -> name -> bytes, unchanged; ``scans`` asked about per split."""
 
-    files: dict[str, bytes]
-    by_benchmark: dict[str, dict[str, list[str]]]
+    files: dict[str, dict[str, dict[str, bytes]]]
     scans: dict[str, frozenset[str]]
 
 
@@ -100,18 +99,18 @@ def read_annotations(
     folder: Path, names: Mapping[str, Mapping[str, Sequence[str]]], splits: Mapping[str, tuple[str, ...]]
 ) -> Annotations:
     """Read official files, unchanged, and which scans they ask about. AnnotationError when one is missing or of other scans."""
-    files: dict[str, bytes] = {}
+    read: dict[str, bytes] = {}
     scans: dict[str, set[str]] = {split: set() for split in splits}
-    by_benchmark: dict[str, dict[str, list[str]]] = {}
+    files: dict[str, dict[str, dict[str, bytes]]] = {}
     for benchmark, by_split in names.items():
         for split, listed in by_split.items():
             for name in listed:
-                if name not in files:
-                    files[name], found = _read(folder / name, benchmark)
+                if name not in read:
+                    read[name], found = _read(folder / name, benchmark)
                     _check_split(found, splits[split], split, folder / name)
                     scans[split] |= found
-            by_benchmark.setdefault(benchmark, {})[split] = [f"annotations/{name}" for name in listed]
-    return Annotations(files, by_benchmark, {split: frozenset(found) for split, found in scans.items()})
+            files.setdefault(benchmark, {})[split] = {name: read[name] for name in listed}
+    return Annotations(files, {split: frozenset(found) for split, found in scans.items()})
 
 
 def _read(path: Path, benchmark: str) -> tuple[bytes, set[str]]:

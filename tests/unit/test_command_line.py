@@ -25,7 +25,7 @@ def pid_of(job):
     return os.getpid()
 
 if __name__ == "__main__":
-    for pid in in_processes(pid_of, [0], 1, doing="waiting"):
+    for pid in in_processes(pid_of, [0], 2, doing="waiting"):
         print(pid, flush=True)
         sys.stdin.read()
 """

@@ -92,7 +92,7 @@ def test_figures_stand_in_index_and_report_and_stay_the_same_when_resumed(
 
 
 def doubtful(change: Callable[[Scene], Scene], folder: Path) -> SceneIndex:
-    """One right scene and one changed, indexed as by a plug-in that looks at no depth itself."""
+    """A dataset of one right scene and one changed."""
     return write_dataset(folder, [make_scene("right", views=8), change(SCENE)])
 
 

@@ -48,7 +48,7 @@ def house_with(folder: Path, *parts: dict[str, Any], material: Sequence[dict[str
 
 def facts(index: SceneIndex) -> dict[str, Any]:
     (record,) = index
-    content: dict[str, Any] = json.loads((index.root / record.scene_id / "room.json").read_text())["facts"]
+    content: dict[str, Any] = json.loads((index.root / record.scene_id / "scene.json").read_text())["facts"]
     return content
 
 

@@ -21,7 +21,7 @@ from pipeline.scene import ModelOutput
 
 
 def marker(index: SceneIndex, scene_id: str) -> dict[str, Any]:
-    return json.loads((index.root / scene_id / "room.json").read_text())
+    return json.loads((index.root / scene_id / "scene.json").read_text())
 
 
 @pytest.fixture(scope="module")
@@ -359,11 +359,11 @@ def test_a_smaller_set_removes_what_it_does_not_name(tmp_path: Path) -> None:
     source.write_front3d(tmp_path)
     many = {p.name for p in source.prepare(tmp_path).root.iterdir()}
     few = source.prepare(tmp_path, houses_max=1)
-    assert {p.name for p in few.root.iterdir()} == {r.scene_id for r in few} | {work.HOUSES, "report.json"} < many
+    assert {p.name for p in few.root.iterdir()} == {r.scene_id for r in few} | {work.MARKERS, "report.json"} < many
     report = json.loads((few.root / "report.json").read_text())
     assert (report["houses"], report["rooms"]) == (1, 2)
     assert report["counts"] == {"furniture without a noun (shown, never asked about)": 1}
-    assert len(list((few.root / work.HOUSES).iterdir())) == 1
+    assert len(list((few.root / work.MARKERS).iterdir())) == 1
 
 
 def test_sources_and_licence_are_stated(tmp_path: Path) -> None:

@@ -38,7 +38,7 @@ def index(tmp_path_factory: pytest.TempPathFactory) -> SceneIndex:
 
 
 def facts(index: SceneIndex) -> dict[str, dict[str, Any]]:
-    return {r.scene_id: json.loads((index.root / r.scene_id / "room.json").read_text())["facts"] for r in index}
+    return {r.scene_id: json.loads((index.root / r.scene_id / "scene.json").read_text())["facts"] for r in index}
 
 
 @pytest.fixture(scope="module")

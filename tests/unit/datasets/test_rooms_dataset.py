@@ -17,6 +17,7 @@ from pipeline.errors import ConfigError, EnvironmentFaultError
 from pipeline.geometry import unproject
 from pipeline.index import SceneIndex, read_pose
 from pipeline.rooms import writers
+from pipeline.scene_writer import MARKER
 from pipeline.steps import prepare
 
 SMALL = {"train": 2, "val": 1, "test": 1, "views": 2, "width_px": 48, "height_px": 32}
@@ -115,11 +116,11 @@ def test_resume_makes_only_what_is_missing_or_damaged(tmp_path: Path, monkeypatc
     images = folder / "posed_images"
     next((images / "room_train_00000").glob("*.png")).unlink()
     next((images / "room_val_00000").glob("*.jpg")).write_bytes(b"broken")
-    (images / "room_test_00000" / writers.MARKER).write_text("{")
+    (images / "room_test_00000" / MARKER).write_text("{")
     (folder / "manifest.json").unlink()
     made = []
     original = writers.make_room_files
-    monkeypatch.setattr(writers, "make_room_files", lambda job: made.append(job.scene_id) or original(job))
+    monkeypatch.setattr(writers, "make_room_files", lambda job: made.append(job.place.scene_id) or original(job))
     make(folder)
     assert made == ["room_train_00000", "room_val_00000", "room_test_00000"]
     assert files(folder) == before
@@ -150,8 +151,8 @@ def test_verb_writes_manifest_and_run_record(tmp_path: Path, capsys: pytest.Capt
 def test_full_disk_keeps_finished_rooms(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     folder, original, calls = tmp_path / "rooms", writers.make_room_files, []
 
-    def full(job: writers.RoomJob) -> str:
-        calls.append(job.scene_id)
+    def full(job: writers.RoomJob) -> object:
+        calls.append(job.place.scene_id)
         if len(calls) == 3:
             raise OSError(errno.ENOSPC, "No space left on device")
         return original(job)
@@ -162,7 +163,7 @@ def test_full_disk_keeps_finished_rooms(tmp_path: Path, monkeypatch: pytest.Monk
             make(folder)
     assert not (folder / "manifest.json").exists()
     made = []
-    monkeypatch.setattr(writers, "make_room_files", lambda job: made.append(job.scene_id) or original(job))
+    monkeypatch.setattr(writers, "make_room_files", lambda job: made.append(job.place.scene_id) or original(job))
     make(folder)
     assert made == ["room_val_00000", "room_test_00000"]
 

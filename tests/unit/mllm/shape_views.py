@@ -6,11 +6,11 @@ import json
 from pathlib import Path
 
 import numpy as np
-from box_rooms import sealed
+from box_rooms import write_scene
 from PIL import Image, ImageDraw
 
 from pipeline.index import SceneIndex, write_index
-from pipeline.scene import SceneRecord
+from pipeline.scene import Scene, SceneRecord
 
 COLORS = {"red": (210, 40, 40), "green": (40, 180, 60), "blue": (50, 60, 220), "white": (245, 245, 245)}
 SIZE = (96, 128)
@@ -32,18 +32,17 @@ def write_shapes(folder: Path, *, scenes: int = 20, views: int = 2, dataset: str
     records, questions, captions = [], [], []
     for number in range(scenes):
         scene_id = f"shape{number:03d}"
-        (folder / "posed_images" / scene_id).mkdir(parents=True)
-        for view in range(views):
+        frames, pictures = tuple(f"{view:05d}" for view in range(views)), []
+        for frame in frames:
             image, color, shape = _picture(random)
-            image.save(folder / "posed_images" / scene_id / f"{view:05d}.jpg", quality=95)
-            Image.fromarray(np.full(SIZE, 1000, np.uint16)).save(folder / "posed_images" / scene_id / f"{view:05d}.png")
-            place = {"scene_id": scene_id, "frame_id": f"{view:05d}"}
+            pictures.append(np.asarray(image))
+            place = {"scene_id": scene_id, "frame_id": frame}
             questions.append({**place, "question": "What color is it?", "answers": [color], "kind": "color"})
             questions.append({**place, "question": "What shape is it?", "answers": [shape], "kind": "shape"})
             captions.append({"scene_id": scene_id, "description": f"there is one {color} {shape} in this picture ."})
-        frames, poses, camera = tuple(f"{v:05d}" for v in range(views)), np.stack([np.eye(4)] * views), np.eye(3)
+        poses, camera, depth_m = np.stack([np.eye(4)] * views), np.eye(3), np.ones((views, *SIZE), np.float32)
         record = SceneRecord(scene_id, "train", frames, poses, camera, camera, SIZE, SIZE, (), None, "")
-        records.append(sealed(folder / "posed_images", record))
+        records.append(write_scene(folder / "posed_images", Scene(record, np.stack(pictures), depth_m)))
     (folder / "view_qa.json").write_text(json.dumps(questions), encoding="utf-8")
     (folder / "captions.json").write_text(json.dumps(captions), encoding="utf-8")
     files = {"view_qa": {"train": ["view_qa.json"]}, "scan2cap": {"train": ["captions.json"]}}

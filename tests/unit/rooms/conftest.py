@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from pipeline.datasets.base import contents
 from pipeline.datasets.rooms import RoomsOptions
 from pipeline.rooms.annotate import annotate
 from pipeline.rooms.facts import RoomFacts, facts_from_json, facts_of
@@ -26,4 +27,4 @@ def many_rooms() -> dict[str, RoomFacts]:
 @pytest.fixture(scope="session")
 def files(many_rooms: dict[str, RoomFacts]) -> dict[str, Any]:
     """File name -> content of the annotations of these rooms."""
-    return annotate([("train", room) for room in many_rooms.values()], RoomsOptions()).contents
+    return contents(annotate([("train", room) for room in many_rooms.values()], RoomsOptions()))

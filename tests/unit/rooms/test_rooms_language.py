@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from pipeline.datasets.base import contents
 from pipeline.datasets.rooms import RoomsOptions
 from pipeline.rooms.annotate import annotate
 from pipeline.rooms.catalog import CATEGORIES, COLOURS, NUMBERS, coloured, coloured_plural
@@ -291,9 +292,9 @@ def test_view_questions_are_about_one_view(many_rooms: Rooms, files: Files) -> N
 
 
 def test_annotations_are_a_function_of_rooms_and_options(many_rooms: Rooms, files: Files) -> None:
-    again = annotate([("train", room) for room in many_rooms.values()], RoomsOptions()).contents
+    again = contents(annotate([("train", room) for room in many_rooms.values()], RoomsOptions()))
     assert json.dumps(again) == json.dumps(files)
-    other = annotate([("train", room) for room in many_rooms.values()], RoomsOptions(seed=1)).contents
+    other = contents(annotate([("train", room) for room in many_rooms.values()], RoomsOptions(seed=1)))
     assert json.dumps(other) != json.dumps(files)
 
 

@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import io
-
 import numpy as np
 import pytest
-from PIL import Image
 
 from pipeline.geometry import unproject
 from pipeline.rooms import camera, sensor
@@ -130,15 +127,6 @@ def test_depth_has_the_holes_of_a_sensor() -> None:
     depth = sensor.depth_images(step, rng)
     assert (depth[:, :, 63:65] == 0).mean() > 0.5
     assert (depth[:, :, 66:] == 0).mean() < 0.1
-
-
-def test_images_survive_their_files(built: list[BuiltRoom]) -> None:
-    b = built[0]
-    with Image.open(io.BytesIO(sensor.png_bytes(b.depth_mm[0]))) as image:
-        np.testing.assert_array_equal(np.asarray(image), b.depth_mm[0])
-    with Image.open(io.BytesIO(sensor.jpeg_bytes(b.rgb[0]))) as image:
-        assert image.format == "JPEG"
-        assert np.abs(np.asarray(image).astype(int) - b.rgb[0]).mean() < 4
 
 
 def test_proposals_are_like_a_detectors() -> None:

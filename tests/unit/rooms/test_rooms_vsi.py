@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from pipeline.datasets.base import contents
 from pipeline.datasets.rooms import RoomsOptions
 from pipeline.metrics.spatial import CHOICE_TYPES, NUMERIC_TYPES, QUESTION_TYPES
 from pipeline.rooms.annotate import annotate
@@ -23,7 +24,7 @@ FIELDS = {"id", "dataset", "scene_name", "question_type", "question", "ground_tr
 @pytest.fixture(scope="module")
 def asked(many_rooms: Rooms) -> list[dict[str, Any]]:
     options = RoomsOptions(vsibench_per_room=12)
-    return annotate([("train", room) for room in many_rooms.values()], options).contents["vsibench_train.json"]
+    return annotate([("train", room) for room in many_rooms.values()], options)["vsibench"]["train"]["vsibench_train.json"]
 
 
 def of(asked: list[dict[str, Any]], kind: str) -> list[dict[str, Any]]:
@@ -170,5 +171,5 @@ def test_order_of_appearance(asked: list[dict[str, Any]], many_rooms: Rooms) -> 
 def test_only_on_request_and_without_touching_other_files(many_rooms: Rooms, files: dict[str, Any]) -> None:
     assert not [name for name in files if "vsi" in name]
     more = annotate([("train", room) for room in many_rooms.values()], RoomsOptions(vsibench_per_room=3))
-    assert {name: content for name, content in more.contents.items() if name != "vsibench_train.json"} == files
-    assert more.by_benchmark["vsibench"] == {"train": ["annotations/vsibench_train.json"]}
+    assert list(more.pop("vsibench")["train"]) == ["vsibench_train.json"]
+    assert contents(more) == files

@@ -19,11 +19,10 @@ from typing import TYPE_CHECKING, Any, Literal
 from pydantic import Field, model_validator
 
 from pipeline.conventions import checked_id
-from pipeline.datasets.base import SCENES, Dataset, Needs, ScenePlan, SourceFile
-from pipeline.datasets.rooms import RoomsOptions
+from pipeline.datasets._filmed import FilmedDataset, FilmedOptions
+from pipeline.datasets.base import SCENES, Needs, ScenePlan, SourceFile
 from pipeline.errors import DataError
 from pipeline.files import entries
-from pipeline.options import Options
 from pipeline.progress import Progress
 from pipeline.provenance import seed_for, write_manifest
 
@@ -34,11 +33,6 @@ if TYPE_CHECKING:
     from pipeline.scene import SceneRecord
 
 SITE = "https://tianchi.aliyun.com/specials/promotion/alibaba-3d-scene-dataset (after agreeing to the terms)"
-LANGUAGE = (
-    "seed", "described_objects", "descriptions_per_object", "multi3drefer_per_room", "scanqa_per_room", "sqa3d_per_room",
-    "vsibench_per_room", "view_questions",
-)  # fmt: skip
-"""Options that the annotation generator of the built-in rooms reads."""
 HOUSES, ROOMS = 6_813, 18_968
 """Houses of the release and furnished rooms in them (Fu et al., ICCV 2021)."""
 MODELS_SIZE = "about 19 GB"
@@ -48,7 +42,7 @@ REPORT = "report.json"
 """File beside the scenes with the counts of what was left out."""
 
 
-class Front3dOptions(Options):
+class Front3dOptions(FilmedOptions):
     """Where the files are, which rooms are taken, how they are filmed, how many annotations they get."""
 
     houses: str = Field("data/3D-FRONT", min_length=1, description="Folder of the house files <house>.json.")
@@ -78,19 +72,9 @@ class Front3dOptions(Options):
         "count it, or stop with a message. A house file that is no JSON always stops.",
     )
     views: int = Field(8, ge=1, le=64, description="Views per room, chosen from a walk to cover room and objects.")
-    width_px: int = Field(128, ge=32, le=1280, description="Width of colour and depth images in pixels.")
-    height_px: int = Field(96, ge=32, le=1280, description="Height of colour and depth images in pixels.")
     depth: Literal["sensor", "exact"] = Field(
         "sensor", description="Depth with a sensor's noise and holes, as in the built-in rooms, or without."
     )
-    seed: int = Field(0, ge=0, description="Seed of camera, sensor, boxes and language.")
-    described_objects: int = Field(6, ge=1, le=16, description="Objects per room that ScanRefer and Scan2Cap describe.")
-    descriptions_per_object: int = Field(3, ge=1, le=5, description="Descriptions of each described object.")
-    multi3drefer_per_room: int = Field(6, ge=1, le=20, description="Multi3DRefer descriptions per room.")
-    scanqa_per_room: int = Field(6, ge=1, le=20, description="ScanQA questions per room.")
-    sqa3d_per_room: int = Field(6, ge=1, le=20, description="SQA3D questions per room.")
-    vsibench_per_room: int = Field(0, ge=0, le=40, description="VSI-Bench questions per room; 0 writes no file of them.")
-    view_questions: int = Field(4, ge=1, le=12, description="Single-view questions per view (split train only).")
 
     @model_validator(mode="after")
     def _consistent(self) -> Front3dOptions:
@@ -102,7 +86,7 @@ class Front3dOptions(Options):
         return self
 
 
-class Front3d(Dataset):
+class Front3d(FilmedDataset):
     """Rooms of 3D-FRONT."""
 
     options_model = Front3dOptions
@@ -110,7 +94,6 @@ class Front3d(Dataset):
         "3D-FRONT and 3D-FUTURE terms of use: non-commercial research only; files, and pictures made of them, "
         "may not be passed on"
     )
-    renders = True
     needs = Needs(threads=8, mem_mb=8000, runtime_min=720)
     options: Front3dOptions
 
@@ -137,11 +120,7 @@ class Front3d(Dataset):
         rooms = min(houses, o.houses_max or houses) * ROOMS / HOUSES
         shares = {"train": 1 - o.val_share - o.test_share, "val": o.val_share, "test": o.test_share}
         scenes = {split: max(1, round(rooms * share)) for split, share in shares.items() if share > 0}
-        return ScenePlan(scenes, o.views, (o.height_px, o.width_px), about=True)
-
-    def annotates(self, kind: str, split: str) -> bool:
-        """All kinds; VSI-Bench on request."""
-        return kind != "vsibench" or self.options.vsibench_per_room > 0
+        return ScenePlan(scenes, o.views, o.image_size, about=True)
 
     def prepare(self, folder: Path, *, threads: int) -> None:
         """Film the missing rooms house by house, then all annotations, then the manifest. Whole rooms are kept."""
@@ -166,8 +145,7 @@ class Front3d(Dataset):
         for path in (folder / SCENES / MARKERS).glob("*.json"):  # of an earlier, larger set
             if path.stem not in houses:
                 path.unlink()
-        language = RoomsOptions(**{key: getattr(self.options, key) for key in LANGUAGE})
-        annotations = annotate([(record.split, facts) for record, facts in rooms], language, source="front3d")
+        annotations = annotate([(record.split, facts) for record, facts in rooms], self.options, source="front3d")
         asked = {
             benchmark: {split: files for split, files in splits.items() if all(map(_entries, files.values()))}
             for benchmark, splits in annotations.items()
@@ -187,7 +165,7 @@ class Front3d(Dataset):
             "spec": self.scenes_digest,
             "seed": o.seed,
             "views": o.views,
-            "size": (o.height_px, o.width_px),
+            "size": o.image_size,
             "limits": Limits((o.objects_min, o.objects_max), (o.floor_min_m2, o.floor_max_m2), o.side_min_m, o.room_types),
             "exact_depth": o.depth == "exact",
             "refuse": o.on_fault == "refuse",

@@ -16,8 +16,8 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from pydantic import Field, model_validator
 
 from pipeline.conventions import SPLITS
-from pipeline.datasets.base import Dataset, ScenePlan
-from pipeline.options import Options
+from pipeline.datasets._filmed import FilmedDataset, FilmedOptions
+from pipeline.datasets.base import ScenePlan
 from pipeline.progress import Progress
 from pipeline.workers import in_processes
 
@@ -28,25 +28,14 @@ SPAWN_FROM_ROOMS = 24
 """Fewest rooms for which worker processes are started: each takes about two seconds to start."""
 
 
-class RoomsOptions(Options):
-    """Numbers of rooms, views and questions. Numbers per room are aims: a sparse room may offer fewer."""
+class RoomsOptions(FilmedOptions):
+    """Numbers of rooms, their objects, and how they are filmed."""
 
     train: int = Field(200, ge=0, le=99_999, description="Rooms of the split train.")
     val: int = Field(40, ge=0, le=99_999, description="Rooms of the split val.")
     test: int = Field(40, ge=0, le=99_999, description="Rooms of the split test.")
-    views: int = Field(6, ge=1, le=64, description="Views per room, chosen from a walk to cover room and objects.")
-    width_px: int = Field(128, ge=32, le=1280, description="Width of colour and depth images in pixels.")
-    height_px: int = Field(96, ge=32, le=1280, description="Height of colour and depth images in pixels.")
-    seed: int = Field(0, ge=0, description="Rooms of different seeds share nothing.")
     objects_min: int = Field(5, ge=3, le=12, description="Fewest objects of a room.")
     objects_max: int = Field(12, ge=3, le=16, description="Most objects of a room.")
-    described_objects: int = Field(6, ge=1, le=16, description="Objects per room that ScanRefer and Scan2Cap describe.")
-    descriptions_per_object: int = Field(3, ge=1, le=5, description="Descriptions of each described object.")
-    multi3drefer_per_room: int = Field(6, ge=1, le=20, description="Multi3DRefer descriptions per room.")
-    scanqa_per_room: int = Field(6, ge=1, le=20, description="ScanQA questions per room.")
-    sqa3d_per_room: int = Field(6, ge=1, le=20, description="SQA3D questions per room.")
-    vsibench_per_room: int = Field(0, ge=0, le=40, description="VSI-Bench questions per room; 0 writes no file of them.")
-    view_questions: int = Field(4, ge=1, le=12, description="Single-view questions per view (split train only).")
 
     @model_validator(mode="after")
     def _consistent(self) -> RoomsOptions:
@@ -57,22 +46,17 @@ class RoomsOptions(Options):
         return self
 
 
-class Rooms(Dataset):
+class Rooms(FilmedDataset):
     """Procedural rooms."""
 
     options_model = RoomsOptions
     example: ClassVar[Mapping[str, Any]] = {"train": 2, "val": 1, "test": 2, "views": 4}
     licence = "Apache-2.0 (made here)"
-    renders = True
     options: RoomsOptions
 
     def planned(self) -> ScenePlan:
         o = self.options
-        return ScenePlan({split: getattr(o, split) for split in SPLITS}, o.views, (o.height_px, o.width_px))
-
-    def annotates(self, kind: str, split: str) -> bool:
-        """All kinds; VSI-Bench on request."""
-        return kind != "vsibench" or self.options.vsibench_per_room > 0
+        return ScenePlan({split: getattr(o, split) for split in SPLITS}, o.views, o.image_size)
 
     def prepare(self, folder: Path, *, threads: int) -> None:
         """Make the missing rooms, then all annotations and the manifest. Finished rooms with right checksums are kept."""
@@ -98,5 +82,5 @@ class Rooms(Dataset):
         for split in SPLITS:
             for number in range(getattr(o, split)):
                 place = self.place(folder, f"room_{split}_{number:05d}", split)
-                size, objects = (o.height_px, o.width_px), (o.objects_min, o.objects_max)
-                yield RoomJob(place, number, o.seed, o.views, size, objects, o.vsibench_per_room > 0)
+                objects = o.objects_min, o.objects_max
+                yield RoomJob(place, number, o.seed, o.views, o.image_size, objects, o.vsibench_per_room > 0)

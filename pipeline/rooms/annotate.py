@@ -18,14 +18,14 @@ from pipeline.rooms.view_questions import view_questions
 from pipeline.rooms.vsi import vsibench
 
 if TYPE_CHECKING:
-    from pipeline.datasets.rooms import RoomsOptions
+    from pipeline.datasets._filmed import FilmedOptions
 
 SQA3D_FIRST_ID = {"train": 100_000_000, "val": 200_000_000, "test": 300_000_000}
 """Question ids of SQA3D, and of VSI-Bench, are whole numbers; splits share none."""
 
 
 def annotate(
-    rooms: Sequence[tuple[str, RoomFacts]], options: RoomsOptions, source: str = "rooms"
+    rooms: Sequence[tuple[str, RoomFacts]], options: FilmedOptions, source: str = "rooms"
 ) -> dict[str, dict[str, dict[str, Any]]]:
     """Benchmark -> split -> file name -> content, of (split, room) pairs. Answers are balanced over a whole split, by running
     counts in room order.
@@ -40,11 +40,11 @@ def annotate(
     return files
 
 
-def _balancer(split: str, benchmark: str, options: RoomsOptions) -> Balancer:
+def _balancer(split: str, benchmark: str, options: FilmedOptions) -> Balancer:
     return Balancer(np.random.default_rng(seed_for("rooms", "language", options.seed, split, benchmark)))
 
 
-def _of_split(split: str, rooms: list[RoomFacts], options: RoomsOptions, source: str) -> dict[str, dict[str, Any]]:
+def _of_split(split: str, rooms: list[RoomFacts], options: FilmedOptions, source: str) -> dict[str, dict[str, Any]]:
     balancers = {name: _balancer(split, name, options) for name in ("scanrefer", "multi3drefer", "scanqa", "sqa3d", "view_qa")}
     refer: list[Any] = []
     multi: list[Any] = []
@@ -76,7 +76,7 @@ def _of_split(split: str, rooms: list[RoomFacts], options: RoomsOptions, source:
     return files
 
 
-def _spatial(split: str, rooms: list[RoomFacts], options: RoomsOptions, source: str) -> list[Any]:
+def _spatial(split: str, rooms: list[RoomFacts], options: FilmedOptions, source: str) -> list[Any]:
     """VSI-Bench questions of a split; a balancer of their own, so that they change no other file."""
     balancer = _balancer(split, "vsibench", options)
     entries: list[Any] = []

@@ -14,9 +14,7 @@ class FilmedOptions(Options):
     views: int = Field(6, ge=1, le=64, description="Views per room, chosen from a walk to cover room and objects.")
     width_px: int = Field(128, ge=32, le=1280, description="Width of colour and depth images in pixels.")
     height_px: int = Field(96, ge=32, le=1280, description="Height of colour and depth images in pixels.")
-    seed: int = Field(
-        0, ge=0, description="Seed of everything that is drawn at random; different seeds share nothing."
-    )
+    seed: int = Field(0, ge=0, description="Seed of everything that is drawn at random; different seeds share nothing.")
     described_objects: int = Field(6, ge=1, le=16, description="Objects per room that ScanRefer and Scan2Cap describe.")
     descriptions_per_object: int = Field(3, ge=1, le=5, description="Descriptions of each described object.")
     multi3drefer_per_room: int = Field(6, ge=1, le=20, description="Multi3DRefer descriptions per room.")

@@ -1,18 +1,16 @@
-"""Our FLARE against outputs of the reference network at tiny widths, and against the released model's names and shapes."""
+"""FLARE against outputs of the reference network at tiny widths, and against the released model's names and shapes."""
 
 from __future__ import annotations
 
 import hashlib
-import json
 import math
-import os
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
-from safetensors.torch import load_file
+from reference_data import Run, cases, picture, read_json
 from torch import Tensor
 
 from pipeline.nets.flare.config import RELEASED, FLAREConfig
@@ -22,14 +20,10 @@ from pipeline.nets.flare.pose import camera_numbers
 from pipeline.nets.flare.weights import NOT_BUILT, check_shapes
 from pipeline.teachers.flare import TENSOR_BYTES
 
-SHARED = Path(os.environ.get("PIPELINE_SHARED", Path(__file__).parents[3] / "shared"))
-GOLDEN = SHARED / "golden" / "flare"
-pytestmark = pytest.mark.skipif(not GOLDEN.is_dir(), reason=f"no golden data: set PIPELINE_SHARED ({GOLDEN} is missing)")
-CASES = ("public_a", "public_b")
+CASES = cases("flare/public/public_*", again=True)
 
 
-def config_of(case: str) -> FLAREConfig:
-    content = json.loads((GOLDEN / "public" / case / "config.json").read_text())
+def config_of(content: dict[str, Any]) -> FLAREConfig:
     pose = content["pose_head"]
     config = FLAREConfig(
         image_height=content["height"],
@@ -54,49 +48,33 @@ def config_of(case: str) -> FLAREConfig:
     return config
 
 
-def built(case: str) -> tuple[FLARE, dict[str, Tensor]]:
-    folder = GOLDEN / "public" / case
-    model = FLARE(config_of(case)).eval()
-    weights = {name.removeprefix("weights/"): value for name, value in load_file(folder / "weights.safetensors").items()}
+def built(case: Path) -> tuple[FLARE, Run]:
+    run = Run(case, tolerance=5e-5)
+    model = FLARE(config_of(run.config)).eval()
+    weights = run.weights({name: value.shape for name, value in model.entries().items()})
     assert set(weights) == set(model.entries())
     model.load_entries(weights)
-    return model, load_file(folder / "io.safetensors")
-
-
-def close(actual: Tensor, expected: Tensor, what: str) -> None:
-    assert actual.shape == expected.shape, what
-    error = (actual - expected).abs().max() / expected.abs().max()
-    assert error <= 5e-5, f"{what}: relative to the largest value the error is {error:.2e}"
+    return model, run
 
 
 @pytest.mark.parametrize("case", CASES)
 @torch.no_grad()
-def test_taps(case: str) -> None:
-    model, found = built(case)
-    taps = model(found["input/images"])
-    assert list(taps) == list(ALL_TAPS)
-    for tap, value in taps.items():
-        close(value, found[f"output/{tap}"], tap)
-
-
-@pytest.mark.parametrize("case", CASES)
-@torch.no_grad()
-def test_every_stage(case: str) -> None:
-    """All intermediate outputs of the golden data, each stage fed by the one before."""
-    model, found = built(case)
+def test_every_stage(case: Path) -> None:
+    """All outputs of the reference run, each stage fed by the one before, and the tokens of the whole network."""
+    model, run = built(case)
     assert model.coarse is not None and model.fine is not None and model.point is not None  # noqa: PT018 - for the type checker
-    seen = (
-        {name.removeprefix("output/") for name in found if name.startswith("output/")}
-        - set(ALL_TAPS)
-        - {"pos_fine", "pos_coarse"}
-    )
+    left = run.outputs - {"pos_fine", "pos_coarse"}
 
     def check(name: str, value: Tensor) -> None:
-        close(value, found[f"output/{name}"], name)
-        seen.discard(name)
+        run.check(name, value)
+        left.discard(name)
 
-    inputs = frozenset(int(name.rsplit("_", 1)[1]) for name in seen if name.startswith("enc_block_input_"))
-    encoded = model.encoder(found["input/images"], inputs)
+    taps = model(run.images)
+    assert list(taps) == list(ALL_TAPS)
+    for tap, value in taps.items():
+        check(tap, value)
+    inputs = frozenset(int(name.rsplit("_", 1)[1]) for name in left if name.startswith("enc_block_input_"))
+    encoded = model.encoder(run.images, inputs)
     for number, value in encoded.inputs.items():
         check(f"enc_block_input_{number}", value)
     check("coarse_tokens", model.coarse.tokens(encoded))
@@ -114,13 +92,13 @@ def test_every_stage(case: str) -> None:
     for number in range(model.config.decoder_depth - 1):
         check(f"fine_{number}", fine.layers[number])
         check(f"point_{number}", points[number])
-    assert not seen, f"golden outputs that nothing was compared with: {sorted(seen)}"
+    assert not left, f"outputs that nothing was compared with: {sorted(left)}"
 
 
 @pytest.mark.parametrize("case", CASES)
-def test_positions(case: str) -> None:
-    """The rotary tables turn by the golden data's positions."""
-    model, found = built(case)
+def test_positions(case: Path) -> None:
+    """The rotary tables turn by the reference's positions."""
+    model, run = built(case)
     assert model.coarse
     config = model.config
     rows, cols = config.image_height // config.patch, config.image_width // config.patch
@@ -130,25 +108,25 @@ def test_positions(case: str) -> None:
     ):
         cosine, sine = rotary(0, *grid, 1, torch.device("cpu"))
         angle = torch.atan2(sine, cosine)[:, [0, rotary.head_dim // 2]]
-        expected = found[f"output/pos_{name}"][0, 0].float()
+        expected = run.output(f"pos_{name}")[0, 0].float()
         torch.testing.assert_close(angle, torch.atan2(expected.sin(), expected.cos()), atol=1e-5, rtol=0)
 
 
 @pytest.mark.parametrize("case", CASES)
 @torch.no_grad()
-def test_a_tap_alone_is_the_same(case: str) -> None:
-    model, found = built(case)
+def test_a_tap_alone_is_the_same(case: Path) -> None:
+    model, run = built(case)
     for tap in ALL_TAPS:
         alone = FLARE(model.config, (tap,)).eval()
         alone.load_entries(model.entries())
-        result = alone(found["input/images"])
+        result = alone(run.images)
         assert list(result) == [tap]
-        close(result[tap], found[f"output/{tap}"], tap)
+        run.check(tap, result[tap])
 
 
 def test_released_names_and_shapes() -> None:
-    released: dict[str, Any] = json.loads((GOLDEN / "keys_geometry_pose.json").read_text())
-    needed = json.loads((GOLDEN / "keys_needed_for_taps.json").read_text())
+    released: dict[str, Any] = read_json("flare/keys_geometry_pose.json")
+    needed = read_json("flare/keys_needed_for_taps.json")
     with torch.device("meta"):
         ours = {name: list(value.shape) for name, value in FLARE(RELEASED).entries().items()}
     assert ours == {name: released[name] for name in needed["keys"]}
@@ -162,14 +140,8 @@ def test_released_names_and_shapes() -> None:
     assert 4 * sum(math.prod(shape) for name, shape in released.items() if ".layer_rn." not in name) == TENSOR_BYTES
 
 
-def picture(width: int, height: int, seed: int) -> np.ndarray:
-    """The formula picture of preprocess.json, uint8 (H,W,3)."""
-    y, x, c = np.mgrid[0:height, 0:width, 0:3]
-    return ((x * (3 + c) + y * (5 + 2 * c) + (((x // 7) * (y // 5)) % 97) + seed * 31) // 2 % 256).astype(np.uint8)
-
-
 def test_preprocessing() -> None:
-    cases = json.loads((GOLDEN / "public" / "preprocess.json").read_text())["cases"]
+    cases = read_json("flare/public/preprocess.json")["cases"]
     assert cases
     for case in cases:
         found = to_input(picture(case["width"], case["height"], case["seed"])[None], RELEASED)

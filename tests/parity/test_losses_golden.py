@@ -1,34 +1,20 @@
-"""Alignment, Gram and grounding losses against values and gradients of the reference run (PIPELINE_SHARED/golden/losses)."""
+"""Alignment, Gram and grounding losses against values and gradients of the reference code."""
 
 from __future__ import annotations
 
 import json
-import os
 from pathlib import Path
 
 import pytest
 import torch
+from reference_data import cases, close, read_tensors
 
 from pipeline.alignment.head import AlignmentHead, GroundingHead
 from pipeline.alignment.losses import alignment_loss, gram_l1, grounding_loss
 from pipeline.grid import TokenGrid, resample_tokens
 
-ROOT = Path(os.environ.get("PIPELINE_SHARED", Path(__file__).parents[3] / "shared")) / "golden" / "losses" / "public"
-pytestmark = pytest.mark.skipif(not ROOT.is_dir(), reason=f"no golden data at {ROOT} (set PIPELINE_SHARED)")
-SCALAR, TENSOR = 2e-6, 2e-5
-
-
-def read(case: str) -> tuple[dict[str, torch.Tensor], dict[str, str]]:
-    from safetensors import safe_open
-
-    with safe_open(ROOT / f"{case}.safetensors", "pt") as stream:
-        return {key: stream.get_tensor(key) for key in stream.keys()}, stream.metadata()  # noqa: SIM118
-
-
-def close(actual: torch.Tensor | None, expected: torch.Tensor) -> None:
-    assert actual is not None
-    bound = TENSOR * expected.abs().max().item()
-    assert (actual - expected).abs().max().item() <= bound
+SCALAR = 2e-6
+"""Relative tolerance of a loss."""
 
 
 def projected(tensors: dict[str, torch.Tensor], meta: dict[str, str]) -> tuple[torch.Tensor, AlignmentHead, torch.Tensor]:
@@ -49,26 +35,26 @@ def target(tensors: dict[str, torch.Tensor], meta: dict[str, str]) -> torch.Tens
 
 
 def check_gradients(tensors: dict[str, torch.Tensor], head: AlignmentHead, hidden: torch.Tensor) -> None:
-    close(hidden.grad, tensors["grad/hidden_states"])
+    close(hidden.grad, tensors["grad/hidden_states"], "hidden states")
     for name, parameter in head.layers.named_parameters():
-        close(parameter.grad, tensors[f"grad/proj_3d.{name}"])
+        close(parameter.grad, tensors[f"grad/proj_3d.{name}"], name)
 
 
-@pytest.mark.parametrize("case", ["align_1", "align_2", "align_3"])
-def test_alignment_equals_the_reference_at_weight_two(case: str) -> None:
-    tensors, meta = read(case)
+@pytest.mark.parametrize("case", cases("losses/public/align_*.safetensors"))
+def test_alignment_equals_the_reference_at_weight_two(case: Path) -> None:
+    tensors, meta = read_tensors(case)
     student, head, hidden = projected(tensors, meta)
     teacher = target(tensors, meta)
-    close(teacher, tensors["output/pooled_target"])
+    close(teacher, tensors["output/pooled_target"], "target")
     loss = 2.0 * alignment_loss(student[None], teacher.flatten(0, 1)[None])
     assert loss.item() == pytest.approx(tensors["output/loss_float64"].item(), rel=SCALAR)
     loss.backward()
     check_gradients(tensors, head, hidden)
 
 
-@pytest.mark.parametrize("case", ["gram_1", "gram_2", "gram_3"])
-def test_gram_l1_equals_the_reference(case: str) -> None:
-    tensors, meta = read(case)
+@pytest.mark.parametrize("case", cases("losses/public/gram_*.safetensors"))
+def test_gram_l1_equals_the_reference(case: Path) -> None:
+    tensors, meta = read_tensors(case)
     student, head, hidden = projected(tensors, meta)
     loss = gram_l1(student, target(tensors, meta).flatten(0, 1))
     assert loss.item() == pytest.approx(tensors["output/loss_float64"].item(), rel=SCALAR)
@@ -76,9 +62,9 @@ def test_gram_l1_equals_the_reference(case: str) -> None:
     check_gradients(tensors, head, hidden)
 
 
-@pytest.mark.parametrize("case", ["infonce_1_single", "infonce_2_multi", "infonce_3_none"])
-def test_grounding_equals_the_reference(case: str) -> None:
-    tensors, meta = read(case)
+@pytest.mark.parametrize("case", cases("losses/public/infonce_*.safetensors"))
+def test_grounding_equals_the_reference(case: Path) -> None:
+    tensors, meta = read_tensors(case)
     leaves = {name: tensors[f"input/{name}"].clone().requires_grad_() for name in ("object_features", "object_features_llm")}
     hidden = tensors["input/hidden_states"].clone().requires_grad_()
     head = GroundingHead(hidden.shape[-1], float(meta["temperature"]))
@@ -89,13 +75,13 @@ def test_grounding_equals_the_reference(case: str) -> None:
     features = ((leaves["object_features"] + leaves["object_features_llm"]) / 2)[None]
     query = hidden[0, tensors["input/ground_token_position"]]
     logits = head(features, torch.ones(features.shape[:2], dtype=torch.bool), query, torch.zeros(1, dtype=torch.long))
-    close(logits[0] * float(meta["temperature"]), tensors["output/scores"])
+    close(logits[0] * float(meta["temperature"]), tensors["output/scores"], "scores")
     positives = torch.zeros(logits.shape, dtype=torch.bool)
     positives[0, json.loads(meta["positives"])] = True
     loss = grounding_loss(logits, positives).sum()
     assert loss.item() == pytest.approx(tensors["output/loss_float64"].item(), rel=SCALAR)
     loss.backward()
-    close(hidden.grad, tensors["grad/hidden_states"])
-    close(head.zero_target.grad, tensors["grad/ground_head_zero_target"])
+    close(hidden.grad, tensors["grad/hidden_states"], "hidden states")
+    close(head.zero_target.grad, tensors["grad/ground_head_zero_target"], "zero target")
     for name, leaf in leaves.items():
-        close(leaf.grad, tensors[f"grad/{name}"])
+        close(leaf.grad, tensors[f"grad/{name}"], name)

@@ -1,4 +1,4 @@
-"""Our Pi3 against outputs of the reference network at tiny widths, and Pi3 and Pi3X against the released keys and shapes."""
+"""Pi3 against outputs of the reference network at tiny widths, and Pi3 and Pi3X against the released keys and shapes."""
 
 from __future__ import annotations
 
@@ -11,8 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from safetensors.torch import load_file
-from torch import Tensor
+from reference_data import Run, cases, close, picture, read_json
 
 from pipeline import registry
 from pipeline.errors import CheckpointError
@@ -21,15 +20,12 @@ from pipeline.nets.pi3.heads import image_of, poses_of
 from pipeline.nets.pi3.images import to_input
 from pipeline.nets.pi3.model import NETWORKS, NOT_BUILT, Pi3
 
-SHARED = Path(os.environ.get("PIPELINE_SHARED", Path(__file__).parents[3] / "shared"))
-GOLDEN = SHARED / "golden" / "pi3"
-pytestmark = pytest.mark.skipif(not GOLDEN.is_dir(), reason=f"no golden data: set PIPELINE_SHARED ({GOLDEN} is missing)")
-CASES = sorted(path.parent.name for path in GOLDEN.glob("public/*/io.safetensors"))
+CASES = cases("pi3/public/public_*", again=True)
 
 
-def built(case: str) -> tuple[Pi3, dict[str, Tensor]]:
-    folder = GOLDEN / "public" / case
-    content = json.loads((folder / "config.json").read_text())
+def built(case: Path) -> tuple[Pi3, Run]:
+    run = Run(case)
+    content = run.config
     head = content["head_decoder"]
     assert head["out_dim"] == head["dim"], "as in the released size"
     config = Pi3Config(
@@ -48,69 +44,52 @@ def built(case: str) -> tuple[Pi3, dict[str, Tensor]]:
         camera_width=head["camera_out_dim"],
     )
     model = Pi3(config).eval()
-    weights = load_file(folder / "weights.safetensors")
-    model.load_state_dict({name.removeprefix("weights/"): value for name, value in weights.items()}, strict=True)
-    return model, load_file(folder / "io.safetensors")
-
-
-def close(actual: Tensor, expected: Tensor, what: str) -> None:
-    assert actual.shape == expected.shape, what
-    error = (actual - expected).abs().max() / expected.abs().max()
-    assert error <= 2e-5, f"{what}: relative to the largest value the error is {error:.2e}"
-
-
-def test_there_are_cases() -> None:
-    assert len(CASES) >= 2
+    shapes = {name: value.shape for name, value in model.state_dict().items()}
+    model.load_state_dict(run.weights(shapes), strict=True)
+    return model, run
 
 
 @pytest.mark.parametrize("case", CASES)
 @torch.no_grad()
-def test_trunk(case: str) -> None:
-    model, found = built(case)
-    images = found["input/images"]
-    close(model.patch_tokens(images), found["output/encoder"], "encoder")
-    layers = model(images, keep=range(model.config.layers))
+def test_trunk(case: Path) -> None:
+    model, run = built(case)
+    run.check("encoder", model.patch_tokens(run.images))
+    layers = model(run.images, keep=range(model.config.layers))
     for layer in range(model.config.layers):
-        pair = [found[f"output/block_{2 * layer + i}"] for i in range(2)]
-        close(layers[layer].flatten(0, 1), torch.cat(pair, dim=-1), f"layer {layer}")
-    (last,) = model(images).values()
-    close(last.flatten(0, 1), found["output/decode"], "decode")
+        for number, block in enumerate(layers[layer].flatten(0, 1).chunk(2, dim=-1)):
+            run.check(f"block_{2 * layer + number}", block)
+    (last,) = model(run.images).values()
+    run.check("decode", last.flatten(0, 1))
 
 
 @pytest.mark.parametrize("case", CASES)
 @torch.no_grad()
-def test_heads(case: str) -> None:
-    model, found = built(case)
-    tokens, patch = found["output/decode"], model.config.patch
-    height, width = found["input/images"].shape[-2:]
+def test_heads(case: Path) -> None:
+    """Maps of full size, and what is predicted per token: the mean of each token's pixels."""
+    model, run = built(case)
+    (trunk,) = model(run.images).values()
+    tokens, patch = trunk.flatten(0, 1), model.config.patch
+    height, width = run.images.shape[-2:]
     grid = (height // patch, width // patch)
     points = image_of(model.local_points(tokens, grid), grid, patch)
     logits = image_of(model.confidence_logits(tokens, grid), grid, patch)
     pose = poses_of(model.camera(tokens, grid))
-    close(points[None], found["output/local_points"], "local points")
-    close(logits[None], found["output/conf"], "confidence")
-    close(pose[None], found["output/camera_poses"], "poses")
+    run.check("local_points", points[None])
+    run.check("conf", logits[None])
+    run.check("camera_poses", pose[None])
     world = torch.einsum("vij,vhwj->vhwi", pose[:, :3, :3], points) + pose[:, None, None, :3, 3]
-    close(world[None], found["output/points"], "points")
-
-
-@pytest.mark.parametrize("case", CASES)
-@torch.no_grad()
-def test_low_resolution_is_the_mean_of_the_maps(case: str) -> None:
-    model, found = built(case)
-    views = found["input/images"].shape[1]
-    grid = tuple(side // 14 for side in found["input/images"].shape[-2:])
-    said = model.predict(found["output/decode"].unflatten(0, (1, views)), (grid[0], grid[1]))
-    depth = found["output/local_points"][..., 2].unflatten(-1, (-1, 14)).unflatten(-3, (-1, 14)).mean((-1, -3))
-    sure = found["output/conf"][..., 0].sigmoid().unflatten(-1, (-1, 14)).unflatten(-3, (-1, 14)).mean((-1, -3))
-    close(said.depth, depth, "depth")
-    close(said.confidence, sure, "confidence")
-    close(poses_of(said.camera), found["output/camera_poses"], "poses")
+    run.check("points", world[None])
+    said = model.predict(trunk, grid)
+    depth = points[..., 2].unflatten(-1, (-1, patch)).unflatten(-3, (-1, patch)).mean((-1, -3))
+    sure = logits[..., 0].sigmoid().unflatten(-1, (-1, patch)).unflatten(-3, (-1, patch)).mean((-1, -3))
+    close(said.depth, depth[None], "depth")
+    close(said.confidence, sure[None], "confidence")
+    run.check("camera_poses", poses_of(said.camera))
 
 
 @pytest.mark.parametrize(("variant", "tensors", "numbers"), [("pi3", 1210, 958_696_738), ("pi3x", 1873, 1_360_032_439)])
 def test_released_names_and_shapes(variant: Variant, tensors: int, numbers: int) -> None:
-    released = json.loads((GOLDEN / f"keys_{variant}.json").read_text())
+    released = read_json(f"pi3/keys_{variant}.json")
     assert len(released) == tensors
     assert sum(math.prod(shape) for shape in released.values()) == numbers
     with torch.device("meta"):
@@ -132,7 +111,7 @@ def hollow_file(path: Path, shapes: dict[str, list[int]]) -> None:
 
 @pytest.mark.parametrize("variant", ["pi3", "pi3x"])
 def test_a_file_of_the_released_names_and_shapes_passes_the_check(variant: Variant, tmp_path: Path) -> None:
-    released = json.loads((GOLDEN / f"keys_{variant}.json").read_text())
+    released = read_json(f"pi3/keys_{variant}.json")
     options = {"checkpoint": str(tmp_path / "model.safetensors"), "variant": variant}
     teacher = registry.create("teachers", {"name": variant, "kind": "pi3", "options": options})
     hollow_file(tmp_path / "model.safetensors", released)
@@ -144,14 +123,8 @@ def test_a_file_of_the_released_names_and_shapes_passes_the_check(variant: Varia
         teacher.check_weights()
 
 
-def picture(width: int, height: int, seed: int) -> np.ndarray:
-    """The formula picture of preprocess.json, uint8 (H,W,3)."""
-    y, x, c = np.mgrid[0:height, 0:width, 0:3]
-    return ((x * (3 + c) + y * (5 + 2 * c) + (((x // 7) * (y // 5)) % 97) + seed * 31) // 2 % 256).astype(np.uint8)
-
-
 def test_preprocessing() -> None:
-    cases = json.loads((GOLDEN / "public" / "preprocess.json").read_text())["cases"]
+    cases = read_json("pi3/public/preprocess.json")["cases"]
     assert cases
     for case in cases:
         views = np.stack([picture(image["width"], image["height"], image["seed"]) for image in case["images"]])

@@ -1,19 +1,18 @@
-"""World-position encoding against the reference run (PIPELINE_SHARED/golden/posenc)."""
+"""World-position encoding against the reference code."""
 
 from __future__ import annotations
 
-import os
+import re
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from reference_data import cases, read_tensors
 
 from pipeline.training.positions import WorldPositions, discretise
 
-ROOT = Path(os.environ.get("PIPELINE_SHARED", Path(__file__).parents[3] / "shared")) / "golden" / "posenc" / "public"
-pytestmark = pytest.mark.skipif(not ROOT.is_dir(), reason=f"no golden data at {ROOT} (set PIPELINE_SHARED)")
+CASES = cases("posenc/public/case_*.safetensors")
 
 
 def coordinates(meta: dict[str, str]) -> np.ndarray:
@@ -29,16 +28,9 @@ def coordinates(meta: dict[str, str]) -> np.ndarray:
     return np.stack(channels, -1)
 
 
-def read(case: str) -> tuple[dict[str, Any], dict[str, str]]:
-    from safetensors import safe_open
-
-    with safe_open(ROOT / f"{case}.safetensors", "np") as stream:
-        return {key: stream.get_tensor(key) for key in stream.keys()}, stream.metadata()  # noqa: SIM118
-
-
-@pytest.mark.parametrize("case", ["case_1", "case_2"])
-def test_discrete_sin3d_equals_the_reference(case: str) -> None:
-    tensors, meta = read(case)
+@pytest.mark.parametrize("case", CASES)
+def test_discrete_sin3d_equals_the_reference(case: Path) -> None:
+    tensors, meta = read_tensors(case)
     pixels = coordinates(meta)[:, :378, :378]
     views = len(pixels)
     means = pixels.reshape(views, 14, 27, 14, 27, 3).mean((2, 4), dtype=np.float64).astype(np.float32)
@@ -46,16 +38,15 @@ def test_discrete_sin3d_equals_the_reference(case: str) -> None:
     numbers = discretise(means)
     np.testing.assert_array_equal(numbers, tensors["output/discrete"])
     encoding = WorldPositions(int(meta["embedding_size"]))(torch.from_numpy(numbers)).flatten(1, 2).numpy()
-    if "output/embedding" in tensors:
-        np.testing.assert_allclose(encoding, tensors["output/embedding"], atol=1e-5)
-    else:
-        np.testing.assert_allclose(encoding[:, ::7], tensors["output/embedding_every_7th_patch"], atol=1e-5)
+    (name,) = (name for name in tensors if name.startswith("output/embedding"))
+    every = int((re.findall(r"\d+", name) or ["1"])[0])
+    np.testing.assert_allclose(encoding[:, ::every], tensors[name], atol=1e-5)
 
 
-@pytest.mark.parametrize("case", ["case_1", "case_2"])
-def test_single_points_are_encoded_alike(case: str) -> None:
-    tensors, meta = read(case)
-    numbers = discretise(tensors["input/points"])
+@pytest.mark.parametrize("case", CASES)
+def test_single_points_are_encoded_alike(case: Path) -> None:
+    tensors, meta = read_tensors(case)
+    numbers = discretise(tensors["input/points"].numpy())
     np.testing.assert_array_equal(numbers, tensors["output/points_discrete"])
     encoding = WorldPositions(int(meta["embedding_size"]))(torch.from_numpy(numbers)).numpy()
     np.testing.assert_allclose(encoding, tensors["output/points_embedding"], atol=1e-5)

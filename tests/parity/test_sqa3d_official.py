@@ -1,10 +1,9 @@
-"""The real test files of SQA3D (PIPELINE_SHARED/data/sqa3d, CC BY 4.0): counts per type and the majority level."""
+"""The real test files of SQA3D (data/sqa3d): counts per type and the majority level."""
 
 from __future__ import annotations
 
 import json
-import os
-import shutil
+import lzma
 from collections import Counter
 from pathlib import Path
 
@@ -16,8 +15,7 @@ from pipeline.index import SceneIndex, write_index
 from pipeline.metrics.answers import clean_answer
 from pipeline.scene import Answer, SceneRecord
 
-ROOT = Path(os.environ.get("PIPELINE_SHARED", Path(__file__).parents[3] / "shared")) / "data" / "sqa3d"
-pytestmark = pytest.mark.skipif(not ROOT.is_dir(), reason=f"no SQA3D files at {ROOT} (set PIPELINE_SHARED)")
+ROOT = Path(__file__).parent / "data" / "sqa3d"
 FILES = ("v1_balanced_questions_test_scannetv2.json", "v1_balanced_sqa_annotations_test_scannetv2.json")
 TYPES = {"what": 1147, "is": 652, "how": 465, "can": 338, "which": 351, "others": 566}
 
@@ -26,7 +24,7 @@ TYPES = {"what": 1147, "is": 652, "how": 465, "can": 338, "which": 351, "others"
 def index(tmp_path_factory) -> SceneIndex:
     folder = tmp_path_factory.mktemp("sqa3d")
     for name in FILES:
-        shutil.copy(ROOT / name, folder / name)
+        (folder / name).write_bytes(lzma.decompress((ROOT / f"{name}.xz").read_bytes()))
     scenes = sorted({q["scene_id"] for q in json.loads((folder / FILES[0]).read_text())["questions"]})
     records = [
         SceneRecord(s, "test", ("00000",), np.eye(4)[None], np.eye(3), np.eye(3), (8, 8), (8, 8), (), None, "0") for s in scenes

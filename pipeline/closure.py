@@ -56,7 +56,6 @@ CHANGES_NO_RESULT = (
     "benchmarks._prepared",
     # Commands for people: no rule runs them.
     "bench",
-    "consistency",
     "doctor",
     "inspection",
     "nets.vggt.flops",  # what `doctor` and `bench` estimate with

@@ -10,7 +10,6 @@ world_from_camera (already axis-aligned), ``intrinsic.txt`` / ``depth_intrinsic.
 from __future__ import annotations
 
 import hashlib
-import math
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict
@@ -301,19 +300,6 @@ def read_depth(path: Path, size: tuple[int, int] | None = None) -> NDArray[np.fl
     if image.ndim != 2 or (size is not None and image.shape != size):
         raise FrameError(f"depth frame {path} has shape {image.shape}", allowed=f"{size or '(H, W)'}, one channel")
     return image.astype(np.float32) / np.float32(DEPTH_UNIT_PER_M)
-
-
-def read_pose(path: Path) -> NDArray[np.float64]:
-    """A 4x4 pose. Raises FrameError when it is missing, not 4x4 or not finite."""
-    try:
-        pose = np.loadtxt(path, dtype=np.float64)
-    except FileNotFoundError:
-        raise FrameError(f"pose file {path} is missing") from None
-    except ValueError as error:
-        raise FrameError(f"pose file {path} cannot be read ({error})", allowed="4 rows of 4 numbers") from None
-    if pose.shape != (4, 4) or not math.isfinite(float(np.abs(pose).sum())):
-        raise FrameError(f"pose file {path} is not a finite 4x4 matrix", allowed="4 rows of 4 finite numbers")
-    return pose
 
 
 def load_scene(root: Path, record: SceneRecord, *, depth: bool = True) -> Scene:

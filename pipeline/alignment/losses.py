@@ -34,16 +34,6 @@ def alignment_loss(student: torch.Tensor, teacher: torch.Tensor, weights: torch.
     return ((distance * weights).sum(-1) / weights.sum(-1).clamp_min(EPSILON)).mean()
 
 
-def gram_l1(student: torch.Tensor, teacher: torch.Tensor) -> torch.Tensor:
-    """Mean absolute difference of the two (N,N) cosine matrices of tokens (N,D) and (N,D'); a scalar.
-
-    The relational term of the authors' first release, kept for comparison with it; no recipe uses it.
-    """
-    a = normalize(student.float(), dim=-1, eps=EPSILON)
-    b = normalize(teacher.detach().float(), dim=-1, eps=EPSILON)
-    return (a @ a.T - b @ b.T).abs().mean()
-
-
 def grounding_logits(
     objects: torch.Tensor, query: torch.Tensor, present: torch.Tensor, temperature: float = 0.07
 ) -> torch.Tensor:

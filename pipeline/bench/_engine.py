@@ -40,7 +40,6 @@ class RandomVGGT(Teacher):
     order_dependent = True
     set_dependent = True
     reads_depth = False
-    licence = "Apache-2.0"
 
     def __init__(self, config: VGGTConfig, device: str, *, bfloat16: bool, predictions: bool):
         super().__init__("vggt_random_weights", Options())

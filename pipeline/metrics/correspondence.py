@@ -77,9 +77,3 @@ def correspondence(features: NDArray[np.floating], voxel: NDArray[np.int64]) -> 
         (cross - same) / different_pairs if different_pairs else float("nan"),
         different_pairs,
     )
-
-
-def correspondence_score(features: NDArray[np.floating], voxel: NDArray[np.int64]) -> tuple[float, int]:
-    """Mean same-voxel cosine and its number of pairs (see ``correspondence``)."""
-    result = correspondence(features, voxel)
-    return result.same_voxel, result.same_pairs

@@ -28,7 +28,6 @@ FILTERS: dict[Filter, Image.Resampling] = {
 }
 IMAGENET: tuple[Channels, Channels] = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
 HALF: tuple[Channels, Channels] = ((0.5, 0.5, 0.5), (0.5, 0.5, 0.5))
-IDENTITY: tuple[Channels, Channels] = ((0.0, 0.0, 0.0), (1.0, 1.0, 1.0))
 """Mean and standard deviation per colour channel, of values in [0,1]. ``half`` maps them to [-1,1]."""
 
 

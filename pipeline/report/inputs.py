@@ -127,7 +127,6 @@ def _written_digest(path: Path) -> str | None:
 class Said:
     """A prediction of one run to one sample."""
 
-    prompt: str
     answer: str
     parsed: bool
     boxes: tuple[tuple[float, ...], ...]
@@ -161,13 +160,13 @@ def read_predictions(path: Path) -> dict[str, tuple[str, Said]]:
     """Sample id -> (scene id, prediction) of a predictions file, in file order."""
     from pipeline.parquet import read_parquet
 
-    columns = ["sample_id", "scene_id", "prompt", "answer", "parsed", "boxes"]
+    columns = ["sample_id", "scene_id", "answer", "parsed", "boxes"]
     made_by = f"snakemake --cores all -f {path.with_name('manifest.json')}"
     rows = read_parquet(path, made_by=made_by, own=False).select(columns).to_pylist()
     return {
         row["sample_id"]: (
             row["scene_id"],
-            Said(row["prompt"], row["answer"] or "", bool(row["parsed"]), tuple(tuple(box) for box in row["boxes"] or ())),
+            Said(row["answer"] or "", bool(row["parsed"]), tuple(tuple(box) for box in row["boxes"] or ())),
         )
         for row in rows
     }

@@ -7,7 +7,6 @@ An object between two sectors of direction is not asked about (see situations.py
 from __future__ import annotations
 
 import math
-import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from itertools import combinations
@@ -250,9 +249,3 @@ def _pair(
         "position": {"x": x, "y": y, "z": 0},
     }
     return question, annotation
-
-
-def question_type(text: str) -> str:
-    """SQA3D's type of a question: its first word, or ``others``."""
-    word = re.split(r"\W", text.lower(), maxsplit=1)[0]
-    return word if word in ("what", "is", "how", "can", "which") else "others"

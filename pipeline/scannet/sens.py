@@ -41,9 +41,7 @@ class SensHeader:
 
     name: str
     color_intrinsics: NDArray[np.float64]
-    color_extrinsics: NDArray[np.float64]
     depth_intrinsics: NDArray[np.float64]
-    depth_extrinsics: NDArray[np.float64]
     depth_compression: int
     color_size: tuple[int, int]
     depth_size: tuple[int, int]
@@ -165,18 +163,8 @@ class SensFile:
         values = _TAIL.unpack(self._read(12 + length, _TAIL.size, "the header"))
         matrices = np.array(values[:64], dtype=np.float64).reshape(4, 4, 4)
         color, depth, color_w, color_h, depth_w, depth_h, shift, frames = values[64:]
-        header = SensHeader(
-            name,
-            matrices[0],
-            matrices[1],
-            matrices[2],
-            matrices[3],
-            depth,
-            (color_h, color_w),
-            (depth_h, depth_w),
-            shift,
-            frames,
-        )
+        sizes = (color_h, color_w), (depth_h, depth_w)
+        header = SensHeader(name, matrices[0], matrices[2], depth, *sizes, shift, frames)
         self._check(header, color)
         return header, 12 + length + _TAIL.size
 

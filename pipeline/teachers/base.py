@@ -9,11 +9,12 @@ Kinds of teacher, told apart by attributes of an instance (``registry.create("te
 * ``derived = True``: its features are another teacher's (``source()``) under other scene ids (control ``shuffled``).
 
 A teacher with a network derives from ``NetworkTeacher`` (network.py). tests/conformance/test_teachers.py asks of each, run
-with ``example``, on a CPU and without a download: ``licence`` is stated and every option has a description; the file imports no
-torch; images of any size, portraits too, give finite float32 tokens on ``grid``, which loses nothing but a centre crop; a
-change in a corner of the picture changes that corner's tokens most; equal scenes give equal tokens, also when others are
-begun in between; ``order_dependent``, ``set_dependent`` and ``reads_depth`` are as declared; depth is above 0, confidence in
-[0, 1], the first pose the identity; tokens survive the store. docs/extending.md has a complete file.
+with ``example``, on a CPU and without a download: ``licences`` is stated where there are released weights; every option has
+a description; the file imports no torch; images of any size, portraits too, give finite float32 tokens on ``grid``, which
+loses nothing but a centre crop; a change in a corner of the picture changes that corner's tokens most; equal scenes give
+equal tokens, also when others are begun in between; ``order_dependent``, ``set_dependent`` and ``reads_depth`` are as
+declared; depth is above 0, confidence in [0, 1], the first pose the identity; tokens survive the store. docs/extending.md
+has a complete file.
 """
 
 from __future__ import annotations
@@ -97,8 +98,6 @@ class Teacher(ABC):
     reads_depth: bool = True
     """False: ``encode`` never looks at ``depth_m``, so extraction does not decode it (every depth is 0, invalid). Of a Kinect's
     640 x 480 frames the depth takes 6.4 ms to decode, the picture 3.4 ms."""
-    licence: ClassVar[str] = "not stated"
-    """In one line, what may be done with the features; ``licences`` gives code and weights apart."""
 
     def __init__(self, name: str, options: Options):
         self.name = name

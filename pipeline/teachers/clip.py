@@ -25,7 +25,6 @@ class ClipTeacher(Vision2DTeacher):
 
     options_model = ClipOptions
     official = "openai/clip-vit-large-patch14-336"
-    licence = "MIT (openai/CLIP); its model card puts deployment out of scope"
     released = Licence(
         code="Apache-2.0 (transformers)",
         weights="MIT (openai/CLIP); the model card says that any deployed use is out of scope",

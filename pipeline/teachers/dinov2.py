@@ -28,7 +28,6 @@ class DinoV2Teacher(Vision2DTeacher):
 
     options_model = DinoV2Options
     official = "facebook/dinov2-with-registers-large"
-    licence = "Apache-2.0 (facebook/dinov2-*) or the licence of the checkpoint you give"
     released = Licence(code="Apache-2.0 (transformers)", weights="Apache-2.0 (facebook/dinov2-*)", commercial=True)
     options: DinoV2Options
 

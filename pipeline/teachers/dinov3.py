@@ -15,7 +15,6 @@ class DinoV3Teacher(Vision2DTeacher):
     """The class token and the registers (4 in the released models) are dropped."""
 
     official = "facebook/dinov3-vitl16-pretrain-lvd1689m"
-    licence = "DINOv3 License of Meta (gated download; commercial use under its terms)"
     released = Licence(
         code="Apache-2.0 (transformers)",
         weights="DINOv3 License of Meta (facebook/dinov3-*, gated; read its terms on use and redistribution)",

@@ -80,7 +80,6 @@ class FlareTeacher(NetworkTeacher):
         "size": "tiny_untrained",
         "tap": ["enc_norm", "dec_norm_fine", "dec_norm_point"],
     }
-    licence = "weights CC BY-NC-SA 4.0 (AntResearch/FLARE): features for non-commercial use; the code is this project's own"
     options: FlareOptions
 
     def __init__(self, name: str, options: FlareOptions):

@@ -51,7 +51,6 @@ class GeometryTeacher(Teacher):
     """The analytic oracle. Needs depth and poses, no weights; every view by itself."""
 
     options_model = GeometryOptions
-    licence = "Apache-2.0"
     options: GeometryOptions
 
     @property

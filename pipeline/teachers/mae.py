@@ -16,7 +16,6 @@ class MaeTeacher(Vision2DTeacher):
     """The class token is dropped; the decoder of a pretraining checkpoint is left out."""
 
     official = "facebook/vit-mae-large"
-    licence = "CC BY-NC 4.0 (facebookresearch/mae; the card of facebook/vit-mae-* says Apache-2.0)"
     released = Licence(
         code="Apache-2.0 (transformers)",
         weights="CC BY-NC 4.0 in the authors' repository facebookresearch/mae; the cards of facebook/vit-mae-* say Apache-2.0",

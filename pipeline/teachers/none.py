@@ -19,7 +19,6 @@ class NoTeacher(Teacher):
 
     options_model = NoneOptions
     present = False
-    licence = "Apache-2.0"
 
     @property
     def dim(self) -> int:

@@ -70,7 +70,6 @@ class Pi3Teacher(NetworkTeacher):
     example: ClassVar[Mapping[str, Any]] = {"size": "tiny_untrained", "predictions": True}
     order_dependent = False
     set_dependent = True
-    licence = "size released: weights CC BY-NC 4.0 (yyfz233/Pi3, yyfz233/Pi3X); size tiny_untrained: Apache-2.0"
     options: Pi3Options
 
     @property

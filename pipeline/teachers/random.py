@@ -40,7 +40,6 @@ class RandomTeacher(NetworkTeacher):
     options_model = RandomOptions
     order_dependent = True
     set_dependent = True
-    licence = "Apache-2.0"
     options: RandomOptions
 
     @property

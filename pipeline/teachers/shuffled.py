@@ -31,7 +31,6 @@ class ShuffledTeacher(Teacher):
 
     options_model = ShuffledOptions
     derived = True
-    licence = "that of the teacher it is made of"
     options: ShuffledOptions
 
     @property

@@ -28,7 +28,6 @@ class Siglip2Teacher(Vision2DTeacher):
 
     options_model = Siglip2Options
     official = "google/siglip2-so400m-patch16-naflex"
-    licence = "Apache-2.0 (google/siglip2-*) or the licence of the checkpoint you give"
     released = Licence(code="Apache-2.0 (transformers)", weights="Apache-2.0 (google/siglip2-*)", commercial=True)
     options: Siglip2Options
 

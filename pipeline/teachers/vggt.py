@@ -104,7 +104,6 @@ class VGGTTeacher(NetworkTeacher):
     }
     order_dependent = True
     set_dependent = True
-    licence = "size rooms: Apache-2.0; size 1b: weights CC BY-NC 4.0 (facebook/VGGT-1B) or the licence of the file you give"
     options: VGGTOptions
 
     @property

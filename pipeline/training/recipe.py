@@ -31,7 +31,6 @@ class Recipe(Options):
         description="Teacher layer to align with, where a store holds several side by side (`pipeline features inspect` names "
         "them); null: all of them as one vector (paper: one layer, the last).",
     )
-    loss: Literal["cosine"] = Field("cosine", description="Alignment loss per token: 1 - cos(student, teacher).")
     weight: float = Field(
         2.0, ge=0, description="Weight of the alignment loss 1 - cos; the paper's ||a-b||^2 at weight 1 equals 2.0."
     )
@@ -87,8 +86,9 @@ class Recipe(Options):
     head_learning_rate: float = Field(
         1e-3, gt=0, lt=1, description="Peak rate of alignment projectors and grounding head (paper: 1e-5)."
     )
-    warmup_ratio: float = Field(0.03, ge=0, lt=1, description="Share of steps with linearly rising rate (paper: 0.03).")
-    schedule: Literal["cosine"] = Field("cosine", description="Decay after warm-up: half a cosine to 0 (paper).")
+    warmup_ratio: float = Field(
+        0.03, ge=0, lt=1, description="Share of steps with linearly rising rate; then half a cosine to 0 (paper: 0.03)."
+    )
     weight_decay: float = Field(0.0, ge=0, lt=1, description="AdamW weight decay (paper: 0).")
     grad_clip: float = Field(1.0, gt=0, description="Largest gradient norm over all trained parameters (paper: 1.0).")
     precision: Literal["float32", "bfloat16"] = Field(

@@ -72,7 +72,6 @@ PACKED = (
 COPIED = (
     "vggt/public/pose_codec.safetensors",
     "losses/public/align_3.safetensors",
-    "losses/public/gram_3.safetensors",
     "losses/public/infonce_1_single.safetensors",
     "losses/public/infonce_2_multi.safetensors",
     "losses/public/infonce_3_none.safetensors",

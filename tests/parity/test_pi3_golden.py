@@ -16,7 +16,7 @@ from reference_data import Run, cases, close, picture, read_json
 from pipeline import registry
 from pipeline.errors import CheckpointError
 from pipeline.nets.pi3.config import RELEASED, Pi3Config, Variant
-from pipeline.nets.pi3.heads import image_of, poses_of
+from pipeline.nets.pi3.heads import poses_of
 from pipeline.nets.pi3.images import to_input
 from pipeline.nets.pi3.model import NETWORKS, NOT_BUILT, Pi3
 
@@ -60,6 +60,12 @@ def test_trunk(case: Path) -> None:
             run.check(f"block_{2 * layer + number}", block)
     (last,) = model(run.images).values()
     run.check("decode", last.flatten(0, 1))
+
+
+def image_of(pixels: torch.Tensor, grid: tuple[int, int], patch: int) -> torch.Tensor:
+    """Pixels by patch (v, gh*gw, patch*patch, c) -> image (v, gh*patch, gw*patch, c)."""
+    cells = pixels.unflatten(-2, (patch, patch)).unflatten(-4, grid)
+    return cells.transpose(-4, -3).flatten(-5, -4).flatten(-3, -2)
 
 
 @pytest.mark.parametrize("case", CASES)

@@ -11,10 +11,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from depth_figures import agreement, describe, invalid_depth, shared_cells
 from PIL import Image
 
 from pipeline import registry
-from pipeline.consistency import agreement, describe, invalid_depth, shared_cells
 from pipeline.index import SceneIndex
 from pipeline.posed_rgbd.camera_files import read_camera
 from pipeline.posed_rgbd.depth import DepthCode

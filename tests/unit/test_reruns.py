@@ -82,7 +82,7 @@ EDITS: dict[str, tuple[tuple[str, str, str], set[str]]] = {
     "a value that nobody imports": (("scene.py", "", "\nMORE = 1\n"), READ_SCENES | jobs("cell", "summary")),
     "doctor": (("doctor/cost.py", "", "\n_MORE = 1\n"), set()),
     "text of an error": (("index.py", "are damaged: they are not", "are other files: not"), set()),
-    "description of an option": (("training/recipe.py", '"Alignment loss per token:', '"Loss per token:'), set()),
+    "description of an option": (("training/recipe.py", '"Weight of the alignment loss', '"Weight of the loss'), set()),
     "a comment": (("provenance.py", "", "\n# a remark\n"), set()),
     "a docstring": (("teachers/base.py", '"""Layers that stand', '"""The layers that stand'), set()),
     "time and memory of a job": (("provenance.py", "time.perf_counter() - start, 3", "time.perf_counter() - start, 4"), set()),

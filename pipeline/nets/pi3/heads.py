@@ -59,12 +59,6 @@ class PatchMap(nn.Module):
         return self.proj(tokens).unflatten(-1, (self.channels, -1)).transpose(-1, -2)
 
 
-def image_of(pixels: Tensor, grid: tuple[int, int], patch: int) -> Tensor:
-    """Pixels by patch (..., gh*gw, patch*patch, c) -> image (..., gh*patch, gw*patch, c)."""
-    cells = pixels.unflatten(-2, (patch, patch)).unflatten(-4, grid)
-    return cells.transpose(-4, -3).flatten(-5, -4).flatten(-3, -2)
-
-
 class Residual(nn.Module):
     """y + three linear layers with ReLU. The names are the released checkpoint's; nothing is a convolution."""
 

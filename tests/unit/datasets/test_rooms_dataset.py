@@ -15,7 +15,7 @@ import pytest
 from pipeline import registry
 from pipeline.errors import ConfigError, EnvironmentFaultError
 from pipeline.geometry import unproject
-from pipeline.index import SceneIndex, read_pose
+from pipeline.index import SceneIndex
 from pipeline.rooms import writers
 from pipeline.scene_writer import MARKER
 from pipeline.steps import prepare
@@ -66,8 +66,8 @@ def test_depth_poses_and_boxes_agree(tiny_rooms: SceneIndex) -> None:
 def test_pose_files_equal_the_manifest(tiny_rooms: SceneIndex) -> None:
     record = tiny_rooms.split("test")[0]
     for frame, pose in zip(record.frame_ids, record.world_from_camera, strict=True):
-        np.testing.assert_allclose(read_pose(tiny_rooms.root / record.scene_id / f"{frame}.txt"), pose, atol=1e-7)
-    matrix = read_pose(tiny_rooms.root / record.scene_id / "depth_intrinsic.txt")
+        np.testing.assert_allclose(np.loadtxt(tiny_rooms.root / record.scene_id / f"{frame}.txt"), pose, atol=1e-7)
+    matrix = np.loadtxt(tiny_rooms.root / record.scene_id / "depth_intrinsic.txt")
     np.testing.assert_allclose(matrix[:3, :3], record.depth_intrinsics, atol=1e-6)
 
 

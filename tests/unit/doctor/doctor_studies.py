@@ -41,7 +41,6 @@ class FakeTeacher(Teacher):
     """Needs files."""
 
     options_model = FakeOptions
-    licence = "test only"
     set_dependent = True
 
     @property

@@ -14,7 +14,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from pipeline.errors import FrameError
 from pipeline.nets.pi3.config import RELEASED, TINY, Variant
 from pipeline.nets.pi3.conv import CrossAttention, with_places
-from pipeline.nets.pi3.heads import CameraNumbers, image_of, poses_of, relative_to_first
+from pipeline.nets.pi3.heads import CameraNumbers, poses_of, relative_to_first
 from pipeline.nets.pi3.images import to_input, token_grid
 from pipeline.nets.pi3.model import NETWORKS, VIEWS_AT_ONCE, Network, Pi3X
 from pipeline.nets.pi3.trunk import Trunk
@@ -131,12 +131,6 @@ def test_views_in_portions_equal_all_at_once() -> None:
     metric = network.metric(tokens, (2, 3))
     whole = depth.view(count, 2, 14, 3, 14).mean((2, 4)) * metric
     same(network.predict(tokens, (2, 3)).depth[0], whole)
-
-
-def test_pixels_of_patches_become_an_image() -> None:
-    image = torch.arange(4 * 6 * 2).view(4, 6, 2)
-    cut = torch.stack([image[r : r + 2, c : c + 2].reshape(4, 2) for r in (0, 2) for c in (0, 2, 4)])
-    assert torch.equal(image_of(cut[None], (2, 3), 2)[0], image)
 
 
 def test_places_reach_the_unit_circle_at_the_corners() -> None:

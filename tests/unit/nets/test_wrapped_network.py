@@ -11,7 +11,7 @@ import torch
 from box_rooms import make_scene
 
 from pipeline.errors import ConfigError
-from pipeline.nets.resize import IDENTITY, InputRule
+from pipeline.nets.resize import InputRule
 from pipeline.nets.views import ViewInput
 from pipeline.nets.wrapped import WrappedNetwork
 from pipeline.scene import Scene
@@ -32,7 +32,7 @@ def colours(images: torch.Tensor) -> torch.Tensor:
 
 
 def encoded(forward: Callable[[torch.Tensor], Any], scene: Scene, passes: int | None = None) -> TeacherFeatures:
-    views = ViewInput(RULE, "bicubic", IDENTITY, "cpu")
+    views = ViewInput(RULE, "bicubic", ((0.0, 0.0, 0.0), (1.0, 1.0, 1.0)), "cpu")
     network = WrappedNetwork("mine", forward, views, dim=3, views_per_pass=passes)
     return network.start(network.prepare(scene))()
 

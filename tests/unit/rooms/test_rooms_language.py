@@ -12,10 +12,10 @@ import pytest
 
 from pipeline.datasets.base import contents
 from pipeline.datasets.rooms import RoomsOptions
+from pipeline.metrics.answers import question_type
 from pipeline.rooms.annotate import annotate
 from pipeline.rooms.catalog import CATEGORIES, COLOURS, NUMBERS, coloured, coloured_plural
 from pipeline.rooms.facts import RoomFacts, Thing
-from pipeline.rooms.situated import question_type
 
 Rooms = dict[str, RoomFacts]
 Files = dict[str, Any]

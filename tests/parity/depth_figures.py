@@ -1,13 +1,14 @@
 """What a scene's geometry is worth, in figures: what invalid depth would do to cell means, and how well views agree.
 
-Nothing in the pipeline depends on these figures; docs/geometry.md shows them for real sensor frames. The unmasked mean is the
+docs/geometry.md shows these figures for real sensor frames, and test_real_depth.py checks them. The unmasked mean is the
 reference's: a pixel without depth unprojects to the camera's centre and is averaged into its cell with all others.
 
-Run: python -c "from pipeline.consistency import describe; print(describe('results/scenes/NAME/manifest.json'))"
+Run: python tests/parity/depth_figures.py results/scenes/NAME/manifest.json
 """
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterable
 from dataclasses import dataclass
 from itertools import permutations
@@ -163,3 +164,7 @@ def describe(manifest: Path | str, *, sides: Iterable[int] = (27, 14)) -> str:
             f"{1000 * pairs.median_m:.1f} mm, p95 {1000 * pairs.p95_m:.0f} mm, {pairs.agree:.1%} below 5 cm"
         )
     return "\n".join(lines)
+
+
+if __name__ == "__main__":
+    print(describe(sys.argv[1]))

@@ -5,19 +5,21 @@ So a stale lock needs no clean-up: whoever comes next gets it. The file's text o
 
 from __future__ import annotations
 
-import fcntl
 import json
 import os
 import platform
 from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
-from typing import IO
+
+from filelock import Timeout, UnixFileLock
 
 from pipeline.errors import BusyError, EnvironmentFaultError
 from pipeline.files import sweep
 
 NAME = "writer.lock"
+PATIENCE_S = 0.2
+"""A holder that has just removed the file (``release``) is not taken for one that works."""
 
 
 class FolderLock:
@@ -28,56 +30,38 @@ class FolderLock:
 
     def __init__(self, folder: Path):
         self.folder, self.path = folder, folder / NAME
-        self._stream: IO[str] | None = None
+        # Any thread may release it. A file system without locks is refused: a file that merely exists outlives its process.
+        self._lock = UnixFileLock(
+            self.path, timeout=PATIENCE_S, poll_interval=PATIENCE_S / 10, thread_local=False, fallback_to_soft=False
+        )
 
     def acquire(self) -> None:
         self.folder.mkdir(parents=True, exist_ok=True)
-        stream = self._locked()
-        self._stream = stream
         try:
-            stream.seek(0)
-            stream.truncate()
-            json.dump({"pid": os.getpid(), "host": platform.node()}, stream)
-            stream.flush()
+            self._lock.acquire()
+        except Timeout:
+            raise self._busy() from None
+        except OSError as error:
+            if error.filename is not None:  # not the lock: the file cannot be opened
+                raise
+            raise EnvironmentFaultError(
+                f"the file system of {self.path} cannot lock files ({error.strerror})",
+                fix="put results/ on a file system with POSIX locks (local disk, NFSv4, Lustre mounted with flock)",
+            ) from None
+        try:
+            with self.path.open("w", encoding="utf-8") as stream:
+                json.dump({"pid": os.getpid(), "host": platform.node()}, stream)
             sweep(self.folder)
         except OSError:
             self.release()
             raise
 
-    def _locked(self) -> IO[str]:
-        """The lock's file, locked; not one that its last holder has removed meanwhile."""
-        while True:
-            stream = self.path.open("a+", encoding="utf-8")
-            try:
-                fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                if self.path.exists() and os.path.samestat(os.fstat(stream.fileno()), self.path.stat()):
-                    return stream
-            except BlockingIOError:
-                stream.close()
-                raise self._busy() from None
-            except FileNotFoundError:
-                pass
-            except OSError as error:
-                stream.close()
-                raise EnvironmentFaultError(
-                    f"the file system of {self.path} cannot lock files ({error.strerror})",
-                    fix="put results/ on a file system with POSIX locks (local disk, NFSv4, Lustre mounted with flock)",
-                ) from None
-            stream.close()
-
     def release(self) -> None:
         """Give the lock back; harmless when it is not held."""
-        stream, self._stream = self._stream, None
-        if stream is None:
-            return
-        try:
+        if self._lock.is_locked:
             with suppress(OSError):
                 self.path.unlink()
-            # Not by closing alone: a process that was forked meanwhile has the file open, too, and would keep the lock.
-            fcntl.flock(stream, fcntl.LOCK_UN)
-        finally:
-            with suppress(OSError):  # text that a full disk did not take
-                stream.close()
+            self._lock.release()
 
     def _busy(self) -> BusyError:
         try:

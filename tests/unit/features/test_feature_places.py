@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import errno
+import fcntl
 import os
 import shutil
 from collections.abc import Callable
@@ -200,8 +201,9 @@ def test_a_full_disk_before_the_first_scene_counts_none(complete_shard: Path, sp
 def test_a_lock_that_a_child_inherited_is_given_back(tmp_path: Path, spec: StoreSpec) -> None:
     """A process forked while a shard is written (a worker of a data loader) must not keep it locked afterwards."""
     writer = FeatureWriter(tmp_path, spec)
-    assert writer._lock._stream is not None
-    inherited = os.dup(writer._lock._stream.fileno())  # what a fork leaves in the child
+    open_files = {int(link.name): os.path.realpath(link) for link in Path("/proc/self/fd").iterdir()}
+    (descriptor,) = (fd for fd, name in open_files.items() if name == str(tmp_path / "writer.lock"))
+    inherited = os.dup(descriptor)  # what a fork leaves in the child
     try:
         writer.close()
         FeatureWriter(tmp_path, spec).close()
@@ -220,6 +222,18 @@ def test_a_lock_whose_text_does_not_fit_the_disk_is_given_back(tmp_path: Path, s
         with pytest.raises(EnvironmentFaultError, match="no space"):
             FeatureWriter(tmp_path, spec)
     FeatureWriter(tmp_path, spec).close()
+
+
+@pytest.mark.parametrize("code", [errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP])
+def test_a_file_system_without_locks_is_named(tmp_path: Path, spec: StoreSpec, monkeypatch, code: int) -> None:
+    """A fake: the system refuses to lock."""
+
+    def refuse(*_: object) -> None:
+        raise OSError(code, os.strerror(code))
+
+    monkeypatch.setattr(fcntl, "flock", refuse)
+    with pytest.raises(EnvironmentFaultError, match="cannot lock files"):
+        FeatureWriter(tmp_path, spec)
 
 
 def test_a_shard_that_is_gone_is_named(tmp_path: Path, complete_shard: Path, capsys) -> None:

@@ -6,15 +6,15 @@ Each returns a function that adds its section to a page; without inputs the sect
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from html import escape
 from pathlib import Path
 from typing import Any
+
+from markupsafe import Markup
 
 from pipeline.errors import DataError
 from pipeline.index import SceneIndex
 from pipeline.metrics.boxes import iou
 from pipeline.report import figures, pictures
-from pipeline.report.html import paragraph, table
 from pipeline.report.inputs import ExampleScene, Question, Said, example_scenes, feature_paths, run_path, training_curves
 from pipeline.report.page import Page, Picture
 
@@ -28,17 +28,17 @@ def data_section(indices: Sequence[SceneIndex]) -> Section:
     def add(page: Page) -> None:
         page.section("data", "Data: what was left out or is doubtful")
         body = [
-            ([escape(index.dataset) if first else "", escape(note.line())], first)
+            ([index.dataset if first else "", note.line()], first)
             for index in indices
             for first, note in ((number == 0, note) for number, note in enumerate(index.notes))
         ]
         names = ", ".join(f"`{index.dataset}`" for index in indices)
         if body:
-            page.add(table(["dataset", "what"], body, left=2))
+            page.table(["dataset", "what"], body, left=2)
         elif indices:
-            page.add(paragraph(f"Nothing was left out of {names}, and nothing there is doubtful.", "note"))
+            page.paragraph(f"Nothing was left out of {names}, and nothing there is doubtful.", "note")
         else:
-            page.add(paragraph("No scenes were given (`--scenes`), so nothing is known of the data.", "note"))
+            page.paragraph("No scenes were given (`--scenes`), so nothing is known of the data.", "note")
 
     return add
 
@@ -63,7 +63,7 @@ def curves_section(runs: Sequence[Path]) -> Section:
             page.figure(Picture(f"training_{dataset}_{recipe}", png, "training curves", caption))
             drawn += 1
         if not drawn:
-            page.add(paragraph("Left out: no run with training metrics was given (`--runs`).", "note"))
+            page.paragraph("Left out: no run with training metrics was given (`--runs`).", "note")
 
     return add
 
@@ -78,16 +78,14 @@ def examples_section(
         runs = [run_path(path) for path in predictions]
         examples = [(index, scene) for index in indices for scene in example_scenes(index, runs, benchmarks, split)]
         if not examples:
-            page.add(paragraph("Left out: no predictions with their scenes were given (`--predictions`, `--scenes`).", "note"))
+            page.paragraph("Left out: no predictions with their scenes were given (`--predictions`, `--scenes`).", "note")
             return
         first = examples[0][1]
-        page.add(
-            paragraph(
-                f"Scenes evenly spaced over the split `{split}`, the first question of every benchmark: not chosen by "
-                f"result. Runs of `{first.backbone}`, recipe `{first.recipe}`, seed {first.seed}. In the right picture the "
-                "target box is white and the answers are dashed in the teachers' colours. ✓: among the expected answers; for "
-                "boxes, every box on a target and every target hit at IoU 0.25."
-            )
+        page.paragraph(
+            f"Scenes evenly spaced over the split `{split}`, the first question of every benchmark: not chosen by result. Runs "
+            f"of `{first.backbone}`, recipe `{first.recipe}`, seed {first.seed}. In the right picture the target box is white "
+            "and the answers are dashed in the teachers' colours. ✓: among the expected answers; for boxes, every box on a "
+            "target and every target hit at IoU 0.25."
         )
         for index, scene in examples:
             _example(page, index, scene)
@@ -96,7 +94,7 @@ def examples_section(
 
 
 def _example(page: Page, index: SceneIndex, scene: ExampleScene) -> None:
-    page.add(f"<h3>{escape(scene.dataset)} / {escape(scene.scene_id)}</h3>")
+    page.subsection(f"{scene.dataset} / {scene.scene_id}")
     grounded = next((question for question in scene.questions if question.targets), None)
     teachers = list(dict.fromkeys(teacher for question in scene.questions for teacher in question.said))
     png = pictures.scene_strip(index.load(scene.scene_id), grounded, teachers)
@@ -105,11 +103,12 @@ def _example(page: Page, index: SceneIndex, scene: ExampleScene) -> None:
     body = []
     for question in scene.questions:
         cells = [_answer(question, question.said.get(teacher)) for teacher in teachers]
-        body.append(([escape(question.benchmark), escape(_short(question.text)), _expected(question), *cells], False))
+        body.append(([question.benchmark, _short(question.text), _expected(question), *cells], False))
     colors = figures.teacher_colors(teachers)
-    names = [f'<i class="dot" style="background:{colors[teacher]}"></i>{escape(teacher)}' for teacher in teachers]
+    name = Markup('<i class="dot" style="background:{}"></i>{}')
+    names = [name.format(colors[teacher], teacher) for teacher in teachers]
     header = ["benchmark", "question", "expected", *names]
-    page.add(table(header, body, left=len(header)))
+    page.table(header, body, left=len(header))
 
 
 def _short(text: str) -> str:
@@ -120,7 +119,7 @@ def _expected(question: Question) -> str:
     if question.task == "grounding":
         count = len(question.targets)
         return "no object" if not count else f"{count} object{'s' if count > 1 else ''}"
-    return escape(_short(" / ".join(dict.fromkeys(question.expected[:3]))))
+    return _short(" / ".join(dict.fromkeys(question.expected[:3])))
 
 
 def _answer(question: Question, said: Said | None) -> str:
@@ -129,7 +128,7 @@ def _answer(question: Question, said: Said | None) -> str:
         return "–"
     if question.task != "grounding":
         right = question.task == "qa" and said.answer.strip().lower() in {text.strip().lower() for text in question.expected}
-        return _judged(escape(_short(said.answer)) or "(nothing)", right)
+        return _judged(_short(said.answer) or "(nothing)", right)
     if not said.parsed:
         return "(nothing)"
     if not said.boxes or not question.targets:
@@ -139,11 +138,11 @@ def _answer(question: Question, said: Said | None) -> str:
     overlaps = iou(said.boxes, question.targets)
     hits = overlaps >= 0.25
     boxes = f"{len(said.boxes)} boxes, " if len(said.boxes) > 1 else ""
-    return _judged(f"{boxes}IoU&nbsp;{overlaps.max():.2f}", bool(hits.any(axis=0).all() and hits.any(axis=1).all()))
+    return _judged(f"{boxes}IoU\N{NO-BREAK SPACE}{overlaps.max():.2f}", bool(hits.any(axis=0).all() and hits.any(axis=1).all()))
 
 
-def _judged(html: str, right: bool) -> str:
-    return f'<span class="right">✓ {html}</span>' if right else html
+def _judged(text: str, right: bool) -> str:
+    return Markup('<span class="right">✓ {}</span>').format(text) if right else text
 
 
 def features_section(indices: Sequence[SceneIndex], manifests: Sequence[Path]) -> Section:
@@ -154,9 +153,7 @@ def features_section(indices: Sequence[SceneIndex], manifests: Sequence[Path]) -
         stores = feature_paths(manifests)
         drawn = [index.dataset for index in indices if _features_figure(page, index, stores)]
         if not drawn:
-            page.add(
-                paragraph("Left out: no teacher features with their scenes were given (`--features`, `--scenes`).", "note")
-            )
+            page.paragraph("Left out: no teacher features with their scenes were given (`--features`, `--scenes`).", "note")
 
     return add
 

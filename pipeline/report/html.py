@@ -1,49 +1,41 @@
-"""Small pieces of HTML. Every text from data goes through ``escape``."""
+"""Pieces of the page as macros of Jinja: ``PIECES.table(...)``. Text is escaped unless it is ``Markup``."""
 
 from __future__ import annotations
 
-import base64
 import re
-from collections.abc import Sequence
-from html import escape
+from typing import Any
+
+from jinja2 import Environment, StrictUndefined
+from markupsafe import Markup, escape
 
 _CODE = re.compile(r"`([^`]+)`")
 _BOLD = re.compile(r"\*\*([^*]+)\*\*")
 
 
-def inline(text: str) -> str:
-    """Plain text with `code` and **bold** marks as HTML."""
-    return _BOLD.sub(r"<strong>\1</strong>", _CODE.sub(r"<code>\1</code>", escape(text, quote=False)))
+def inline(text: str) -> Markup:
+    """Return text with `code` and **bold** marks as HTML."""
+    return Markup(_BOLD.sub(r"<strong>\1</strong>", _CODE.sub(r"<code>\1</code>", str(escape(text)))))
 
 
-def paragraph(text: str, css: str = "") -> str:
-    """A paragraph of inline-marked text."""
-    return f'<p class="{css}">{inline(text)}</p>' if css else f"<p>{inline(text)}</p>"
+ENVIRONMENT = Environment(autoescape=True, trim_blocks=True, lstrip_blocks=True, undefined=StrictUndefined)
+ENVIRONMENT.filters["inline"] = inline
 
-
-def bullets(items: Sequence[str]) -> str:
-    """A list of inline-marked texts."""
-    return "<ul>" + "".join(f"<li>{inline(item)}</li>" for item in items) + "</ul>"
-
-
-def table(header: Sequence[str], body: Sequence[tuple[Sequence[str], bool]], left: int) -> str:
-    """A table of ready HTML cells; ``body``: (cells, starts a group); columns from ``left`` on are numbers."""
-
-    def row(cells: Sequence[str], tag: str) -> str:
-        return "".join(f"<{tag}{' class=n' if i >= left else ''}>{cell}</{tag}>" for i, cell in enumerate(cells))
-
-    lines = [f"<tr{' class=first' if starts else ''}>{row(cells, 'td')}</tr>" for cells, starts in body]
-    return f'<div class="wide"><table><thead><tr>{row(header, "th")}</tr></thead><tbody>{"".join(lines)}</tbody></table></div>'
-
-
-def definitions(items: Sequence[tuple[str, str]]) -> str:
-    """A definition list of (name, plain text)."""
-    return "<dl>" + "".join(f"<dt>{escape(name)}</dt><dd>{inline(text)}</dd>" for name, text in items) + "</dl>"
-
-
-def picture(png: bytes, alt: str, caption: str) -> str:
-    """A figure with its image inside the page. Width: images are drawn at 150 dpi and shown at 96."""
-    width = int.from_bytes(png[16:20], "big") * 96 // 150
-    data = base64.b64encode(png).decode()
-    image = f'<img src="data:image/png;base64,{data}" width="{width}" alt="{escape(alt)}">'
-    return f"<figure>{image}<figcaption>{inline(caption)}</figcaption></figure>"
+PIECES: Any = ENVIRONMENT.from_string("""
+{% macro paragraph(text, css="") %}<p{% if css %} class="{{ css }}"{% endif %}>{{ text | inline }}</p>{% endmacro %}
+{% macro bullets(items) %}<ul>{% for item in items %}<li>{{ item | inline }}</li>{% endfor %}</ul>{% endmacro %}
+{% macro row(cells, tag, left) %}
+{% for cell in cells %}<{{ tag }}{% if loop.index0 >= left %} class=n{% endif %}>{{ cell }}</{{ tag }}>{% endfor %}
+{% endmacro %}
+{% macro table(header, body, left) %}
+<div class="wide"><table><thead><tr>{{ row(header, "th", left) }}</tr></thead><tbody>
+{%- for cells, first in body %}<tr{% if first %} class=first{% endif %}>{{ row(cells, "td", left) }}</tr>{% endfor %}
+</tbody></table></div>
+{%- endmacro %}
+{% macro definitions(items) %}
+<dl>{% for name, text in items %}<dt>{{ name }}</dt><dd>{{ text | inline }}</dd>{% endfor %}</dl>
+{%- endmacro %}
+{% macro picture(data, width, alt, caption) %}
+<figure><img src="data:image/png;base64,{{ data }}" width="{{ width }}" alt="{{ alt }}">{#- -#}
+<figcaption>{{ caption | inline }}</figcaption></figure>
+{%- endmacro %}
+""").module

@@ -6,16 +6,18 @@ inputs are not given is left out with a sentence (extras.py).
 
 from __future__ import annotations
 
+import base64
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from html import escape
 from pathlib import Path
 from typing import Any
+
+from markupsafe import Markup, escape
 
 from pipeline import __version__
 from pipeline.provenance import write_atomic
 from pipeline.report import figures
-from pipeline.report.html import bullets, definitions, inline, paragraph, picture, table
+from pipeline.report.html import PIECES, inline
 from pipeline.report.template import PAGE
 from pipeline.tables.derived import QUARTERS
 from pipeline.tables.findings import BASELINE, Estimate, Lift, associations, headline_rows, lifts, unique
@@ -40,37 +42,49 @@ class Page:
 
     def __init__(self, folder: Path):
         self.folder = folder
-        self.parts: list[str] = []
+        self.parts: list[Markup] = []
         self.sections: list[tuple[str, str]] = []
 
     def section(self, anchor: str, title: str) -> None:
         """Start a section that the contents line links to."""
         self.sections.append((anchor, title))
-        self.parts.append(f'<h2 id="{anchor}">{escape(title)}</h2>')
+        self.parts.append(Markup('<h2 id="{}">{}</h2>').format(anchor, title))
 
-    def add(self, *html: str) -> None:
-        """Append ready HTML."""
-        self.parts += html
+    def subsection(self, title: str) -> None:
+        """Append a smaller heading."""
+        self.parts.append(Markup("<h3>{}</h3>").format(title))
+
+    def paragraph(self, text: str, css: str = "") -> None:
+        """Append a paragraph; `code` and **bold** are marked."""
+        self.parts.append(PIECES.paragraph(text, css))
+
+    def bullets(self, items: Sequence[str]) -> None:
+        """Append a list of texts marked likewise."""
+        self.parts.append(PIECES.bullets(items))
+
+    def definitions(self, items: Sequence[tuple[str, str]]) -> None:
+        """Append a list of names and texts marked likewise."""
+        self.parts.append(PIECES.definitions(items))
+
+    def table(self, header: Sequence[str], body: Sequence[tuple[Sequence[str], bool]], left: int) -> None:
+        """Append a table; ``body``: (cells, starts a group); columns from ``left`` on are numbers."""
+        self.parts.append(PIECES.table(header, body, left))
 
     def figure(self, found: Picture) -> None:
-        """Append a figure and write its file."""
+        """Append a figure, its image inside the page, and write its file. Images are drawn at 150 dpi and shown at 96."""
         write_atomic(self.folder / f"{found.name}.png", found.png)
-        self.parts.append(picture(found.png, found.alt, found.caption))
-
-    def html(self, title: str, head: str) -> str:
-        """The whole page."""
-        links = "".join(f'<a href="#{anchor}">{escape(name)}</a>' for anchor, name in self.sections)
-        return PAGE.substitute(title=escape(title), body="\n".join([head, f"<nav>{links}</nav>", *self.parts]))
+        width = int.from_bytes(found.png[16:20], "big") * 96 // 150
+        self.parts.append(PIECES.picture(base64.b64encode(found.png).decode(), width, found.alt, found.caption))
 
 
-def brief(rows: Sequence[Row], level: float) -> str:
+def brief(rows: Sequence[Row], level: float) -> list[str]:
     """The answers to the two questions in a few sentences."""
     items = []
     for dataset, recipe in studies(rows):
         where = f"{dataset}, recipe {recipe}: " if len(studies(rows)) > 1 else ""
         items += [where + lift_sentence(lift) for lift in lifts(rows, dataset, recipe, level) if lift.against == BASELINE]
         items += [where + sentence for sentence in association_sentences(associations(rows, dataset, recipe, level))]
-    return f'<div class="brief"><h2>In brief</h2>{bullets(items)}</div>' if items else ""
+    return items
 
 
 def studies(rows: Sequence[Row]) -> list[tuple[str, str]]:
@@ -87,7 +101,7 @@ def study_section(page: Page, rows: Sequence[Row], metadata: Mapping[str, Any], 
         ("runs", f"{len(runs)} fine-tuned models, {len(rows)} rows in the summary table"),
         ("intervals", intervals_sentence(metadata["level"])),
     ]
-    page.add(definitions(items))
+    page.definitions(items)
 
 
 def headline_section(page: Page, rows: Sequence[Row], dataset: str, recipe: str) -> None:
@@ -95,7 +109,7 @@ def headline_section(page: Page, rows: Sequence[Row], dataset: str, recipe: str)
     page.section(f"results-{dataset}-{recipe}", f"Results on {dataset}, recipe {recipe}")
     chosen = headline_rows(rows, dataset, recipe)
     if not chosen:
-        page.add(paragraph(NO_SCORE))
+        page.paragraph(NO_SCORE)
         return
     benchmarks = unique(chosen, "benchmark")
     found = {(row["backbone"], row["teacher"], row["benchmark"]): row for row in chosen}
@@ -104,38 +118,36 @@ def headline_section(page: Page, rows: Sequence[Row], dataset: str, recipe: str)
     for backbone in unique(chosen, "backbone"):
         for i, teacher in enumerate(unique(chosen, "teacher")):
             cells = [found.get((backbone, teacher, name)) for name in benchmarks]
-            name = f"<strong>{escape(backbone)}</strong>" if i == 0 else ""
-            body.append(([name, escape(teacher), *(_cell(row) if row else "–" for row in cells)], i == 0))
-    page.add(
-        paragraph(
-            f"Mean over seeds ± half the width of its interval; below it the paired difference to `{BASELINE}` with "
-            "its interval. "
-            f"{LEGEND}.",
-            "note",
-        ),
-        table(["backbone", "teacher", *heads], body, left=2),
+            name = inline(f"**{backbone}**") if i == 0 else ""
+            body.append(([name, teacher, *(_cell(row) if row else "–" for row in cells)], i == 0))
+    page.paragraph(
+        f"Mean over seeds ± half the width of its interval; below it the paired difference to `{BASELINE}` with its interval. "
+        f"{LEGEND}.",
+        "note",
     )
+    page.table(["backbone", "teacher", *heads], body, left=2)
 
 
-def _head(row: Row) -> str:
-    counts = f"n = {row['n']}, {row['n_scenes']} scenes"
-    return f"{escape(row['benchmark'])}<small>{escape(row['metric'])}, {row['unit']}</small><small>{counts}</small>"
+def _head(row: Row) -> Markup:
+    return Markup("{benchmark}<small>{metric}, {unit}</small><small>n = {n}, {n_scenes} scenes</small>").format(**row)
 
 
-def _cell(row: Row) -> str:
-    text = number(row["value"], row["unit"]) + (f" <small>{half}</small>" if (half := half_width(row)) else "")
+def _cell(row: Row) -> Markup:
+    half = half_width(row)
+    text = escape(number(row["value"], row["unit"])) + (Markup(" <small>{}</small>").format(half) if half else "")
     if row["diff_to_none"] is None:
         return text
     sign = Estimate(0.0, row["diff_low"], row["diff_high"], 0).sign
     difference = f"{number(row['diff_to_none'], row['unit'], sign=True)}{mark(row)}"
     bounds = interval_text(row["diff_low"], row["diff_high"], row["unit"])
-    return f'{text}<span class="d"><span class="{("", "up", "down")[sign]}">{difference}</span> {bounds}</span>'
+    change = Markup('<span class="d"><span class="{}">{}</span> {}</span>')
+    return text + change.format(("", "up", "down")[sign], difference, bounds)
 
 
 def _lift_cells(lift: Lift) -> list[str]:
     return [
         inline(f"`{lift.teacher}` − `{lift.against}`"),
-        f"<strong>{lift.verdict}</strong>",
+        inline(f"**{lift.verdict}**"),
         estimate_text(lift.overall),
         f"{lift.up} up, {lift.down} down of {lift.cells}",
     ]
@@ -144,19 +156,17 @@ def _lift_cells(lift: Lift) -> list[str]:
 def lift_section(page: Page, rows: Sequence[Row], dataset: str, recipe: str, level: float) -> None:
     """Question 1 with its forest plot."""
     found = lifts(rows, dataset, recipe, level)
-    page.add("<h3>Does a teacher lift the scores?</h3>")
+    page.subsection("Does a teacher lift the scores?")
     if not found:
-        page.add(paragraph(f"Only `{BASELINE}` was run: nothing to compare."))
+        page.paragraph(f"Only `{BASELINE}` was run: nothing to compare.")
         return
     body = [(_lift_cells(lift), False) for lift in found]
     header = ["difference", "verdict", "mean in points, interval", "backbone x benchmark cells"]
-    page.add(
-        paragraph(
-            "Mean of the paired headline differences over backbones and benchmarks (correspondence apart). A verdict "
-            "needs its interval, over scenes and seeds, on one side of 0."
-        ),
-        table(header, body, left=2),
+    page.paragraph(
+        "Mean of the paired headline differences over backbones and benchmarks (correspondence apart). A verdict "
+        "needs its interval, over scenes and seeds, on one side of 0."
     )
+    page.table(header, body, left=2)
     png = figures.forest(rows, dataset, recipe)
     caption = (
         f"Paired differences to `{BASELINE}` with {level:.0%} intervals over scenes and seeds; ticks below are the single "
@@ -169,23 +179,21 @@ def reference_section(page: Page, rows: Sequence[Row], dataset: str, recipe: str
     """How far the baseline is above levels without a model."""
     header, body = reference_body(rows, dataset, recipe)
     if body:
-        page.add(
-            "<h3>Do the models know anything?</h3>",
-            paragraph(
-                f"How far `{BASELINE}` is above levels that need no model (below an oracle), intervals over scenes and seeds."
-            ),
-            table(header, [([escape(cell) for cell in line], False) for line in body], left=2),
+        page.subsection("Do the models know anything?")
+        page.paragraph(
+            f"How far `{BASELINE}` is above levels that need no model (below an oracle), intervals over scenes and seeds."
         )
+        page.table(header, [(line, False) for line in body], left=2)
 
 
 def association_section(page: Page, rows: Sequence[Row], dataset: str, recipe: str, level: float) -> None:
     """Question 2 with its two figures."""
-    page.add("<h3>Does correspondence go with performance?</h3>")
+    page.subsection("Does correspondence go with performance?")
     found = [association for association in associations(rows, dataset, recipe, level) if association.points]
     if not found:
-        page.add(paragraph("Not measured: the study has no correspondence benchmark or no other one."))
+        page.paragraph("Not measured: the study has no correspondence benchmark or no other one.")
         return
-    page.add(bullets(association_sentences(found)))
+    page.bullets(association_sentences(found))
     png = figures.scatter(found, unique(rows, "teacher"))
     caption = (
         "One point per run (teacher x seed): its correspondence score and its mean headline score on the other benchmarks."
@@ -214,11 +222,11 @@ def provenance_section(page: Page, rows: Sequence[Row], metadata: Mapping[str, A
     notes = machine_notes(rows)
     machines = dict.fromkeys(name for row in rows for name in row["machines"] if name)
     items += [("machine", name) for name in machines]
-    page.add(
-        *([paragraph(notes[0]), bullets(notes[1:])] if notes else []),
-        definitions(items),
-        paragraph("Digests of every run and score file stand in the rows of `results/tables/summary.parquet`.", "note"),
-    )
+    if notes:
+        page.paragraph(notes[0])
+        page.bullets(notes[1:])
+    page.definitions(items)
+    page.paragraph("Digests of every run and score file stand in the rows of `results/tables/summary.parquet`.", "note")
 
 
 Section = Callable[[Page], None]
@@ -245,5 +253,12 @@ def build(
         section(page)
     provenance_section(page, rows, metadata, digests)
     subtitle = "Supervising a multimodal LLM's visual tokens with a 3D teacher: scores, intervals and paired comparisons"
-    head = f'<h1>3DRS study</h1><p class="soft">{subtitle}</p>{brief(rows, level)}'
-    write_atomic(out, page.html("3DRS study", head))
+    html = PAGE.render(
+        title="3DRS study",
+        subtitle=subtitle,
+        brief=brief(rows, level),
+        sections=page.sections,
+        parts=page.parts,
+        pieces=PIECES,
+    )
+    write_atomic(out, html)

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from string import Template
+from pipeline.report.html import ENVIRONMENT
 
-PAGE = Template("""<!DOCTYPE html>
+PAGE = ENVIRONMENT.from_string("""<!DOCTYPE html>
 <html lang="en">
 <head>
 <meta charset="utf-8">
 <meta name="viewport" content="width=device-width, initial-scale=1">
-<title>$title</title>
+<title>{{ title }}</title>
 <style>
 :root { color-scheme: light; --ink: #111827; --soft: #4b5563; --line: #e5e7eb; --wash: #f8fafc; }
 :root { --up: #047857; --down: #b91c1c; }
@@ -56,7 +56,10 @@ dt { color: var(--soft); } dd { margin: 0; overflow-wrap: anywhere; }
 </head>
 <body>
 <main>
-$body
+<h1>{{ title }}</h1><p class="soft">{{ subtitle }}</p>
+{%- if brief %}<div class="brief"><h2>In brief</h2>{{ pieces.bullets(brief) }}</div>{% endif +%}
+<nav>{% for anchor, name in sections %}<a href="#{{ anchor }}">{{ name }}</a>{% endfor %}</nav>
+{{ parts | join("\n") }}
 </main>
 </body>
 </html>

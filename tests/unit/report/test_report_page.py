@@ -83,7 +83,7 @@ def test_examples_show_answers_and_escape_them(page):
     assert "table &amp; &lt;b&gt;lamp&lt;/b&gt;" in page
     assert "<b>lamp" not in page
     assert "middle &lt;of&gt; the room" in page
-    assert re.search(r"✓ IoU&nbsp;0\.8\d", page)
+    assert re.search(r"✓ IoU\xa00\.8\d", page)
 
 
 def test_notes_on_the_data_are_shown_and_escaped(page, root, tmp_path):

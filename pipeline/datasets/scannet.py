@@ -110,7 +110,7 @@ class ScanNetOptions(Options):
     )
     frames: FrameOptions = Field(default_factory=FrameOptions, description="Which candidates become views.")
     frame_lists: tuple[str, ...] = Field(
-        (), description="EmbodiedScan's embodiedscan_infos_*.pkl: their frames are the candidates. Read without running code."
+        (), description='Files of candidates, such as EmbodiedScan\'s: JSON {"scannet/<scan>": ["<frame>", ...], ...}.'
     )
     image_size: tuple[int, int] | None = Field(
         None, description="Height and width of stored colour images in pixels (bicubic); null: the JPEG files as they are."
@@ -260,8 +260,8 @@ class ScanNet(Dataset):
 
     def _release(self, scans: Mapping[str, tuple[str, ...]]) -> Release:
         """What all scenes share; read once."""
+        from pipeline.scannet.frame_lists import read_frame_lists
         from pipeline.scannet.labels import read_labels
-        from pipeline.scannet.pickled import read_frame_lists
         from pipeline.scannet.proposals import BoxFile
         from pipeline.scannet.scenes import Release
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import pickle
 import shutil
 from pathlib import Path
 from typing import Any
@@ -175,18 +174,11 @@ def test_maximum_coverage_chooses_fewer_frames_the_same_every_time(
 
 def test_frame_lists_name_the_candidates(release: tuple[Path, dict[str, Any]], tmp_path: Path) -> None:
     root, options = release
-    entries = [
-        {
-            "sample_idx": f"scannet/{scan}",
-            "axis_align_matrix": np.eye(4),
-            "images": [{"img_path": f"x/{f}.jpg"} for f in FRAMES[1:3]],
-        }
-        for scan in made.SCANS
-    ]
-    (root / "lists.pkl").write_bytes(pickle.dumps({"metainfo": {}, "data_list": entries}))
-    options = options | {"frame_lists": ["{root}/lists.pkl"]}
+    lists = {f"scannet/{scan}": FRAMES[1:3] for scan in made.SCANS}
+    (root / "lists.json").write_text(json.dumps(lists))
+    options = options | {"frame_lists": ["{root}/lists.json"]}
     assert {r.frame_ids for r in made.prepare(options, tmp_path / "a")} == {FRAMES[1:3]}
-    (root / "lists.pkl").write_bytes(pickle.dumps({"metainfo": {}, "data_list": entries[1:]}))
+    (root / "lists.json").write_text(json.dumps(dict(list(lists.items())[1:])))
     with pytest.raises(DataError, match="frame lists do not have this scan"):
         made.prepare(options, tmp_path / "b")
 

@@ -12,7 +12,6 @@ from PIL import Image
 
 from pipeline.errors import DataError
 from pipeline.front3d import model as models
-from pipeline.front3d import wavefront
 from pipeline.front3d.faults import NOTES, Tally
 from pipeline.front3d.house import read_house, rotation
 from pipeline.front3d.model import ModelStore, sample
@@ -244,27 +243,6 @@ def test_a_broken_obj_is_named(tmp_path: Path, text: str) -> None:
     (tmp_path / "broken.obj").write_text(text)
     with pytest.raises(DataError, match=r"broken\.obj"):
         read_obj(tmp_path / "broken.obj")
-
-
-def test_both_parsers_read_the_same(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Triangles, quads and pentagons in one file; the fast parser groups them, so faces may come in another order."""
-    rng = np.random.default_rng(1)
-    lines = [f"v {x:.4f} {y:.4f} {z:.4f}" for x, y, z in rng.normal(size=(40, 3))]
-    lines += [f"vt {u:.4f} {v:.4f}" for u, v in rng.random((30, 2))]
-    for _ in range(60):
-        corners = [f"{rng.integers(1, 41)}/{rng.integers(1, 31)}/1" for _ in range(rng.integers(3, 6))]
-        lines.append("f  " + " ".join(corners) + " ")
-    (tmp_path / "a.obj").write_text("\r\n".join(lines))
-    assert wavefront._parse_fast(lines) is not None
-    fast = read_obj(tmp_path / "a.obj")
-    monkeypatch.setattr(wavefront, "_parse_fast", lambda _: None)
-    slow = read_obj(tmp_path / "a.obj")
-    np.testing.assert_allclose(fast[0], slow[0])
-    rows = [
-        sorted(np.concatenate([t, uv.ravel()]).round(4).tolist() for t, uv in zip(*f[1:], strict=True)) for f in (fast, slow)
-    ]
-    assert rows[0] == rows[1]
-    assert len(rows[0]) > 100
 
 
 def test_a_broken_texture_or_model_list_is_named(tmp_path: Path) -> None:

@@ -6,8 +6,6 @@ A kind without an ``example`` is prepared with its defaults; kinds that read fil
 
 from __future__ import annotations
 
-import subprocess
-import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -62,19 +60,6 @@ def test_description(kind: str) -> None:
     assert cls.licence != Dataset.licence, "say under which terms the scenes may be used"
     assert issubclass(cls, Dataset)
     assert all(field.description for field in cls.options_model.model_fields.values())
-
-
-def test_member_files_import_nothing_heavy() -> None:
-    code = f"""
-import sys
-from pipeline import registry
-for kind in {KINDS!r}:
-    registry.member_class("datasets", kind)
-print([m for m in ("torch", "transformers", "zarr", "open3d") if m in sys.modules])
-"""
-    root = Path(__file__).parents[2]
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=root)
-    assert done.stdout.strip() == "[]"
 
 
 def test_scenes_are_whole(prepared: tuple[str, SceneIndex]) -> None:
@@ -183,6 +168,18 @@ def test_prepared_twice_is_the_same_and_nothing_is_made_again(prepared: tuple[st
     options = make(kind, tmp_path / "scenes", tmp_path / "sources")
     again = SceneIndex(tmp_path / "scenes" / "manifest.json")
     assert [(r.scene_id, r.checksum, r.frame_ids) for r in again] == [(r.scene_id, r.checksum, r.frame_ids) for r in index]
+    manifest = again.path.read_bytes()
+    member = registry.create("datasets", {"name": "example", "kind": kind, "options": options})
     images = {p: p.stat().st_mtime_ns for p in again.root.rglob("*.png")}
-    registry.create("datasets", {"name": "example", "kind": kind, "options": options}).prepare(tmp_path / "scenes", threads=1)
+    member.prepare(tmp_path / "scenes", threads=1)
     assert {p: p.stat().st_mtime_ns for p in again.root.rglob("*.png")} == images
+    scenes = sorted(again.records)
+    lost, damaged = ((again.root / s, again.records[s].frame_ids[0]) for s in (scenes[0], scenes[-1]))
+    (lost[0] / f"{lost[1]}.png").unlink()
+    (damaged[0] / f"{damaged[1]}.jpg").write_bytes(b"damaged")
+    (again.root / "of_another_set").mkdir()
+    member.prepare(tmp_path / "scenes", threads=2)
+    made = {p.parent.name for p, before in images.items() if p.stat().st_mtime_ns != before}
+    assert made == {scenes[0], scenes[-1]}, "what is missing or damaged is made again, and nothing else"
+    assert again.path.read_bytes() == manifest
+    assert not (again.root / "of_another_set").exists()

@@ -193,8 +193,9 @@ def test_no_control_token_of_a_backbone_passes_for_a_text(kind):
 def test_duplicates_and_missing_keys(read, kind):
     entry = ENTRIES[kind]
     _, _, samples = read(kind, entry, copy.deepcopy(entry))
-    with pytest.raises(AnnotationError, match="comes twice"):
+    with pytest.raises(AnnotationError, match="comes twice") as caught:
         samples()
+    assert "entry 1" in str(caught.value)
     for key in entry:
         if key in ("token", "dataset", "options", "alternative_situation"):
             continue
@@ -262,6 +263,8 @@ GOOD_BOXES = np.array([[0.0, 0, 0, 1, 1, 1], [5.0, 0, 0, 1, 1, 1]])
         (GOOD_BOXES, [0.5, -0.1, 0.6]),
         (GOOD_BOXES, [0.5, 0.5]),
         (GOOD_BOXES, None),
+        (GOOD_BOXES, [[0.5, 0.3, 0.2]]),
+        (GOOD_BOXES, "abc"),
         (None, [1.0]),
         (GOOD_BOXES * [1, 1, 1, -1, -1, 1], [1.0, 0.0, 0.0]),
         (GOOD_BOXES * float("nan"), [1.0, 0.0, 0.0]),

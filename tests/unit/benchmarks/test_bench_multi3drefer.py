@@ -47,8 +47,6 @@ def test_samples(make_index, member, record):
         (entry([1, 2], "st_wo_d"), "do not go with"),
         (entry([1, 1], "mt"), "do not go with"),
         (entry([1], "st"), "eval_type is 'st'"),
-        (entry([8], "st_w_d"), "object 8"),
-        (entry("1", "st_w_d"), "list of whole numbers"),
     ],
 )
 def test_faults(make_index, member, record, bad, message):

@@ -45,12 +45,6 @@ def test_training_samples_are_descriptions_with_the_true_box(make_index, member,
     assert [s.input_box for s in member("scan2cap").samples(index, "train")] == [box(10.0), box(0.0)]
 
 
-def test_duplicates_are_refused(make_index, member, record):
-    index = make_index([record("room0", ["chair", "chair"])], file_of(entry("0", "0", "a"), entry("0", "0", "b")))
-    with pytest.raises(AnnotationError, match="comes twice"):
-        member("scan2cap").samples(index, "test")
-
-
 def test_parse(make_index, member, record, box):
     index = make_index([record("room0", ["chair", "chair"], proposals=[box(0.0)])], file_of(*ENTRIES))
     scan2cap = member("scan2cap")

@@ -72,10 +72,6 @@ def test_one_object_a_line_reads_the_same(made):
         ({"ground_truth": "4 chairs"}, "a number above 0"),
         ({"ground_truth": True}, "a number above 0"),
         ({"ground_truth": None}, "a number above 0"),
-        ({"question": " "}, "not blank"),
-        ({"id": "../1"}, "not a valid id"),
-        ({"scene_name": "room9"}, "not in the prepared split"),
-        ({"scene_name": "../room0"}, "not a valid id"),
         ({"question_type": "route_planning"}, "list of strings"),
         ({"question_type": "route_planning", "options": ["A. left"], "ground_truth": "A"}, "two or more"),
         ({"question_type": "route_planning", "options": ["left", "right"], "ground_truth": "A"}, "two or more"),
@@ -88,10 +84,7 @@ def test_faults(made, change, message):
         vsibench.samples(index, "test")
 
 
-def test_duplicates_and_bad_lines_are_refused(made):
-    index, vsibench = made([ROWS[0], ROWS[0]])
-    with pytest.raises(AnnotationError, match="'0' comes twice"):
-        vsibench.samples(index, "test")
+def test_bad_lines_are_refused(made):
     index, vsibench = made(json.dumps(ROWS[0]) + '\n{"id": 1,', "test.jsonl")
     with pytest.raises(AnnotationError, match="line 2 is not valid JSON"):
         vsibench.samples(index, "test")
@@ -132,14 +125,6 @@ def test_scores_by_hand(made, value):
     score = next(r for r in results if (r.metric, r.subset, r.reference) == ("score", "all", ""))
     assert score.n == 5
     assert score.per_sample["0"] == pytest.approx(60.0)
-
-
-def test_nothing_said_scores_nothing(made, value):
-    index, vsibench = made(ROWS)
-    samples = vsibench.samples(index, "test")
-    results = vsibench.score(samples, [Answer(parsed=False)] * 5, index)
-    assert value(results, "score") == 0.0
-    assert value(results, "unparsed") == 100.0
 
 
 def test_the_debiased_subset(made, value):

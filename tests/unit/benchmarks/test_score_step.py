@@ -190,13 +190,6 @@ def test_a_file_that_was_exchanged_after_predicting_is_refused(job):
     assert not job.out[0].exists()
 
 
-def test_an_annotation_file_that_was_edited_is_refused(job):
-    path = job.scenes.parent / "ScanRefer_filtered_test.json"
-    path.write_text(path.read_text().replace("a chair", "a red chair", 1))
-    with pytest.raises(DataError, match=r"ScanRefer_filtered_test\.json is damaged or was edited"):
-        score.run(job)
-
-
 def test_answers_to_other_annotations_are_refused(job):
     """Ids and frames stay the same: only what was asked or expected has changed since."""
     path = job.scenes.parent / "ScanRefer_filtered_test.json"

@@ -6,7 +6,6 @@ import argparse
 import errno
 import json
 import os
-import shutil
 from pathlib import Path
 
 import numpy as np
@@ -17,7 +16,6 @@ from pipeline.errors import ConfigError, EnvironmentFaultError
 from pipeline.geometry import unproject
 from pipeline.index import SceneIndex
 from pipeline.rooms import writers
-from pipeline.scene_writer import MARKER
 from pipeline.steps import prepare
 
 SMALL = {"train": 2, "val": 1, "test": 1, "views": 2, "width_px": 48, "height_px": 32}
@@ -109,23 +107,6 @@ def test_workers_write_the_same(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
     assert files(tmp_path / "a") == files(tmp_path / "b")
 
 
-def test_resume_makes_only_what_is_missing_or_damaged(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    folder = tmp_path / "rooms"
-    make(folder)
-    before = files(folder)
-    images = folder / "posed_images"
-    next((images / "room_train_00000").glob("*.png")).unlink()
-    next((images / "room_val_00000").glob("*.jpg")).write_bytes(b"broken")
-    (images / "room_test_00000" / MARKER).write_text("{")
-    (folder / "manifest.json").unlink()
-    made = []
-    original = writers.make_room_files
-    monkeypatch.setattr(writers, "make_room_files", lambda job: made.append(job.place.scene_id) or original(job))
-    make(folder)
-    assert made == ["room_train_00000", "room_val_00000", "room_test_00000"]
-    assert files(folder) == before
-
-
 def test_other_options_start_again(tmp_path: Path) -> None:
     folder = tmp_path / "rooms"
     run_verb(folder)
@@ -204,8 +185,3 @@ def test_a_split_may_be_empty(tmp_path: Path) -> None:
     index = make(tmp_path, val=0, test=0)
     assert [r.split for r in index] == ["train", "train"]
     assert set(index.content["annotations"]["scanqa"]) == {"train"}
-
-
-def test_fixture_folder_can_be_copied(tiny_rooms_folder: Path, tmp_path: Path) -> None:
-    shutil.copytree(tiny_rooms_folder, tmp_path / "copy")
-    assert SceneIndex(tmp_path / "copy" / "manifest.json").load("room_val_00001").rgb.any()

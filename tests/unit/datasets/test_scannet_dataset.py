@@ -195,21 +195,6 @@ def test_proposals_from_a_box_file_or_ground_truth(release: tuple[Path, dict[str
     assert len(index.records[VAL].candidate_boxes()) == len(index.records[VAL].objects)
 
 
-def test_only_what_is_missing_or_damaged_is_made_again(release: tuple[Path, dict[str, Any]], tmp_path: Path) -> None:
-    folder = tmp_path / "out"
-    first = made.prepare(release[1], folder)
-    manifest = (folder / "manifest.json").read_bytes()
-    (first.root / OTHER / "scene.json").unlink()
-    (first.root / VAL / "00006.png").write_bytes(b"damaged")
-    (first.root / "scene9999_00").mkdir()
-    before = {scan: (first.root / scan / "00000.jpg").stat().st_mtime_ns for scan in made.SCANS}
-    again = made.prepare(release[1], folder, threads=2)
-    changed = {scan for scan in made.SCANS if (again.root / scan / "00000.jpg").stat().st_mtime_ns != before[scan]}
-    assert changed == {OTHER, VAL}
-    assert (folder / "manifest.json").read_bytes() == manifest
-    assert not (first.root / "scene9999_00").exists()
-
-
 def test_scans_whose_files_changed_are_made_again(release: tuple[Path, dict[str, Any]], tmp_path: Path) -> None:
     """Better masks under the same name, a mesh got again: the options are the same, the scenes are not."""
     root, options = release

@@ -133,15 +133,6 @@ def write_annotation(folder: Path, name: str, content: Any) -> None:
     change_manifest(folder / "manifest.json", lambda manifest: manifest["annotation_files"].update(own))
 
 
-def test_malformed_annotations_are_needs(prepared: Prepared) -> None:
-    folder = prepared(write_config(built_in()))
-    manifest = json.loads((folder / "manifest.json").read_text())
-    write_annotation(folder, manifest["annotations"]["scanqa"]["test"][0], {"not": "a list"})
-    found = examined(built_in())
-    assert len(found.needs) == 1
-    assert "scanqa" in found.needs[0].what
-
-
 def test_source_files_of_a_dataset(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
     folder = tmp_path_factory.mktemp("plugins")
     (folder / "datasets").mkdir()

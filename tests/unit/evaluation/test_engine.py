@@ -10,7 +10,6 @@ import torch
 from training_helpers import KINDS, MemoryIndex, backbone, entry, group, memory_index, samples, scene
 
 from pipeline import geometry, registry
-from pipeline.backbones.base import GROUND_TOKEN
 from pipeline.evaluation import engine as engine_module
 from pipeline.evaluation.engine import Engine
 from pipeline.metrics.correspondence import correspondence
@@ -205,8 +204,3 @@ def test_correspondence_is_measured_on_the_asked_layer() -> None:
     assert output.count == expected.same_pairs > 0
     assert output.value == pytest.approx(expected.same_voxel, abs=1e-5)
     assert output.scores == pytest.approx((expected.different_voxel, expected.different_pairs), abs=1e-5)
-
-
-def test_ground_token_is_one_token() -> None:
-    loaded = backbone(KIND)
-    assert loaded.answer_ids(GROUND_TOKEN)[0] == token_id(loaded.tokenizer, GROUND_TOKEN)

@@ -13,12 +13,11 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from pipeline.errors import FrameError
 from pipeline.nets.pi3.config import RELEASED, TINY, Variant
-from pipeline.nets.pi3.conv import CrossAttention, with_places
+from pipeline.nets.pi3.conv import with_places
 from pipeline.nets.pi3.heads import CameraNumbers, poses_of, relative_to_first
 from pipeline.nets.pi3.images import to_input, token_grid
 from pipeline.nets.pi3.model import NETWORKS, VIEWS_AT_ONCE, Network, Pi3X
 from pipeline.nets.pi3.trunk import Trunk
-from pipeline.nets.vggt.layers import RotaryTable, rotate
 from pipeline.nets.weights import initialise
 
 GRID = (6, 9)
@@ -38,18 +37,6 @@ def images(views: int) -> torch.Tensor:
 
 def same(a: torch.Tensor, b: torch.Tensor) -> None:
     torch.testing.assert_close(a, b, atol=1e-4, rtol=1e-4)
-
-
-@torch.no_grad()
-def test_permuting_the_views_permutes_everything(model: Network) -> None:
-    views, order = images(4), [2, 0, 3, 1]
-    plain, other = model(views), model(views[:, order])
-    same(other[1], plain[1][:, order])
-    said, permuted = model.predict(plain[1], GRID), model.predict(other[1], GRID)
-    same(permuted.depth, said.depth[:, order])
-    same(permuted.confidence, said.confidence[:, order])
-    same(permuted.camera.translation, said.camera.translation[:, order])
-    same(permuted.camera.matrix, said.camera.matrix[:, order])
 
 
 @torch.no_grad()
@@ -99,15 +86,6 @@ def test_released_size_computes_without_the_host_knowing_a_number(variant: Varia
 
 
 @torch.no_grad()
-def test_predictions_are_depths_and_shares(model: Network) -> None:
-    (last,) = model(images(3)).values()
-    said = model.predict(last, GRID)
-    assert (said.depth > 0).all()
-    assert 0 <= said.confidence.min() <= said.confidence.max() <= 1
-    assert said.depth.std() > 0
-
-
-@torch.no_grad()
 def test_the_scale_of_pi3x_scales_depth_and_translation() -> None:
     network = Pi3X(TINY)
     initialise(network, 5)
@@ -141,20 +119,6 @@ def test_places_reach_the_unit_circle_at_the_corners() -> None:
     torch.testing.assert_close(corner[0] / corner[1], torch.tensor(1.5))
     torch.testing.assert_close(step[0], step[1])
     torch.testing.assert_close(x.flip(1, 2), -x)
-
-
-@torch.no_grad()
-def test_cross_attention_is_a_softmax_over_rotated_keys() -> None:
-    torch.manual_seed(0)
-    layer, x, context = CrossAttention(16, 2), torch.randn(2, 1, 16), torch.randn(2, 11, 16)
-    table = RotaryTable(8, 100.0)(5, 2, 3, 1, torch.device("cpu"))
-    heads = []
-    for head in range(2):
-        part = slice(8 * head, 8 * head + 8)
-        query, value = layer.q_proj(x)[..., part], layer.v_proj(context)[..., part]
-        key = rotate(layer.k_proj(context)[..., part], table)
-        heads.append((query @ key.transpose(1, 2) / math.sqrt(8)).softmax(-1) @ value)
-    same(layer(x, context, table), layer.proj(torch.cat(heads, -1)))
 
 
 def test_poses_are_rigid_and_nearest() -> None:

@@ -144,13 +144,6 @@ def test_predictions_are_the_heads_averaged_to_the_grid(network: VGGT, released:
     sure = F.avg_pool2d(1 - 1 / whole.depth_confidence[0], ROOMS.patch // ROOMS.output_stride)
     np.testing.assert_allclose(found.depth, depth.numpy(), rtol=1e-4)
     np.testing.assert_allclose(found.confidence, sure.numpy(), atol=1e-5)
-    assert found.depth.dtype == found.confidence.dtype == found.pose.dtype == np.float32
-    assert found.depth.min() > 0
-    assert 0 < found.confidence.min() < found.confidence.max() < 1
-    assert found.pose.shape == (DENSE_VIEWS + 2, 4, 4)
-    np.testing.assert_array_equal(found.pose[0], np.eye(4))
-    rotation = found.pose[:, :3, :3]
-    np.testing.assert_allclose(rotation @ rotation.transpose(0, 2, 1), np.tile(np.eye(3), (len(rotation), 1, 1)), atol=1e-5)
     np.testing.assert_array_equal(found.tokens, loaded(released / "model.pt").encode(scene).tokens)
 
 
@@ -179,11 +172,6 @@ def test_bfloat16_changes_little(released: Path, scene: Scene) -> None:
     assert 0.999 < cosine.min() <= 1 + 1e-6
     assert not np.array_equal(full.tokens, half.tokens)
     np.testing.assert_allclose(half.depth, full.depth, rtol=0.05)
-
-
-def test_preparing_and_starting_is_encoding(released: Path, scene: Scene) -> None:
-    member = loaded(released / "model.pt")
-    np.testing.assert_array_equal(member.start(member.prepare(scene))().tokens, member.encode(scene).tokens)
 
 
 def spoiled(network: VGGT, fault: str) -> Any:

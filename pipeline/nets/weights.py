@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from pipeline.errors import CheckpointError
 from pipeline.features.memory import out_of_memory
-from pipeline.files import check_readable, replacing, writing
+from pipeline.files import check_readable, writing
 from pipeline.hf_folder import stand_in
 
 INITIAL_STD = 0.02
@@ -61,12 +61,6 @@ def save_weights(path: Path, state: dict[str, Tensor]) -> None:
     """Write a safetensors file whole or not at all, with the mode that the umask allows."""
     with writing(path.parent) as folder:
         save_file({name: value.detach().cpu().contiguous() for name, value in state.items()}, folder / path.name)
-
-
-def save_checkpoint(path: Path, content: dict[str, Any]) -> None:
-    """Write a resumable training state whole or not at all."""
-    with replacing(path) as stream:
-        torch.save(content, stream)
 
 
 def read_weights(path: Path, *, fix: str) -> dict[str, Tensor]:

@@ -82,9 +82,10 @@ class _Job:
 
 def _train(args: argparse.Namespace, job: _Job) -> dict[str, Any]:
     from pipeline.finished import begin, finish
+    from pipeline.optim.loop import METRICS, final_means
     from pipeline.provenance import digest, file_digest
     from pipeline.training.data import TrainingData
-    from pipeline.training.loop import METRICS, Trainer
+    from pipeline.training.loop import Trainer
     from pipeline.training.model import SpatialMLLM
     from pipeline.training.positions import clamped_centres
 
@@ -99,7 +100,7 @@ def _train(args: argparse.Namespace, job: _Job) -> dict[str, Any]:
     steps = job.recipe.total_steps(sampler.total, sampler.visits)
     data = TrainingData(job.index, sampler, job.loaded, job.recipe, features, cache_mb=args.cache_mb)
     trainer = Trainer(model, data, folder, steps=steps, digest=digest([spec, job.inputs]), device=job.device)
-    final = trainer.run()
+    final = final_means(trainer.run())
     begin(args.out)
     files = _save(job.loaded, model, folder)
     trainer.keep_metrics()

@@ -5,9 +5,7 @@ Only the sampler decides what a step sees (training/sampler.py); here tokens, te
 
 from __future__ import annotations
 
-import queue
-import threading
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from typing import Any
 
@@ -201,42 +199,3 @@ def target_columns(sample: Sample, columns: Mapping[int, int]) -> list[int]:
             f"sample {sample.sample_id!r} targets object {error.args[0]}, which scene {sample.scene_id!r} does not have",
             where=f"training samples of {sample.benchmark}",
         ) from None
-
-
-def prefetch(data: TrainingData, steps: range, *, ahead: int = 2) -> Iterator[tuple[int, list[TrainingGroup]]]:
-    """(step, batch) for every step, up to ``ahead`` of them made in a thread while the current one computes.
-
-    An error in the thread is raised here. Leaving the loop early stops the thread.
-    """
-    ready: queue.Queue[tuple[int, list[TrainingGroup] | Exception]] = queue.Queue(maxsize=ahead)
-    stop = threading.Event()
-
-    def offer(item: tuple[int, list[TrainingGroup] | Exception]) -> None:
-        while not stop.is_set():
-            try:
-                ready.put(item, timeout=0.2)
-                return
-            except queue.Full:
-                continue
-
-    def work() -> None:
-        for step in steps:
-            try:
-                offer((step, data.batch(step)))
-            except Exception as error:  # handed to the consumer, which raises it
-                offer((step, error))
-                return
-            if stop.is_set():
-                return
-
-    thread = threading.Thread(target=work, name="prefetch", daemon=True)
-    thread.start()
-    try:
-        for _ in steps:
-            step, made = ready.get()
-            if isinstance(made, Exception):
-                raise made
-            yield step, made
-    finally:
-        stop.set()
-        thread.join()

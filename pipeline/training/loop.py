@@ -1,163 +1,101 @@
-"""The fine-tuning loop: steps, metrics, checkpoints. Resuming equals an uninterrupted run bit for bit on CPU."""
+"""Fine-tuning: its parameter groups, and the loss of a step over groups of scenes, gradients added up."""
 
 from __future__ import annotations
 
-import json
 import math
-import time
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import torch
 
-from pipeline.errors import TrainingError
-from pipeline.progress import Progress
-from pipeline.provenance import write_atomic
-from pipeline.training.checkpoint import Checkpoints
-from pipeline.training.data import TrainingData, TrainingGroup, prefetch
+from pipeline.optim.checkpoint import Checkpoints
+from pipeline.optim.loop import METRICS, Loop, StepLosses, means
+from pipeline.optim.optimizer import group, schedule_factor, set_rates
+from pipeline.training.data import TrainingData, TrainingGroup
 from pipeline.training.model import SpatialMLLM
-from pipeline.training.optimizer import make_optimizer, schedule_factor, set_rates
+from pipeline.training.recipe import Recipe
 
-METRICS = "metrics.jsonl"
-FINAL_SHARE = 0.1
-"""Last share of the steps over which the manifest's final losses are means."""
-
-
-@dataclass(frozen=True, slots=True)
-class StepResult:
-    """Figures of one step: losses are means over questions (per benchmark too); ``alignment`` None without a teacher."""
-
-    loss: float
-    alignment: float | None
-    benchmarks: dict[str, float]
-    grad_norm: float
-    tokens: int
+NAMED = 8
+"""Most samples that a message names."""
 
 
-class Trainer:
-    """Runs ``steps`` optimiser steps of ``model`` on ``data`` and keeps its files in ``folder``."""
+class Trainer(Loop[Sequence[TrainingGroup]]):
+    """Runs ``steps`` optimizer steps of ``model`` on ``data`` and keeps its files in ``folder``."""
+
+    label = "train"
+    not_finite_fix = "lower the learning rates of the recipe, or look at these samples' scenes and features"
+    memory_fix = "fewer scenes at once (recipe: scenes_per_pass), gradient_checkpointing: true, or precision: bfloat16"
 
     def __init__(self, model: SpatialMLLM, data: TrainingData, folder: Path, *, steps: int, digest: str, device: str):
-        self.model, self.data, self.folder = model, data, folder
-        self.recipe, self.steps, self.device = model.recipe, steps, device
-        self.optimizer = make_optimizer(model, self.recipe)
-        self.parameters = [p for group in self.optimizer.param_groups for p in group["params"]]
-        self.checkpoints = Checkpoints(folder, digest)
-        self.metrics = self.checkpoints.folder / METRICS
-        if self.recipe.gradient_checkpointing:
+        self.model, self.data, self.folder, self.device = model, data, folder, device
+        self.recipe = recipe = model.recipe
+        super().__init__(
+            model,
+            make_optimizer(model, recipe),
+            Checkpoints(folder / "checkpoints", digest),
+            steps=steps,
+            save_every=recipe.checkpoint_every_steps,
+            clip=recipe.grad_clip,
+        )
+        self.parameters = [p for own in self.optimizer.param_groups for p in own["params"]]
+        self._per_question: list[float] = []
+        if recipe.gradient_checkpointing:
             model.backbone.activation_checkpointing_enable({"use_reentrant": False})
-
-    def run(self) -> dict[str, float]:
-        """Train from the latest checkpoint, or from the start; means of the losses over the last tenth of the steps."""
-        self.model.train()
-        done = self._resume()
-        with Progress("train", self.steps, "steps") as progress, self.metrics.open("a", encoding="utf-8") as log:
-            progress.step(done)
-            for step, groups in prefetch(self.data, range(done, self.steps)):
-                start = time.perf_counter()
-                result = self.step(step, groups)
-                self._write(log, step, result, time.perf_counter() - start)
-                if (step + 1) % self.recipe.checkpoint_every_steps == 0 and step + 1 < self.steps:
-                    log.flush()
-                    self.checkpoints.save(step + 1, self.model, self.optimizer)
-                progress.step(note=f"loss {result.loss:.3f}")
-        return self._final()
 
     def keep_metrics(self) -> None:
         """Put the metrics of a finished training beside its model; until then they lie with its checkpoints."""
         self.metrics.replace(self.folder / METRICS)
 
-    def _resume(self) -> int:
-        """Number of finished steps; metrics of steps that will be repeated are dropped."""
-        latest = self.checkpoints.latest()
-        if latest is None:
-            self.checkpoints.remove()
-            done = 0
-        else:
-            done = self.checkpoints.restore(latest, self.model, self.optimizer)
-        self.metrics.parent.mkdir(parents=True, exist_ok=True)
-        kept = [line for line in self._lines() if line["step"] <= done]
-        write_atomic(self.metrics, "".join(json.dumps(line) + "\n" for line in kept))
-        return done
+    def batch(self, step: int) -> list[TrainingGroup]:
+        """Make the groups of a step."""
+        return self.data.batch(step)
 
-    def step(self, step: int, groups: Sequence[TrainingGroup]) -> StepResult:
-        """One optimiser step. TrainingError when loss or gradients are not finite."""
-        factor = schedule_factor(step, self.steps, self.recipe.warmup_ratio)
-        set_rates(self.optimizer, factor)
-        self.optimizer.zero_grad(set_to_none=True)
-        questions = sum(len(group.sample_ids) for group in groups)
-        scenes = sum(len(group.scenes) for group in groups)
+    def set_rates(self, step: int) -> None:
+        """Warm up over the recipe's share of the steps, then follow half a cosine."""
+        set_rates(self.optimizer, schedule_factor(step, self.steps, math.ceil(self.recipe.warmup_ratio * self.steps)))
+
+    def backward(self, step: int, batch: Sequence[TrainingGroup]) -> StepLosses:
+        """Losses are means over questions, of each benchmark too; ``alignment`` where there is a teacher."""
+        questions = sum(len(some.sample_ids) for some in batch)
+        scenes = sum(len(some.scenes) for some in batch)
         losses = []
-        for group in groups:
-            found = self.model(group.to(self.device), questions=questions, scenes=scenes)
-            found.total.backward()
-            losses.append(found)
-        per_question = torch.cat([found.questions for found in losses]).tolist()
+        for some in batch:
+            losses.append(self.model(some.to(self.device), questions=questions, scenes=scenes))
+            losses[-1].total.backward()
+        self._per_question = torch.cat([found.questions for found in losses]).tolist()
         aligned = [found.alignment.item() for found in losses if found.alignment is not None]
-        names = [name for group in groups for name in group.benchmark]
-        alignment = sum(aligned) if aligned else None
-        total = sum(per_question) / questions + self.recipe.weight * (alignment or 0.0)
-        self._refuse_nan(step, total, "the loss", groups, per_question)
-        norm = torch.nn.utils.clip_grad_norm_(self.parameters, self.recipe.grad_clip).item()
-        self._refuse_nan(step, norm, "the gradient", groups, per_question)
-        self.optimizer.step()
-        tokens = sum(int((group.text.block >= 0).sum()) for group in groups)
-        return StepResult(total, alignment, _means(names, per_question), norm, tokens)
+        total = sum(self._per_question) / questions + self.recipe.weight * (sum(aligned) if aligned else 0.0)
+        names = [name for some in batch for name in some.benchmark]
+        by_name = means([{name: loss} for name, loss in zip(names, self._per_question, strict=True)])
+        return {"loss": total, **dict(sorted(by_name.items())), **({"alignment": sum(aligned)} if aligned else {})}
 
-    def _refuse_nan(
-        self, step: int, value: float, what: str, groups: Sequence[TrainingGroup], per_question: list[float]
-    ) -> None:
-        if math.isfinite(value):
-            return
-        ids = [name for group in groups for name in group.sample_ids]
-        bad = [name for name, loss in zip(ids, per_question, strict=True) if not math.isfinite(loss)] or ids
-        more = f" and {len(bad) - 8} more" if len(bad) > 8 else ""
-        raise TrainingError(
-            f"{what} is not finite ({value}) in step {step + 1} of {self.steps}",
-            where=f"samples {', '.join(bad[:8])}{more}",
-            fix="lower the learning rates of the recipe, or look at these samples' scenes and features",
-        )
+    def suspects(self, batch: Sequence[TrainingGroup]) -> str:
+        """Name the samples whose own loss is not finite, all where none is."""
+        ids = [name for some in batch for name in some.sample_ids]
+        bad = [name for name, loss in zip(ids, self._per_question, strict=True) if not math.isfinite(loss)] or ids
+        more = f" and {len(bad) - NAMED} more" if len(bad) > NAMED else ""
+        return f"samples {', '.join(bad[:NAMED])}{more}"
 
-    def _write(self, log: Any, step: int, result: StepResult, seconds: float) -> None:
-        rates = {group["name"]: group["lr"] for group in self.optimizer.param_groups}
-        line: dict[str, Any] = {"step": step + 1, "loss": result.loss, **result.benchmarks}
-        if result.alignment is not None:
-            line["alignment"] = result.alignment
-        line |= {"grad_norm": result.grad_norm, "learning_rate": rates, "step_s": round(seconds, 4)}
-        line["question_tokens_per_s"] = round(result.tokens / seconds, 1)
-        log.write(json.dumps(line) + "\n")
-
-    def _lines(self) -> list[dict[str, Any]]:
-        if not self.metrics.is_file():
-            return []
-        lines = []
-        for text in self.metrics.read_text(encoding="utf-8", errors="replace").splitlines():
-            try:
-                line = json.loads(text)
-            except json.JSONDecodeError:  # the line that a killed run was writing
-                continue
-            if isinstance(line, dict) and isinstance(line.get("step"), int):
-                lines.append(line)
-        return lines
-
-    def _final(self) -> dict[str, float]:
-        """Means over the last steps, rounded: they go into the deterministic manifest."""
-        lines = self._lines()
-        last = lines[-max(1, int(FINAL_SHARE * len(lines))) :]
-        skipped = {"step", "learning_rate", "step_s", "question_tokens_per_s", "grad_norm"}
-        values: dict[str, list[float]] = {}
-        for line in last:
-            for name, value in line.items():
-                if name not in skipped:
-                    values.setdefault(name, []).append(value)
-        return {name: round(sum(found) / len(found), 4) for name, found in sorted(values.items())}
+    def speed(self, batch: Sequence[TrainingGroup], seconds: float) -> dict[str, float]:
+        """Tokens of questions and answers per second, without padding."""
+        tokens = sum(int((some.text.block >= 0).sum()) for some in batch)
+        return {"question_tokens_per_s": round(tokens / seconds, 1)}
 
 
-def _means(names: Sequence[str], values: Sequence[float]) -> dict[str, float]:
-    """Mean value per name, names sorted."""
-    found: dict[str, list[float]] = {}
-    for name, value in zip(names, values, strict=True):
-        found.setdefault(name, []).append(value)
-    return {name: sum(found[name]) / len(found[name]) for name in sorted(found)}
+def make_optimizer(model: SpatialMLLM, recipe: Recipe) -> torch.optim.AdamW:
+    """Groups ``llm`` (with the visual projector), ``vision`` and ``heads``, each with its peak rate in ``peak``.
+
+    A vision rate of 0 freezes the tower: its parameters take no gradients and are in no group.
+    """
+    vision = {id(p): p for p in model.loaded.vision_parameters()}
+    frozen = recipe.vision_learning_rate == 0
+    for parameter in vision.values():
+        parameter.requires_grad_(not frozen)
+    own = {id(p) for p in model.backbone.parameters()}
+    groups = [
+        group("llm", (p for p in model.backbone.parameters() if id(p) not in vision), recipe.learning_rate),
+        group("heads", (p for p in model.parameters() if id(p) not in own), recipe.head_learning_rate),
+    ]
+    if not frozen:
+        groups.append(group("vision", vision.values(), recipe.vision_learning_rate))
+    return torch.optim.AdamW(groups, lr=recipe.learning_rate, weight_decay=recipe.weight_decay, fused=True)

@@ -73,8 +73,8 @@ EDITS: dict[str, tuple[tuple[str, str, str], set[str]]] = {
         jobs("extract"),
     ),
     "an optimizer": (
-        ("training/optimizer.py", "def schedule_factor(step: int", "def schedule_factor(step: float"),
-        jobs("pretrain_backbone", "train"),
+        ("optim/optimizer.py", "def schedule_factor(step: int", "def schedule_factor(step: float"),
+        jobs("pretrain_teacher", "pretrain_backbone", "train") | {"extract vggt_rooms"},
     ),
     "a cell's table": (("tables/aggregate.py", "", "\n_MORE = 1\n"), jobs("cell", "summary")),
     "the table's text": (("tables/markdown.py", "", "\n_MORE = 1\n"), jobs("summary", "report")),

@@ -12,35 +12,35 @@ learned by cross-entropy on their tokens, references by InfoNCE.
 
 from __future__ import annotations
 
-import json
+import math
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch.nn.functional import cross_entropy
 
 from pipeline.alignment.losses import mean_per_question
-from pipeline.errors import TrainingError
 from pipeline.mllm.assemble import causal_mask, prefix_embeds
 from pipeline.mllm.loaded import TransformersBackbone
 from pipeline.mllm.member import PretrainOptions
 from pipeline.mllm.pretrain2d.cells import CellWords
 from pipeline.mllm.pretrain2d.pointing import Pointing
-from pipeline.mllm.pretrain2d.referring import Referring
+from pipeline.mllm.pretrain2d.referring import Choice, Referring
 from pipeline.mllm.pretrain2d.views import Draw, ViewImages, ViewQuestion, ViewSampler
-from pipeline.progress import Progress
+from pipeline.optim.checkpoint import Checkpoints
+from pipeline.optim.loop import Loop, StepLosses, means
+from pipeline.optim.optimizer import decay_groups, schedule_factor, set_rates
 from pipeline.prompts import user_text
 from pipeline.provenance import seed_for
 from pipeline.scene import Sample
-from pipeline.training.checkpoint import Checkpoints
-from pipeline.training.optimizer import schedule_factor
 from pipeline.training.packing import Question, block_mask, block_positions, make_question, pack
 
 Losses = dict[str, tuple[float, torch.Tensor]]
 """Name -> (weight, loss)."""
-GRADIENT_NORM = 1.0
+CURVE_POINTS = 50
 DESCRIBED = 2
 """One in this many descriptions of a step is also written."""
 DESCRIBING_WEIGHT = 0.5
@@ -59,6 +59,18 @@ class Stage:
     vision_rate: float
 
 
+@dataclass(frozen=True, slots=True)
+class StageBatch:
+    """What a step sees: step ``number`` of a stage, and of what the stage needs the descriptions (n), the views and their
+    questions (n), and the views' pixels uint8 (n,h,w,3)."""
+
+    stage: Stage
+    number: int
+    choices: list[Choice]
+    draw: Draw
+    rgb: NDArray[np.uint8] | None
+
+
 def prompt(question: ViewQuestion) -> str:
     """The user's text: the question-answering template of the benchmarks, captions as they stand."""
     if question.kind == "caption":
@@ -66,8 +78,12 @@ def prompt(question: ViewQuestion) -> str:
     return user_text(Sample("", "", "", "qa", text=question.question))
 
 
-class Pretrainer:
+class Pretrainer(Loop[StageBatch]):
     """Trains ``loaded`` on drawn views and sentences. ``folder`` holds checkpoints while it runs."""
+
+    label = "pretrain"
+    not_finite_fix = "lower the learning rates of the backbone's pretrain"
+    memory_fix = "fewer at once: views_per_step, word_views_per_step or referring_per_step of the backbone's pretrain"
 
     def __init__(
         self,
@@ -84,55 +100,43 @@ class Pretrainer:
     ):
         self.loaded, self.sampler, self.images, self.words, self.options = loaded, sampler, images, words, options
         self.device, self.referring = device, referring
-        self.checkpoints = Checkpoints(folder, digest)
         self.pointing = Pointing(words, loaded, per_view=options.pointing_per_view if words else 0, seed=options.seed)
         self.pointing.head.to(device)
-        self.trained = torch.nn.ModuleDict({"model": loaded.model, "pointing": self.pointing.head})
-        self.optimizer = _optimizer(loaded, self.pointing.head, options)
         self._sentences = [ids for text in sentences if (ids := loaded.answer_ids(text))]
         self._questions: dict[tuple[str, str], Question] = {}
         self.word_sampler = sampler.with_views_per_step(options.word_views_per_step)
-        self.curve: list[dict[str, float]] = []
         self.stages = _stages(options, bool(words), bool(referring))
-        self.steps = sum(stage.steps for stage in self.stages)
+        super().__init__(
+            torch.nn.ModuleDict({"model": loaded.model, "pointing": self.pointing.head}),
+            _optimizer(loaded, self.pointing.head, options),
+            Checkpoints(folder / "checkpoints", digest),
+            steps=sum(stage.steps for stage in self.stages),
+            save_every=options.checkpoint_steps,
+        )
 
-    def run(self) -> list[dict[str, float]]:
-        """Train from the newest checkpoint or the start; the loss curve (about 50 points)."""
-        options = self.options
-        latest = self.checkpoints.latest()
-        start = self.checkpoints.restore(latest, self.trained, self.optimizer) if latest else 0
-        self.curve = _read_curve(latest) if latest else []
-        self.loaded.model.train()
-        every = max(1, self.steps // 50)
-        gathered: list[dict[str, float]] = []
-        with Progress("pretrain", self.steps, "steps") as progress:
-            progress.step(start)
-            for step in range(start, self.steps):
-                losses = self.step(step)
-                gathered.append(losses)
-                if (step + 1) % every == 0 or self._stage(step + 1)[1] == 0:
-                    self.curve.append({"step": step + 1, **_means(gathered)})
-                    gathered = []
-                if (step + 1) % options.checkpoint_steps == 0 and step + 1 < self.steps:
-                    self._checkpoint(step + 1)
-                progress.step(1, ", ".join(f"{name} {value:.3f}" for name, value in losses.items()))
-        return self.curve
+    def curve(self) -> list[dict[str, float]]:
+        """Means of the losses between about 50 points, of which one ends every stage."""
+        every, points, window = max(1, self.steps // CURVE_POINTS), [], []
+        for step, found in enumerate(self.losses, 1):
+            window.append({name: value for name, value in found.items() if name != "loss"})
+            if step % every == 0 or self._stage(step)[1] == 0:
+                points.append({"step": step} | {name: round(value, 5) for name, value in means(window).items()})
+                window = []
+        return points
 
-    def step(self, step: int) -> dict[str, float]:
-        """One optimiser step, numbered over all stages; TrainingError when the loss is not finite."""
+    def set_rates(self, step: int) -> None:
+        """Warm up and decay within every stage, at the stage's peak rates."""
         stage, number = self._stage(step)
-        factor = schedule_factor(number, stage.steps, self.options.warmup)
         for group in self.optimizer.param_groups:
-            group["lr"] = factor * (stage.vision_rate if group["vision"] else stage.rate)
-        losses = getattr(self, f"{stage.name}_losses")(number)
+            group["peak"] = stage.vision_rate if group["name"] == "vision" else stage.rate
+        set_rates(self.optimizer, schedule_factor(number, stage.steps, math.ceil(self.options.warmup * stage.steps)))
+
+    def backward(self, step: int, batch: StageBatch) -> StepLosses:
+        """Losses of the step's stage by name, and their weighted sum."""
+        losses: Losses = getattr(self, f"{batch.stage.name}_losses")(batch)
         total = torch.stack([weight * loss for weight, loss in losses.values()]).sum()
-        if not torch.isfinite(total):
-            raise TrainingError(f"2D pretraining lost: loss is {total.item()} at step {step + 1}", fix="lower learning_rate")
-        self.optimizer.zero_grad(set_to_none=True)
         total.backward()
-        torch.nn.utils.clip_grad_norm_(self.trained.parameters(), GRADIENT_NORM)
-        self.optimizer.step()
-        return {name: loss.item() for name, (_, loss) in losses.items()}
+        return {"loss": total.item()} | {name: loss.item() for name, (_, loss) in losses.items()}
 
     def _stage(self, step: int) -> tuple[Stage, int]:
         """The stage of a 0-based step and the step's number in it; past the end (last stage, 0)."""
@@ -142,44 +146,53 @@ class Pretrainer:
             step -= stage.steps
         return self.stages[-1], 0
 
-    def referring_losses(self, step: int) -> Losses:
+    def batch(self, step: int) -> StageBatch:
+        """Draw what a step sees."""
+        stage, number = self._stage(step)
+        if stage.name == "referring":
+            return StageBatch(stage, number, self.referring.draw(number), Draw((), (), ()), None)
+        draw = (self.word_sampler if stage.name == "word" else self.sampler).draw(number)
+        return StageBatch(stage, number, [], draw, None if stage.name == "reading" else self._pixels(draw))
+
+    def _pixels(self, draw: Draw) -> NDArray[np.uint8]:
+        rgb = self.images.stack(draw.views)
+        return np.stack([image[:, ::-1] if mirror else image for image, mirror in zip(rgb, draw.mirrored, strict=True)])
+
+    def referring_losses(self, batch: StageBatch) -> Losses:
         """Stage 1: what descriptions are about, and how things are described."""
-        choices = self.referring.draw(step)
-        described = choices[: -(-len(choices) // DESCRIBED)]
+        described = batch.choices[: -(-len(batch.choices) // DESCRIBED)]
         return {
-            "referring": (1.0, self.referring.loss(choices, self.pointing.head, self.device)),
+            "referring": (1.0, self.referring.loss(batch.choices, self.pointing.head, self.device)),
             "describing": (DESCRIBING_WEIGHT, self.referring.describing_loss(described, self.device)),
         }
 
-    def reading_losses(self, step: int) -> Losses:
+    def reading_losses(self, batch: StageBatch) -> Losses:
         """Stage 2: answers behind true words, and plain language."""
-        draw = self.sampler.draw(step)
-        true = self.words.true_tokens(self.words.targets(draw.views, draw.mirrored), self.device)
-        answers, pointing = self.answer_loss(draw, true, step)
-        return {"reading": (1.0, answers)} | pointing | self.language_losses(step)
+        true = self.words.true_tokens(self._targets(batch.draw), self.device)
+        answers, pointing = self.answer_loss(batch.draw, true, batch.number)
+        return {"reading": (1.0, answers)} | pointing | self.language_losses(batch.number)
 
-    def word_losses(self, step: int) -> Losses:
+    def word_losses(self, batch: StageBatch) -> Losses:
         """Stage 3: how well visual tokens name what their cells show."""
-        draw = self.word_sampler.draw(step)
-        return {"words": (1.0, self.words.loss(self.visual(draw), self.words.targets(draw.views, draw.mirrored)))}
+        return {"words": (1.0, self.words.loss(self.visual(batch), self._targets(batch.draw)))}
 
-    def answer_losses(self, step: int) -> Losses:
+    def answer_losses(self, batch: StageBatch) -> Losses:
         """Stage 4: answers about real views, plain language, and the words with a small weight."""
-        draw = self.sampler.draw(step)
-        visual = self.visual(draw)
-        answers, pointing = self.answer_loss(draw, visual, step)
-        losses = {"answers": (1.0, answers)} | pointing | self.language_losses(step)
+        visual = self.visual(batch)
+        answers, pointing = self.answer_loss(batch.draw, visual, batch.number)
+        losses = {"answers": (1.0, answers)} | pointing | self.language_losses(batch.number)
         if self.words and self.options.word_weight:
-            named = self.words.loss(visual, self.words.targets(draw.views, draw.mirrored))
-            losses["words"] = (self.options.word_weight, named)
+            losses["words"] = (self.options.word_weight, self.words.loss(visual, self._targets(batch.draw)))
         return losses
 
-    def visual(self, draw: Draw) -> torch.Tensor:
+    def _targets(self, draw: Draw) -> torch.Tensor:
+        return self.words.targets(draw.views, draw.mirrored)
+
+    def visual(self, batch: StageBatch) -> torch.Tensor:
         """Visual tokens (n,N,C) of the drawn views, each a scene of one view."""
-        rgb = self.images.stack(draw.views)
-        rgb = np.stack([image[:, ::-1] if mirror else image for image, mirror in zip(rgb, draw.mirrored, strict=True)])
-        pixels = self.loaded.preprocess(rgb).to(self.device)[:, None]
-        return self.loaded.encode_views(pixels, *rgb.shape[1:3])
+        assert batch.rgb is not None
+        pixels = self.loaded.preprocess(batch.rgb).to(self.device)[:, None]
+        return self.loaded.encode_views(pixels, *batch.rgb.shape[1:3])
 
     def answer_loss(self, draw: Draw, visual: torch.Tensor, step: int) -> tuple[torch.Tensor, Losses]:
         """Mean over questions of the mean cross-entropy of their answer tokens, and the loss of the pointing questions."""
@@ -232,9 +245,6 @@ class Pretrainer:
             self._questions[key] = make_question(asked, told, ground_id=-1, coord_id=-1)
         return self._questions[key]
 
-    def _checkpoint(self, step: int) -> None:
-        self.checkpoints.save(step, self.trained, self.optimizer, {"curve.json": self.curve})
-
 
 def _stages(options: PretrainOptions, words: bool, referring: bool) -> list[Stage]:
     """The stages of a run; without annotated objects only the last one, with the vision tower at full rate."""
@@ -254,18 +264,7 @@ def _optimizer(loaded: TransformersBackbone, head: torch.nn.Module, options: Pre
     """AdamW over vision tower and the rest; weight decay on matrices only."""
     vision = {id(p) for p in loaded.vision_parameters()}
     parameters = [p for p in loaded.model.parameters() if p.requires_grad] + list(head.parameters())
-    groups: list[dict[str, Any]] = []
-    for tower in (False, True):
-        own = [p for p in parameters if (id(p) in vision) == tower]
-        groups.append({"params": [p for p in own if p.ndim > 1], "weight_decay": options.weight_decay, "vision": tower})
-        groups.append({"params": [p for p in own if p.ndim <= 1], "weight_decay": 0.0, "vision": tower})
-    return torch.optim.AdamW(groups, lr=options.learning_rate, betas=(0.9, 0.98), fused=True)
-
-
-def _read_curve(checkpoint: Path) -> list[dict[str, float]]:
-    path = checkpoint / "curve.json"
-    return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else []
-
-
-def _means(losses: list[dict[str, float]]) -> dict[str, float]:
-    return {key: round(float(np.mean([entry[key] for entry in losses if key in entry])), 5) for key in losses[0]}
+    rest, tower = ([p for p in parameters if (id(p) in vision) == in_tower] for in_tower in (False, True))
+    peak, decay = options.learning_rate, options.weight_decay
+    groups = decay_groups("language", rest, peak, decay) + decay_groups("vision", tower, peak, decay)
+    return torch.optim.AdamW(groups, lr=peak, betas=(0.9, 0.98), fused=True)

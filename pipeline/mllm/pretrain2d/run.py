@@ -49,9 +49,9 @@ def pretrain(
     scenes = list(dict.fromkeys(view.scene_id for view in views))
     referring = Referring(index, scenes, words, loaded, per_step=options.referring_per_step, seed=options.seed)
     trainer = Pretrainer(loaded, sampler, images, words, referring, sentences(texts), options, folder, digest, device)
-    curve = trainer.run()
+    trainer.run()
     figures = {
-        "loss": curve,
+        "loss": trainer.curve(),
         "held_out": held_out_scores(loaded, held, images, device=device),
         "views": {"training": len(views), "held_out": len(held)},
         "parameters": sum(p.numel() for p in loaded.model.parameters()),

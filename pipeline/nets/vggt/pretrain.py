@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import shutil
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 import torch
@@ -12,7 +14,6 @@ from torch import Tensor, nn
 from pipeline.errors import DataError
 from pipeline.index import SceneIndex
 from pipeline.nets.masked_images import MaskedImageModel
-from pipeline.nets.training import Stages
 from pipeline.nets.vggt.config import VGGTConfig
 from pipeline.nets.vggt.figures import evaluate
 from pipeline.nets.vggt.images import image_rule, to_input
@@ -21,15 +22,23 @@ from pipeline.nets.vggt.matching import matching_loss
 from pipeline.nets.vggt.model import VGGT
 from pipeline.nets.vggt.targets import Batch, collate
 from pipeline.nets.weights import initialise, save_weights
+from pipeline.optim.checkpoint import Checkpoints
+from pipeline.optim.loop import Loop, StepLosses, final_means
+from pipeline.optim.optimizer import decay_groups, schedule_factor, set_rates
 from pipeline.provenance import digest, seed_for
 from pipeline.scene import Scene
 
+CHECKPOINT_EVERY = 100
+WEIGHT_DECAY = 0.05
 HELD_OUT_SHARE, HELD_OUT_MOST = 0.1, 24
 VIEW_COUNTS = (2, 3, 4, 6)
 """Views per scene in a step, drawn anew each time; the number of scenes makes up for it."""
 MATCHING_WEIGHT = 0.5
 DENSE_VIEWS = 2
 """Views per scene whose maps are predicted in a step: the convolutional heads cost more than everything before them."""
+
+
+Item = TypeVar("Item")
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,13 +57,15 @@ class Plan:
 
 @dataclass(frozen=True, slots=True)
 class Material:
-    """The scenes that are learned from, and how."""
+    """The scenes that are learned from, and how. ``key``: digest of all that decides the weights."""
 
     index: SceneIndex
     scene_ids: list[str]
     config: VGGTConfig
     plan: Plan
     device: str
+    key: str
+    folder: Path
 
 
 def pretrain(index: SceneIndex, folder: Path, config: VGGTConfig, plan: Plan, device: str) -> dict[str, float]:
@@ -64,17 +75,18 @@ def pretrain(index: SceneIndex, folder: Path, config: VGGTConfig, plan: Plan, de
     if len(scene_ids) - held < 2:
         raise DataError(f"a teacher cannot learn from {len(scene_ids)} scenes", where=str(index.path), allowed="2 or more")
     _one_grid(index, config)
-    material = Material(index, scene_ids[: len(scene_ids) - held], config, plan, device)
+    learned = scene_ids[: len(scene_ids) - held]
+    key = digest([asdict(plan), asdict(config), index.digest, learned])
+    material = Material(index, learned, config, plan, device, key, folder / "checkpoints")
     model = VGGT(config)
     initialise(model, plan.seed)
     model.to(device)
-    key = digest([asdict(plan), asdict(config), index.digest, material.scene_ids, torch.__version__])
-    stages = Stages(folder / "checkpoint.pt", key, model, device)
-    losses = {"loss_masked": _masked_images(stages, model, material), "loss_geometry": _geometry(stages, model, material)}
+    masked, geometry = (final_means(stage(model, material).run()) for stage in (MaskedImages, Geometry))
     save_weights(folder / "model.safetensors", model.state_dict())
     figures = evaluate(model, index, scene_ids[len(scene_ids) - held :], device)
-    stages.checkpoint.unlink(missing_ok=True)
-    return {name: round(value, 4) for name, value in losses.items()} | figures | {"held_out_scenes": held}
+    shutil.rmtree(material.folder)
+    losses = {"loss_masked": masked.get("loss", 0.0), "loss_geometry": geometry["loss"]}
+    return losses | figures | {"held_out_scenes": held}
 
 
 def _one_grid(index: SceneIndex, config: VGGTConfig) -> None:
@@ -90,28 +102,57 @@ def _one_grid(index: SceneIndex, config: VGGTConfig) -> None:
         )
 
 
-def _masked_images(stages: Stages, model: VGGT, material: Material) -> float:
+class Stage(Loop[Item]):
+    """One stage of the training, with an optimizer and checkpoints of its own.
+
+    A finished stage keeps its last checkpoint until all are finished, so a run that was stopped in the second one does not
+    repeat the first.
+    """
+
+    not_finite_fix = "lower masked_learning_rate or learning_rate of the teacher's pretrain"
+    memory_fix = "fewer at once: masked_images or images of the teacher's pretrain"
+
+    def __init__(self, module: nn.Module, material: Material, *, steps: int, peak: float):
+        self.material = material
+        groups = decay_groups("all", module.parameters(), peak, WEIGHT_DECAY)
+        optimizer = torch.optim.AdamW(groups, lr=peak, betas=(0.9, 0.95))
+        checkpoints = Checkpoints(material.folder / self.label.replace(" ", "_"), material.key)
+        super().__init__(module, optimizer, checkpoints, steps=steps, save_every=CHECKPOINT_EVERY)
+
+    def set_rates(self, step: int) -> None:
+        """Warm up over 5 % of the steps, then follow half a cosine."""
+        set_rates(self.optimizer, schedule_factor(step, self.steps, max(1, self.steps // 20)))
+
+
+class MaskedImages(Stage[Tensor]):
     """Stage 1: the patch encoder alone, on single views."""
-    plan, config, device, aggregator = material.plan, material.config, material.device, model.aggregator
-    masked = MaskedImageModel(aggregator.patch_embed, config)
-    initialise(nn.ModuleList([masked.into, masked.place, masked.block, masked.pixels]), plan.seed)
-    masked.to(device)
 
-    def images(step: int) -> Tensor:
+    label = "pretrain masked images"
+
+    def __init__(self, model: VGGT, material: Material):
+        self.aggregator, plan = model.aggregator, material.plan
+        masked = MaskedImageModel(model.aggregator.patch_embed, material.config)
+        initialise(nn.ModuleList([masked.into, masked.place, masked.block, masked.pixels]), plan.seed)
+        masked.to(material.device)
+        super().__init__(masked, material, steps=plan.masked_steps, peak=plan.masked_learning_rate)
+
+    def batch(self, step: int) -> Tensor:
+        """Draw views (masked_images,3,H,W)."""
+        plan = self.material.plan
         random = np.random.default_rng(seed_for(plan.seed, "masked", step))
-        chosen = random.choice(len(material.scene_ids), size=plan.masked_images)
-        return torch.cat([_one_image(material, int(scene), random) for scene in chosen])
+        chosen = random.choice(len(self.material.scene_ids), size=plan.masked_images)
+        return torch.cat([_one_image(self.material, int(scene), random) for scene in chosen])
 
-    def loss(batch: Tensor, step: int) -> Tensor:
-        batch = (batch.to(device) - aggregator.mean) / aggregator.std
-        patches = (batch.shape[-2] // config.patch) * (batch.shape[-1] // config.patch)
+    def backward(self, step: int, batch: Tensor) -> StepLosses:
+        """Predict the pixels of hidden patches."""
+        plan, device, patch = self.material.plan, self.material.device, self.material.config.patch
+        batch = (batch.to(device) - self.aggregator.mean) / self.aggregator.std
+        patches = (batch.shape[-2] // patch) * (batch.shape[-1] // patch)
         generator = torch.Generator().manual_seed(seed_for(plan.seed, "order", step))
         order = torch.rand(len(batch), patches, generator=generator).argsort(dim=1).to(device)
-        return masked(batch, order, max(1, round(patches * (1 - plan.masked_share))))
-
-    return stages.run(
-        "masked images", masked, steps=plan.masked_steps, peak=plan.masked_learning_rate, make=images, loss_of=loss
-    )
+        loss: Tensor = self.module(batch, order, max(1, round(patches * (1 - plan.masked_share))))
+        loss.backward()
+        return {"loss": loss.item()}
 
 
 def _one_image(material: Material, scene: int, random: np.random.Generator) -> Tensor:
@@ -122,29 +163,36 @@ def _one_image(material: Material, scene: int, random: np.random.Generator) -> T
     return to_input(rgb[None, :, ::-1] if random.random() < 0.5 else rgb[None], material.config)
 
 
-def _geometry(stages: Stages, model: VGGT, material: Material) -> float:
+class Geometry(Stage[Batch]):
     """Stage 2: the whole network on depth, points and cameras of a few random views of each scene."""
-    plan, index, scene_ids = material.plan, material.index, material.scene_ids
-    fewest = min(len(index.records[scene].frame_ids) for scene in scene_ids)
-    counts = [count for count in VIEW_COUNTS if count <= fewest] or [fewest]
 
-    def batch(step: int) -> Batch:
+    label = "pretrain geometry"
+
+    def __init__(self, model: VGGT, material: Material):
+        fewest = min(len(material.index.records[scene].frame_ids) for scene in material.scene_ids)
+        self.counts = [count for count in VIEW_COUNTS if count <= fewest] or [fewest]
+        super().__init__(model, material, steps=material.plan.steps, peak=material.plan.learning_rate)
+
+    def batch(self, step: int) -> Batch:
+        """Draw scenes of equally many views."""
+        material, plan = self.material, self.material.plan
         random = np.random.default_rng(seed_for(plan.seed, "geometry", step))
-        views = int(random.choice(counts))
-        chosen = random.permutation(len(scene_ids))[: max(1, plan.images // views)]
-        scenes = [_some_views(index, scene_ids[int(scene)], views, random) for scene in chosen]
+        views = int(random.choice(self.counts))
+        chosen = random.permutation(len(material.scene_ids))[: max(1, plan.images // views)]
+        scenes = [_some_views(material.index, material.scene_ids[int(scene)], views, random) for scene in chosen]
         return collate(scenes, material.config)
 
-    def loss(batch: Batch, step: int) -> Tensor:
-        batch = batch.to(material.device)
+    def backward(self, step: int, batch: Batch) -> StepLosses:
+        """Compare predicted depth, points, cameras and matches with the scenes' own."""
+        batch, patch = batch.to(self.material.device), self.material.config.patch
         views = batch.images.shape[1]
-        dense = np.random.default_rng(seed_for(plan.seed, "dense", step)).permutation(views)[:DENSE_VIEWS].tolist()
-        prediction = model(batch.images, dense)
-        grid = (batch.images.shape[-2] // material.config.patch, batch.images.shape[-1] // material.config.patch)
-        matching = matching_loss(prediction.tokens, batch, grid)
-        return total_loss(prediction, batch.maps_of(dense))["loss"] + MATCHING_WEIGHT * matching
-
-    return stages.run("geometry", model, steps=plan.steps, peak=plan.learning_rate, make=batch, loss_of=loss)
+        random = np.random.default_rng(seed_for(self.material.plan.seed, "dense", step))
+        dense = random.permutation(views)[:DENSE_VIEWS].tolist()
+        prediction = self.module(batch.images, dense)
+        matching = matching_loss(prediction.tokens, batch, (batch.images.shape[-2] // patch, batch.images.shape[-1] // patch))
+        loss = total_loss(prediction, batch.maps_of(dense))["loss"] + MATCHING_WEIGHT * matching
+        loss.backward()
+        return {"loss": loss.item()}
 
 
 def _some_views(index: SceneIndex, scene_id: str, count: int, random: np.random.Generator) -> Scene:

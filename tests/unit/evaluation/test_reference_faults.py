@@ -60,7 +60,7 @@ TESTS: dict[str, tuple[str, ...]] = {
         "unit/benchmarks/test_score_step.py::test_answers_to_other_frames_are_refused",
     ),
     "A7": (
-        f"{TRAIN}training_data.py::test_prefetch_gives_the_same_batches_and_raises_the_threads_errors",
+        "unit/optim/test_loop.py::test_batches_come_in_order_and_at_most_two_ahead",
         f"{STEPS}::test_scenes_without_features_are_refused",
         "unit/test_index.py::test_a_bad_frame_ends_a_verb_with_exit_code_2_and_no_traceback",
     ),

@@ -8,16 +8,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import torch
 from manifest_files import change_manifest
-from safetensors.torch import load_file
 from shape_views import write_shapes
 
 from pipeline import registry
 from pipeline.__main__ import main
 from pipeline.errors import AnnotationError
 from pipeline.index import SceneIndex
-from pipeline.mllm.pretrain2d import loop
 from pipeline.mllm.pretrain2d.run import pretrain
 from pipeline.mllm.pretrain2d.scores import best_constant, by_kind
 from pipeline.mllm.pretrain2d.views import View, ViewQuestion, ViewSampler, hold_out, read_views
@@ -119,28 +116,6 @@ def test_colours_are_learned_in_seconds(shapes: SceneIndex, tmp_path: Path) -> N
     assert figures["loss"][-1]["language"] < figures["loss"][0]["language"]
     again = registry.create("backbones", {"name": "x", "kind": "internvl", "options": {"checkpoint": str(tmp_path)}})
     assert again.load(tmp_path, device="cpu").num_layers == 3
-
-
-def test_a_stopped_run_resumes_to_the_same_weights(shapes: SceneIndex, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    member = _member(steps=8, checkpoint_steps=3)
-    pretrain(member, shapes, tmp_path / "whole", digest="d", device="cpu")
-    step = loop.Pretrainer.step
-    seen: list[int] = []
-
-    def stopping(self: Any, number: int) -> dict[str, float]:
-        seen.append(number)
-        if number == 7 and len(seen) == 8:
-            raise KeyboardInterrupt
-        return step(self, number)
-
-    monkeypatch.setattr(loop.Pretrainer, "step", stopping)
-    with pytest.raises(KeyboardInterrupt):
-        pretrain(member, shapes, tmp_path / "parts", digest="d", device="cpu")
-    pretrain(member, shapes, tmp_path / "parts", digest="d", device="cpu")
-    assert seen == [0, 1, 2, 3, 4, 5, 6, 7, 6, 7]
-    one, two = (load_file(tmp_path / name / "model.safetensors") for name in ("whole", "parts"))
-    assert all(torch.equal(one[k], two[k]) for k in one)
-    assert not (tmp_path / "parts" / "checkpoints").exists()
 
 
 def test_the_verb_writes_its_files_and_refuses_other_scenes(

@@ -1,4 +1,4 @@
-"""Scenes as tensors, pooling of boxes, bounded memory, batches and prefetching."""
+"""Scenes as tensors, pooling of boxes, bounded memory, batches."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from training_helpers import MemoryFeatures, backbone, entry, memory_index, samp
 from pipeline.errors import AnnotationError
 from pipeline.grid import resample_tokens
 from pipeline.scene import Sample
-from pipeline.training.data import object_columns, prefetch, stack_scenes, target_columns
+from pipeline.training.data import object_columns, stack_scenes, target_columns
 from pipeline.training.recipe import Recipe
 from pipeline.training.scenes import EntryCache, pooling_weights, scene_entry
 
@@ -114,20 +114,6 @@ def test_unknown_target_is_named() -> None:
     sample = Sample("room|9|0", "room", "scanrefer", "grounding", target_ids=(9,))
     with pytest.raises(AnnotationError, match="object 9"):
         target_columns(sample, object_columns(scene().record))
-
-
-def test_prefetch_gives_the_same_batches_and_raises_the_threads_errors() -> None:
-    loaded = backbone(KIND)
-    recipe = Recipe(scenes_per_step=2, questions_per_scene=3)
-    data = training_data(loaded, recipe, memory_index())
-    direct = [data.batch(step)[0].sample_ids for step in range(4)]
-    ahead = [groups[0].sample_ids for _, groups in prefetch(training_data(loaded, recipe, memory_index()), range(4))]
-    assert ahead == direct
-
-    broken = memory_index()
-    del broken._scenes["room2"]
-    with pytest.raises(KeyError, match="room2"):
-        list(prefetch(training_data(loaded, recipe, broken), range(4)))
 
 
 def test_scenes_are_read_once() -> None:

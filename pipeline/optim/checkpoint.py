@@ -1,8 +1,9 @@
 """Checkpoints of a running training: written whole or not at all, checked on read, resumed bit for bit.
 
-``checkpoints/step00000100/`` holds model.safetensors (backbone and heads), state.pt (optimizer and generator state, loaded with
-``weights_only=True``) and checkpoint.json (step, digest of what is trained, digests of the files, and of itself). It is
-renamed into place when complete; the previous one is removed after that. The sampler needs no state (training/sampler.py).
+``step00000100/`` holds model.safetensors (all that is trained), state.pt (optimizer and generator state, loaded with
+``weights_only=True``), losses.json (of every step so far) and checkpoint.json (step, digest of what is trained, digests of the
+files, and of itself). It is renamed into place when complete; the previous one is removed after that. Batches need no state:
+they depend on their step's number alone.
 """
 
 from __future__ import annotations
@@ -11,44 +12,47 @@ import json
 import os
 import shutil
 import sys
-from collections.abc import Mapping
+from collections.abc import Sequence
 from pathlib import Path
-from types import MappingProxyType
 from typing import Any
 
 import torch
 from safetensors.torch import load_model, save_model
+from torch import nn
 
 from pipeline.errors import CheckpointError, DataError
 from pipeline.features.memory import out_of_memory
 from pipeline.files import UNFINISHED, fsync, settle
 from pipeline.finished import damaged_files
-from pipeline.provenance import file_digest, read_manifest, write_manifest
+from pipeline.provenance import digest, file_digest, read_manifest, write_manifest
 
-_MODEL, _STATE, _FACTS = "model.safetensors", "state.pt", "checkpoint.json"
+_MODEL, _STATE, _LOSSES, _FACTS = "model.safetensors", "state.pt", "losses.json", "checkpoint.json"
 
 
 class Checkpoints:
-    """The checkpoints of one run folder. ``digest`` identifies spec and inputs: checkpoints of others are never used."""
+    """The checkpoints of one training in ``folder``, which is theirs alone.
 
-    def __init__(self, run_folder: Path, digest: str):
-        self.folder = run_folder / "checkpoints"
-        self.digest = digest
+    ``identity``: digest of spec and inputs. Checkpoints of another identity or another release of torch are never used.
+    """
 
-    def save(
-        self,
-        step: int,
-        model: torch.nn.Module,
-        optimizer: torch.optim.Optimizer,
-        notes: Mapping[str, Any] = MappingProxyType({}),
-    ) -> None:
-        """Write the state after ``step`` finished steps and drop older ones. ``notes``: JSON files beside it, by name."""
+    def __init__(self, folder: Path, identity: str):
+        self.folder = folder
+        self.digest = digest([identity, torch.__version__])
+
+    def save(self, module: nn.Module, optimizer: torch.optim.Optimizer, losses: Sequence[dict[str, float]]) -> None:
+        """Write the state after as many finished steps as there are ``losses``, then drop older checkpoints."""
+        step = len(losses)
         final = self.folder / f"step{step:08d}"
         temporary = self.folder / f".{final.name}.{os.getpid()}{UNFINISHED}"
         shutil.rmtree(temporary, ignore_errors=True)
         temporary.mkdir(parents=True)
         try:
-            self._write(temporary, step, model, optimizer, notes)
+            save_model(module, str(temporary / _MODEL))
+            with (temporary / _STATE).open("wb") as stream:
+                torch.save({"optimizer": optimizer.state_dict(), "generator": torch.get_rng_state()}, stream)
+            (temporary / _LOSSES).write_text(json.dumps(list(losses)), encoding="utf-8")
+            files = {name: file_digest(temporary / name) for name in (_MODEL, _STATE, _LOSSES)}
+            write_manifest(temporary / _FACTS, {"step": step, "digest": self.digest, "files": files})
             settle(temporary)
             shutil.rmtree(final, ignore_errors=True)
             temporary.rename(final)
@@ -60,24 +64,16 @@ class Checkpoints:
             if other != final and other.is_dir():
                 shutil.rmtree(other, ignore_errors=True)
 
-    def _write(
-        self, folder: Path, step: int, model: torch.nn.Module, optimizer: torch.optim.Optimizer, notes: Mapping[str, Any]
-    ) -> None:
-        save_model(model, str(folder / _MODEL))
-        with (folder / _STATE).open("wb") as stream:
-            torch.save({"optimizer": optimizer.state_dict(), "generator": torch.get_rng_state()}, stream)
-        for name, note in notes.items():
-            (folder / name).write_text(json.dumps(note), encoding="utf-8")
-        files = {name: file_digest(folder / name) for name in (_MODEL, _STATE, *notes)}
-        write_manifest(folder / _FACTS, {"step": step, "digest": self.digest, "files": files})
-
     def latest(self) -> Path | None:
         """The newest complete and undamaged checkpoint of this digest, if any."""
         for path in sorted(self.folder.glob("step*"), reverse=True):
             facts = self._facts(path)
             if facts is not None and facts.get("digest") != self.digest:
                 steps = f"{facts.get('step')} finished steps"
-                print(f"warning: checkpoint {path} is of another spec or other inputs: {steps} are not used", file=sys.stderr)
+                print(
+                    f"warning: checkpoint {path} is of another spec, other inputs or another torch: {steps} are not used",
+                    file=sys.stderr,
+                )
                 continue
             if facts is not None and not damaged_files(path, facts["files"]):
                 return path
@@ -91,15 +87,22 @@ class Checkpoints:
         except DataError:
             return None
 
-    def restore(self, path: Path, model: torch.nn.Module, optimizer: torch.optim.Optimizer) -> int:
-        """Load a checkpoint into model, optimizer and torch's generator; the number of finished steps."""
-        facts = self._facts(path)
+    def restore(self, module: nn.Module, optimizer: torch.optim.Optimizer) -> list[dict[str, float]]:
+        """Load the newest checkpoint into module, optimizer and torch's generator.
+
+        Returns the losses of all finished steps; without a checkpoint that can be used, drops what is there.
+        """
+        path = self.latest()
+        if path is None:
+            self.remove()
+            return []
         try:
-            load_model(model, str(path / _MODEL), strict=True)
+            load_model(module, str(path / _MODEL), strict=True)
             state = torch.load(path / _STATE, map_location="cpu", weights_only=True)
             optimizer.load_state_dict(state["optimizer"])
             torch.set_rng_state(state["generator"])
-            return int((facts or {})["step"])
+            losses: list[dict[str, float]] = json.loads((path / _LOSSES).read_text(encoding="utf-8"))
+            return losses
         except Exception as error:  # torch, pickle and safetensors raise a dozen types; all mean the same here
             if out_of_memory(error):
                 raise

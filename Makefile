@@ -6,7 +6,6 @@ CORES ?= all
 PYTHON ?=
 
 export PATH := $(CURDIR)/.venv/bin:$(PATH)
-export PYTHONPATH := $(CURDIR):$(CURDIR)/workflow/logger
 export PYTHON
 # Where the home folder is not there or cannot be written (containers, service accounts), caches go into the checkout.
 ifneq ($(shell d="$${XDG_CACHE_HOME:-$$HOME/.cache}"; mkdir "$$d" 2>/dev/null; test -d "$$d" -a -w "$$d" && echo yes),yes)
@@ -23,7 +22,7 @@ help:
 	@echo "make run        set up, run the study of config.yaml, print its table"
 	@echo "make test       set up, run all tests"
 	@echo "make test-fast  set up, run the tests that take seconds"
-	@echo "make lint       set up, ruff, mypy, snakefmt, snakemake --lint"
+	@echo "make lint       set up, ruff, mypy, layers of imports, snakefmt, snakemake --lint"
 	@echo "make format     set up, reformat Python and Snakemake files"
 	@echo "make setup      only make .venv with every package and system library"
 	@echo "make check      set up, say what config.yaml will run"
@@ -32,7 +31,7 @@ help:
 
 setup: .venv/.ready
 
-.venv/.ready: envs/constraints.txt envs/setup.sh envs/system_libraries.py
+.venv/.ready: envs/constraints.txt envs/setup.sh envs/system_libraries.py pyproject.toml
 	@bash envs/setup.sh
 
 check: setup
@@ -60,6 +59,7 @@ lint: setup
 	ruff check .
 	ruff format --check .
 	mypy
+	lint-imports
 	snakefmt --check Snakefile workflow
 	snakemake --lint
 

@@ -1,4 +1,5 @@
-"""The command line: one verb per rule. ``python -m pipeline --help`` lists them, ``python -m pipeline VERB --help`` explains.
+"""The command line: one command per rule, and tools. ``threedrs --help`` lists them, ``threedrs COMMAND --help`` explains one
+(``python -m pipeline`` is the same).
 
 A user's mistake (PipelineError) and a fault of disk, permissions or paths (faults.py) give one message and exit code 2;
 anything else is a bug and shows its traceback.
@@ -7,6 +8,7 @@ anything else is a bug and shows its traceback.
 from __future__ import annotations
 
 import argparse
+import ast
 import importlib
 import json
 import os
@@ -15,19 +17,22 @@ import sys
 from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
+from types import ModuleType
 from typing import Any, NoReturn
 
 from pipeline import __version__
-from pipeline.errors import ConfigError, PipelineError
-from pipeline.faults import environment_fault
-from pipeline.files import refuse_special_files
-from pipeline.finished import forced
-from pipeline.locks import FolderLock
+from pipeline.core.errors import ConfigError, PipelineError
+from pipeline.core.faults import environment_fault
+from pipeline.core.files import refuse_special_files
+from pipeline.core.finished import forced
+from pipeline.core.locks import FolderLock
+
+COMMANDS = Path(__file__).parent / "commands"
 
 
-def verbs() -> list[str]:
-    """Names of all verbs: the files of pipeline/steps/."""
-    return sorted(p.stem for p in (Path(__file__).parent / "steps").glob("*.py") if not p.stem.startswith("_"))
+def commands() -> list[str]:
+    """Names of all commands: the files of pipeline/commands/."""
+    return sorted(p.stem for p in COMMANDS.glob("*.py") if not p.stem.startswith("_"))
 
 
 class Spec(dict[str, Any]):
@@ -55,63 +60,81 @@ def _spec(text: str) -> dict[str, Any]:
     return content
 
 
-def parser() -> argparse.ArgumentParser:
-    """The parser with all verbs; step modules import nothing heavy at top level."""
+def parser(asked: str | None = None) -> argparse.ArgumentParser:
+    """The parser with all commands; only the module of the one that is ``asked`` for is imported, with all that it needs."""
     top = argparse.ArgumentParser(
-        prog="python -m pipeline", description="Steps of the 3DRS pipeline, one verb per Snakemake rule."
+        prog="threedrs" if Path(sys.argv[0]).name == "threedrs" else "python -m pipeline",
+        description="Steps of the 3DRS pipeline, one command per Snakemake rule, and tools.",
     )
     top.add_argument("--version", action="version", version=__version__)
-    commands = top.add_subparsers(dest="verb", metavar="VERB", required=True)
-    for verb in verbs():
-        step = importlib.import_module(f"pipeline.steps.{verb}")
-        command = commands.add_parser(verb, help=step.HELP, description=step.HELP)
-        command.add_argument(
-            "--spec", type=_spec, default=Spec(), metavar="JSON", help="resolved cell specification, JSON or @file"
-        )
-        command.add_argument("--threads", type=int, default=1, metavar="N", help="CPU threads (default 1)")
-        command.add_argument("--gpus", type=int, default=0, metavar="N", help="GPUs (default 0: CPU)")
-        command.add_argument("--force", action="store_true", help="do it again even if the same is finished")
-        step.configure(command)
-        command.set_defaults(step=step)  # not `run`: predict has an option --run
+    subparsers = top.add_subparsers(dest="command", metavar="COMMAND", required=True)
+    for name in commands():
+        text = _help(name)
+        command = subparsers.add_parser(name, help=text, description=text)
+        if name == asked:
+            _configure(command, importlib.import_module(f"pipeline.commands.{name}"))
     return top
 
 
+def _help(name: str) -> str:
+    """The one line that a command's file gives as HELP, read without importing it."""
+    for statement in ast.parse((COMMANDS / f"{name}.py").read_bytes()).body:
+        if isinstance(statement, ast.Assign) and getattr(statement.targets[0], "id", "") == "HELP":
+            return str(ast.literal_eval(statement.value))
+    raise NotImplementedError(f"pipeline/commands/{name}.py has no HELP")
+
+
+def _configure(command: argparse.ArgumentParser, module: ModuleType) -> None:
+    """Add the options of every command, and the module's own."""
+    command.add_argument(
+        "--spec", type=_spec, default=Spec(), metavar="JSON", help="resolved cell specification, JSON or @file"
+    )
+    command.add_argument("--threads", type=int, default=1, metavar="N", help="CPU threads (default 1)")
+    command.add_argument("--gpus", type=int, default=0, metavar="N", help="GPUs (default 0: CPU)")
+    command.add_argument("--force", action="store_true", help="do it again even if the same is finished")
+    module.configure(command)
+    command.set_defaults(module=module)  # not `run`: predict has an option --run
+
+
 def _outputs(args: argparse.Namespace) -> list[Path]:
-    """The files of ``--out``, of verbs that have it."""
+    """The files of ``--out``, of commands that have it."""
     out = getattr(args, "out", None)
     return [out] if isinstance(out, Path) else list(out or [])
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run one verb; the exit code."""
+    """Run one command; the exit code."""
     refuse_special_files()
-    args = parser().parse_args(arguments)
-    args.force = args.force or forced(args.verb, _outputs(args))
+    given = sys.argv[1:] if arguments is None else arguments
+    args = parser(next((word for word in given if not word.startswith("-")), None)).parse_args(given)
+    args.force = args.force or forced(args.command, _outputs(args))
     os.environ.setdefault("OMP_NUM_THREADS", str(args.threads))
     try:
         with _sole_writer(args):
-            args.step.run(args)
+            args.module.run(args)
         _flush()
     except BrokenPipeError:
         if not _readers_gone():
             raise
         return 141  # as a shell reports a command that SIGPIPE ended: `check | head`
     except PipelineError as error:
-        return _told(error)
+        return _report(error)
     except KeyboardInterrupt:
-        print(f"{args.verb}: interrupted; what was finished is kept, and the same command goes on from there", file=sys.stderr)
+        print(
+            f"{args.command}: interrupted; what was finished is kept, and the same command goes on from there", file=sys.stderr
+        )
         return 130
     except Exception as error:
         fault = environment_fault(error, _place(args))
         if fault is None:
             raise
-        return _told(fault)
+        return _report(fault)
     return 0
 
 
 def _sole_writer(args: argparse.Namespace) -> AbstractContextManager[object]:
-    """The lock of the folder that the verb fills; nothing for verbs that write single files, each at once."""
-    return FolderLock(args.out.parent) if getattr(args.step, "OWNS_FOLDER", False) else nullcontext()
+    """The lock of the folder that the command fills; nothing for commands that write single files, each at once."""
+    return FolderLock(args.out.parent) if getattr(args.module, "OWNS_FOLDER", False) else nullcontext()
 
 
 def _flush() -> None:
@@ -126,12 +149,12 @@ def _flush() -> None:
 
 
 def _place(args: argparse.Namespace) -> Path | None:
-    """The folder of the verb's output, if it has any."""
+    """The folder of the command's output, if it has any."""
     outputs = _outputs(args)
     return outputs[0].parent if outputs else None
 
 
-def _told(error: PipelineError) -> int:
+def _report(error: PipelineError) -> int:
     """Print an error; the exit code."""
     print(f"{type(error).__name__}: {error}", file=sys.stderr)
     return error.exit_code

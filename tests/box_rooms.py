@@ -6,10 +6,10 @@ from pathlib import Path
 
 import numpy as np
 
-from pipeline.index import SceneIndex, write_index
-from pipeline.provenance import seed_for
-from pipeline.scene import Scene, SceneRecord
-from pipeline.scene_writer import ScenePlace, SceneWriter
+from pipeline.core.provenance import seed_for
+from pipeline.scenes.index import SceneIndex, write_index
+from pipeline.scenes.types import Scene, SceneRecord
+from pipeline.scenes.writer import ScenePlace, SceneWriter
 
 ROOM_M = np.array([4.0, 5.0, 2.5])
 FACE_COLORS = np.array([[200, 60, 60], [60, 200, 60], [60, 60, 200], [200, 200, 60], [120, 80, 40], [240, 240, 240]])

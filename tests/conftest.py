@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 from hypothesis import HealthCheck, settings
 
-from pipeline import registry
-from pipeline.index import SceneIndex
+from pipeline.core import registry
+from pipeline.scenes.index import SceneIndex
 
 settings.register_profile("any machine", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("any machine")  # no test depends on how fast the machine is

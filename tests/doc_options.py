@@ -10,8 +10,8 @@ from typing import Literal, get_args, get_origin
 
 from pydantic_core import PydanticUndefined
 
-from pipeline import registry
-from pipeline.options import Options
+from pipeline.core import registry
+from pipeline.core.options import Options
 
 COLUMNS = 125
 

@@ -13,8 +13,8 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from pipeline import registry
-from pipeline.index import SceneIndex
+from pipeline.core import registry
+from pipeline.scenes.index import SceneIndex
 
 Box = tuple[float, float, float, float, float, float]
 """x0, y0, z0, x1, y1, z1 in the model's frame: y up, front +z."""

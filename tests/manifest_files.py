@@ -7,7 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from pipeline.provenance import write_manifest
+from pipeline.core.provenance import write_manifest
 
 
 def change_manifest(path: Path, change: Callable[[dict[str, Any]], object]) -> None:

@@ -1,4 +1,4 @@
-"""Scenes of box-shaped rooms written in the conventions of others: what pipeline/posed_rgbd reads in tests."""
+"""Scenes of box-shaped rooms written in the conventions of others: what pipeline/datasets/posed_rgbd reads in tests."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from box_rooms import make_scene
 from PIL import Image
 from scipy.spatial.transform import Rotation
 
-from pipeline.scene import Scene
+from pipeline.scenes.types import Scene
 
 START_S = 1305031102.175304
 

@@ -1,8 +1,8 @@
 """Which functions of the package run when a command does: every call of the interpreter is watched, in every thread.
 
-    python tests/ran.py SCENES_MANIFEST FOLDER VERB...
+    python tests/ran.py SCENES_MANIFEST FOLDER COMMAND...
 
-prints, for every command of tests/every_verb.py in miniature, what ran and is no part of the command's closure.
+prints, for every command of tests/every_command.py in miniature, what ran and is no part of the command's closure.
 """
 
 from __future__ import annotations
@@ -17,13 +17,14 @@ from pathlib import Path
 from types import CodeType, FrameType
 from typing import Any
 
-import every_verb
+import every_command
 
 import pipeline
-from pipeline import __main__, registry
-from pipeline.closure import PACKAGE, Closure, Place, counts, dotted
-from pipeline.index import SceneIndex
-from pipeline.syntax import read_source
+from pipeline import __main__
+from pipeline.core import registry
+from pipeline.scenes.index import SceneIndex
+from pipeline.study.closure import PACKAGE, Closure, Place, counts, dotted
+from pipeline.study.syntax import read_source
 
 READ_ONLY = ("score", "parse", "tune", "measure")
 METHODS_LEFT_OUT = {"train": READ_ONLY, "pretrain_backbone": READ_ONLY, "report": READ_ONLY, "predict": ("score",)}
@@ -73,19 +74,19 @@ def place_of(code: CodeType) -> Place:
     return Path(code.co_filename), code.co_qualname.split(".")[0]
 
 
-def starts(verb: str, spec: dict[str, Any]) -> list[Place]:
-    """Where the closure of a command of every_verb begins: its step and its members."""
+def starts(command: str, spec: dict[str, Any]) -> list[Place]:
+    """Where the closure of a command of every_command begins: its command and its members."""
     members = [(f"{key}s", spec[key]) for key in ("dataset", "teacher", "backbone") if isinstance(spec.get(key), dict)]
     members += [("benchmarks", found) for found in spec.get("benchmarks", {}).values() if "kind" in found]
     found = [(interface, str(member["kind"])) for interface, member in members]
     classes = [(registry.member_path(i, kind), registry.member_class(i, kind).__name__) for i, kind in found]  # type: ignore[arg-type]
-    return [(PACKAGE / "steps" / f"{verb}.py", "run"), *classes]
+    return [(PACKAGE / "commands" / f"{command}.py", "run"), *classes]
 
 
-def missed(verb: str, spec: dict[str, Any], ran: set[CodeType]) -> list[str]:
+def missed(command: str, spec: dict[str, Any], ran: set[CodeType]) -> list[str]:
     """What ran and does not count, though it is on no list of what changes no result."""
     closure = Closure(registry.folders("benchmarks"))
-    counted = closure.places(starts(verb, spec), METHODS_LEFT_OUT.get(verb, ()))
+    counted = closure.places(starts(command, spec), METHODS_LEFT_OUT.get(command, ()))
     found = set()
     for code in ran:
         place = place_of(code)
@@ -94,14 +95,14 @@ def missed(verb: str, spec: dict[str, Any], ran: set[CodeType]) -> list[str]:
     return sorted(found)
 
 
-def main(scenes: str, folder: str, *verbs: str) -> None:
+def main(scenes: str, folder: str, *names: str) -> None:
     import_all()
-    commands = every_verb.commands(Path(folder), SceneIndex(Path(scenes)))
+    commands = every_command.study_commands(Path(folder), SceneIndex(Path(scenes)))
     result = {}
-    for verb in verbs:
-        args = __main__.parser().parse_args(commands[verb].arguments())
-        ran = watched(args.step.run, args)
-        result[verb] = {"ran": len(ran), "missed": missed(verb, dict(commands[verb].spec or {}), ran)}
+    for command in names:
+        args = __main__.parser(command).parse_args(commands[command].arguments())
+        ran = watched(args.module.run, args)
+        result[command] = {"ran": len(ran), "missed": missed(command, dict(commands[command].spec or {}), ran)}
     print(json.dumps(result))
 
 

@@ -14,9 +14,9 @@ from pathlib import Path
 
 import yaml
 
-from pipeline.closure import PACKAGE
-from pipeline.config import StudyConfig
-from pipeline.specs import Specs
+from pipeline.study.closure import PACKAGE
+from pipeline.study.config import StudyConfig
+from pipeline.study.specs import Specs
 
 
 def all_specs(config: StudyConfig) -> dict[str, str]:
@@ -25,9 +25,9 @@ def all_specs(config: StudyConfig) -> dict[str, str]:
     for dataset in config.datasets:
         found[f"prepare {dataset}"] = specs.prepare(dataset)
     for teacher in config.teachers:
-        if specs.teacher(teacher).trained_here:
+        if specs.teacher(teacher).trained_in_workflow:
             found[f"pretrain_teacher {teacher}"] = specs.pretrain_teacher(teacher)
-        if specs.teacher(teacher).present:
+        if specs.teacher(teacher).has_features:
             found[f"extract {teacher}"] = specs.extract("rooms", teacher, "shard0")
     for backbone in config.backbones:
         run = ("rooms", backbone, "none", "3drs", "0")

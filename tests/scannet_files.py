@@ -18,13 +18,14 @@ import numpy as np
 from PIL import Image
 from scipy import sparse
 
-from pipeline import registry
+from pipeline.core import registry
+from pipeline.datasets._film.film import BuiltRoom
+from pipeline.datasets._language.annotate import annotate
+from pipeline.datasets._language.facts import RoomFacts, facts_from_json, facts_of
 from pipeline.datasets.base import contents
 from pipeline.datasets.rooms import RoomsOptions
-from pipeline.index import SceneIndex
-from pipeline.rooms.annotate import annotate
-from pipeline.rooms.facts import RoomFacts, facts_from_json, facts_of
-from pipeline.rooms.scene import BuiltRoom, build_room
+from pipeline.datasets.rooms.scene import build_room
+from pipeline.scenes.index import SceneIndex
 
 SCANS = {"scene0000_00": "train", "scene0010_01": "train", "scene0011_00": "val", "scene0707_00": "test"}
 DEPTH_SIZE, COLOR_SIZE = (72, 96), (108, 144)

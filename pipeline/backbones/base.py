@@ -14,7 +14,7 @@ are computed at answer positions only, and (d) nothing depends on Processor clas
 The conformance suite proves for every backbone that these parts put together equal the class's own forward on the same
 sample, and that each visual token looks where ``view_grid`` says.
 
-A backbone of `transformers` derives from ``mllm.member.TransformersMember`` and ``mllm.loaded.TransformersBackbone``: the
+A backbone of `transformers` derives from ``mllm.member.TransformersBackbone`` and ``mllm.loaded.LoadedTransformersModel``: the
 workflow's 2D pretraining, its training and the suite (tests/conformance/test_backbones.py) use what these add. The suite
 builds the tiny model and asks: parts equal ``model(**native_inputs)``; layers are named as in ``language``; saved and loaded is
 equal bit for bit; the seed alone decides the weights; questions packed behind one prefix, behind a cache and in batches equal
@@ -34,10 +34,10 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline.files import writing
-from pipeline.grid import TokenGrid
-from pipeline.options import Options
-from pipeline.teachers.base import Licence, WeightFile
+from pipeline.core.files import writing
+from pipeline.core.options import Options
+from pipeline.core.releases import Licence, WeightFile
+from pipeline.scenes.grid import TokenGrid
 
 if TYPE_CHECKING:
     import torch

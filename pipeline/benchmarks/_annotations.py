@@ -16,15 +16,15 @@ from typing import TYPE_CHECKING, Any
 from pydantic import Field
 
 from pipeline.benchmarks._matching import NoEntryError, Unmatched
-from pipeline.conventions import checked_id
-from pipeline.errors import AnnotationError, DataError
+from pipeline.core.errors import AnnotationError, DataError
+from pipeline.core.options import Options
 from pipeline.metrics.boxes import usable_boxes
-from pipeline.options import Options
-from pipeline.scene import Sample, SceneObject, SceneRecord
+from pipeline.scenes.conventions import checked_id
+from pipeline.scenes.types import Sample, SceneObject, SceneRecord
 
 if TYPE_CHECKING:
     from pipeline.benchmarks.base import Benchmark
-    from pipeline.index import SceneIndex
+    from pipeline.scenes.index import SceneIndex
 
 
 class AnnotationOptions(Options):

@@ -7,12 +7,12 @@ from collections import Counter
 from collections.abc import Collection
 from typing import TYPE_CHECKING
 
-from pipeline.errors import AnnotationError
-from pipeline.notes import Note, first_of
+from pipeline.core.errors import AnnotationError
+from pipeline.core.notes import Note, first_of
 
 if TYPE_CHECKING:
     from pipeline.benchmarks.base import Benchmark
-    from pipeline.index import SceneIndex
+    from pipeline.scenes.index import SceneIndex
 
 
 class NoEntryError(AnnotationError):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from pipeline.scene import Answer, ModelOutput
+from pipeline.scenes.types import Answer, ModelOutput
 
 
 def parse_text(output: ModelOutput) -> Answer:

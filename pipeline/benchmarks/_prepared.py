@@ -8,12 +8,12 @@ from __future__ import annotations
 
 from collections.abc import Collection
 
-from pipeline import registry
 from pipeline.benchmarks._annotations import AnnotationOptions
 from pipeline.benchmarks._matching import NoEntryError
 from pipeline.benchmarks.base import Benchmark
-from pipeline.index import SceneIndex
-from pipeline.notes import Note
+from pipeline.core import registry
+from pipeline.core.notes import Note
+from pipeline.scenes.index import SceneIndex
 
 
 def annotation_notes(index: SceneIndex, skip_missing_scenes: Collection[str] = ()) -> list[Note]:

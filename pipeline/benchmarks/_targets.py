@@ -8,10 +8,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipeline.metrics.boxes import as_boxes, iou
-from pipeline.scene import Sample
+from pipeline.scenes.types import Sample
 
 if TYPE_CHECKING:
-    from pipeline.index import SceneIndex
+    from pipeline.scenes.index import SceneIndex
 
 
 class Targets:

@@ -24,13 +24,13 @@ from typing import TYPE_CHECKING, ClassVar
 import numpy as np
 from numpy.typing import NDArray
 
+from pipeline.core.notes import Note
+from pipeline.core.options import Options
 from pipeline.metrics.stats import Bootstrap
-from pipeline.notes import Note
-from pipeline.options import Options
-from pipeline.scene import Answer, ModelOutput, Sample, Task
+from pipeline.scenes.types import Answer, ModelOutput, Sample, Task
 
 if TYPE_CHECKING:
-    from pipeline.index import SceneIndex
+    from pipeline.scenes.index import SceneIndex
 
 
 @dataclass(frozen=True, slots=True)

@@ -16,15 +16,15 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field
 
+from pipeline.benchmarks._results import Results
 from pipeline.benchmarks.base import MetricResult, RepresentationBenchmark
-from pipeline.geometry import voxel_ids
+from pipeline.core.options import Options
 from pipeline.metrics.correspondence import correspondence
-from pipeline.metrics.results import Results
-from pipeline.options import Options
-from pipeline.scene import Answer, ModelOutput, Sample
+from pipeline.scenes.geometry import voxel_ids
+from pipeline.scenes.types import Answer, ModelOutput, Sample
 
 if TYPE_CHECKING:
-    from pipeline.index import SceneIndex
+    from pipeline.scenes.index import SceneIndex
 
 
 class CorrespondenceOptions(Options):

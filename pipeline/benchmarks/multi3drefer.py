@@ -18,15 +18,15 @@ import numpy as np
 from pydantic import Field
 
 from pipeline.benchmarks._annotations import AnnotationOptions, Entry, read_in_split, unique_samples
+from pipeline.benchmarks._results import Results
 from pipeline.benchmarks._targets import Targets
 from pipeline.benchmarks.base import Benchmark, MetricResult
+from pipeline.core.options import Options
 from pipeline.metrics.boxes import THRESHOLDS, chance_f1, choose_cumulative, queries_f1, usable_choice
-from pipeline.metrics.results import Results
-from pipeline.options import Options
-from pipeline.scene import Answer, ModelOutput, Sample, SceneRecord
+from pipeline.scenes.types import Answer, ModelOutput, Sample, SceneRecord
 
 if TYPE_CHECKING:
-    from pipeline.index import SceneIndex
+    from pipeline.scenes.index import SceneIndex
 
 EVAL_TYPES = ("zt_w_d", "zt_wo_d", "st_w_d", "st_wo_d", "mt")
 """Zero, single, multiple targets; w_d: with distractors of the same class in the scene."""

@@ -25,15 +25,15 @@ from pydantic import Field
 
 from pipeline.benchmarks._annotations import Entry, TextAnnotationOptions, read_in_split, unique_samples
 from pipeline.benchmarks._parsing import parse_text
+from pipeline.benchmarks._results import Results
+from pipeline.benchmarks._text import add_caption_metrics
 from pipeline.benchmarks.base import Benchmark, MetricResult
 from pipeline.metrics.boxes import best_proposal
 from pipeline.metrics.captions import rouge_l, scan2cap_text
-from pipeline.metrics.results import Results
-from pipeline.metrics.text import add_caption_metrics
-from pipeline.scene import Answer, ModelOutput, Sample, SceneObject, SceneRecord
+from pipeline.scenes.types import Answer, ModelOutput, Sample, SceneObject, SceneRecord
 
 if TYPE_CHECKING:
-    from pipeline.index import SceneIndex
+    from pipeline.scenes.index import SceneIndex
 
 IOU_GATE = 0.5
 OFFICIAL_WORDS = 30

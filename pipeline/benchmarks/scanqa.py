@@ -23,14 +23,14 @@ from pydantic import Field
 
 from pipeline.benchmarks._annotations import Entry, TextAnnotationOptions, read_in_split, unique_samples
 from pipeline.benchmarks._parsing import parse_text
+from pipeline.benchmarks._results import Results
+from pipeline.benchmarks._text import add_caption_metrics, add_exact_match
 from pipeline.benchmarks.base import Benchmark, MetricResult
 from pipeline.metrics.ptb import ptb_texts
-from pipeline.metrics.results import Results
-from pipeline.metrics.text import add_caption_metrics, add_exact_match
-from pipeline.scene import Answer, ModelOutput, Sample, SceneRecord
+from pipeline.scenes.types import Answer, ModelOutput, Sample, SceneRecord
 
 if TYPE_CHECKING:
-    from pipeline.index import SceneIndex
+    from pipeline.scenes.index import SceneIndex
 
 
 class ScanQAOptions(TextAnnotationOptions):

@@ -25,14 +25,14 @@ from numpy.typing import NDArray
 from pydantic import Field
 
 from pipeline.benchmarks._annotations import AnnotationOptions, Entry, read_in_split, unique_samples
+from pipeline.benchmarks._results import Results
 from pipeline.benchmarks._targets import Targets
 from pipeline.benchmarks.base import Benchmark, MetricResult
 from pipeline.metrics.boxes import THRESHOLDS, paired_iou, usable_choice
-from pipeline.metrics.results import Results
-from pipeline.scene import Answer, ModelOutput, Sample, SceneObject, SceneRecord
+from pipeline.scenes.types import Answer, ModelOutput, Sample, SceneObject, SceneRecord
 
 if TYPE_CHECKING:
-    from pipeline.index import SceneIndex
+    from pipeline.scenes.index import SceneIndex
 
 OFFICIAL_CLASSES = frozenset(
     (

@@ -14,15 +14,15 @@ from typing import TYPE_CHECKING, Any
 
 from pipeline.benchmarks._annotations import AnnotationOptions, Entry, as_entries, in_split, read_json, unique_samples
 from pipeline.benchmarks._parsing import parse_text
+from pipeline.benchmarks._results import Results
+from pipeline.benchmarks._text import add_exact_match
 from pipeline.benchmarks.base import Benchmark, MetricResult
-from pipeline.errors import AnnotationError
+from pipeline.core.errors import AnnotationError
 from pipeline.metrics.answers import question_type
-from pipeline.metrics.results import Results
-from pipeline.metrics.text import add_exact_match
-from pipeline.scene import Answer, ModelOutput, Sample, SceneRecord
+from pipeline.scenes.types import Answer, ModelOutput, Sample, SceneRecord
 
 if TYPE_CHECKING:
-    from pipeline.index import SceneIndex
+    from pipeline.scenes.index import SceneIndex
 
 
 def read_pair(paths: Sequence[Path]) -> tuple[list[Entry], dict[str, Entry]]:

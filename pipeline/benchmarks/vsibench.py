@@ -19,13 +19,13 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from pipeline.benchmarks._annotations import AnnotationOptions, Entry, in_split, read_rows, unique_samples
+from pipeline.benchmarks._results import Results
 from pipeline.benchmarks.base import Benchmark, MetricResult
 from pipeline.metrics import spatial
-from pipeline.metrics.results import Results
-from pipeline.scene import Answer, ModelOutput, Sample, SceneRecord
+from pipeline.scenes.types import Answer, ModelOutput, Sample, SceneRecord
 
 if TYPE_CHECKING:
-    from pipeline.index import SceneIndex
+    from pipeline.scenes.index import SceneIndex
 
 
 DEBIASED = "debiased"

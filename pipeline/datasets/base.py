@@ -1,7 +1,7 @@
 """Interface of a dataset: it writes the posed RGB-D layout and official annotation files; reading is common code.
 
 A member (``datasets/<kind>.py``) prepares scenes once (`prepare` rule). Everything after that reads
-``results/scenes/{dataset}/manifest.json`` through ``pipeline.index.SceneIndex`` and never the member again.
+``results/scenes/{dataset}/manifest.json`` through ``pipeline.scenes.index.SceneIndex`` and never the member again.
 
 tests/conformance/test_datasets.py asks of each, prepared with ``example``: ``licence`` is stated and every option has a
 description; the file imports no torch or Open3D; pictures show something and depth is in metres, over 30 % of it valid; poses
@@ -19,12 +19,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar
 
-from pipeline.index import write_index
-from pipeline.notes import Note
-from pipeline.options import Options
-from pipeline.provenance import digest, write_atomic
-from pipeline.scene import SceneObject, SceneRecord
-from pipeline.scene_writer import ScenePlace, SceneWriter, remove_others
+from pipeline.core.notes import Note
+from pipeline.core.options import Options
+from pipeline.core.provenance import digest, write_atomic
+from pipeline.scenes.index import write_index
+from pipeline.scenes.types import SceneObject, SceneRecord
+from pipeline.scenes.writer import ScenePlace, SceneWriter, remove_others
 
 __all__ = [
     "SCENES",

@@ -1,4 +1,4 @@
-"""What a study will cost: bytes of cached features, GPU hours, disk and memory; the formulas are in doctor/work.py."""
+"""What a study will cost: bytes of cached features, GPU hours, disk and memory; the formulas are in doctor/flops.py."""
 
 from __future__ import annotations
 
@@ -9,20 +9,20 @@ from pathlib import Path
 
 import numpy as np
 
-from pipeline import paths
 from pipeline.backbones.base import Backbone, ModelSize
-from pipeline.doctor import work
+from pipeline.core.errors import PipelineError
+from pipeline.core.provenance import read_manifest
+from pipeline.doctor import flops
 from pipeline.doctor.report import Cost, FeatureCost, RunCost, WeightRow
 from pipeline.doctor.scenes import Examined, Extent
 from pipeline.doctor.selection import Selection, has_foreign_weights, teacher_shape
 from pipeline.doctor.weights import FLOAT32_BYTES, parameters
-from pipeline.errors import PipelineError
 from pipeline.features.spec import StoreSpec, array_types, stored_grid
-from pipeline.grid import TokenGrid
-from pipeline.provenance import read_manifest
-from pipeline.specs import Specs
+from pipeline.scenes.grid import TokenGrid
+from pipeline.study import paths
+from pipeline.study.recipe import Recipe
+from pipeline.study.specs import Specs
 from pipeline.teachers.base import Teacher
-from pipeline.training.recipe import Recipe
 
 DTYPE_BYTES: Mapping[str, int] = {"float32": 4, "bfloat16": 2}
 STATES = 4
@@ -43,7 +43,7 @@ def estimate(selection: Selection, datasets: Mapping[str, Examined], counts: Map
         _features(selection, dataset, teacher, datasets[dataset].extent, counts, tflops)
         for dataset in selection.study
         for teacher in selection.teachers.values()
-        if teacher.present and not teacher.derived
+        if teacher.has_features and not teacher.is_view
     ]
     backbones = [_runs(selection, backbone, datasets, tflops) for backbone in selection.backbones.values()]
     hours = [row.gpu_hours for row in features] + [run.gpu_hours for run in backbones]
@@ -118,8 +118,8 @@ def _features(
     if foreign:
         count = counts[teacher.name]
         together, per_scene = teacher.set_dependent, views / max(1, scenes)
-        flops = None if count is None else work.teacher(count, width, per_scene, grid.count, together=together)
-        hours = None if flops is None else work.hours(scenes * flops, tflops)
+        needed = None if count is None else flops.teacher(count, width, per_scene, grid.count, together=together)
+        hours = None if needed is None else flops.hours(scenes * needed, tflops)
     packed = selection.config.features.compression != "none"
     return FeatureCost(dataset, teacher.name, scenes, views, views * each, to_come, stored, hours, packed)
 
@@ -159,14 +159,14 @@ def _runs(selection: Selection, backbone: Backbone, datasets: Mapping[str, Exami
     per_number = DTYPE_BYTES.get(selection.config.backbones[backbone.name]["options"].get("dtype"), 4)
     total: float | None = 0.0
     for name in selection.study:
-        flops = _flops_of_dataset(selection, size, datasets[name])
-        total = None if total is None or flops is None else total + flops
+        needed = _flops_of_dataset(selection, size, datasets[name])
+        total = None if total is None or needed is None else total + needed
     return RunCost(
         backbone=backbone.name,
         runs=runs,
         finished=finished,
         parameters=size.parameters,
-        gpu_hours=None if total is None else work.hours(total, tflops),
+        gpu_hours=None if total is None else flops.hours(total, tflops),
         bytes=(runs - finished) * size.parameters * per_number,
         load_bytes=size.parameters * per_number,
         memory_bytes=_training_numbers(selection, size) * per_number,
@@ -198,13 +198,13 @@ def _flops_of_dataset(selection: Selection, size: ModelSize, dataset: Examined) 
         steps = _steps(recipe, dataset)
         if steps is None:
             return None
-        step = work.training_step(size, extent.views_per_scene("train"), recipe)
+        step = flops.training_step(size, extent.views_per_scene("train"), recipe)
         total += steps * step + _answers(selection, size, dataset, extent)
     return total * len(config.study["teachers"]) * len(config.study["seeds"])
 
 
 def _steps(recipe: Recipe, dataset: Examined) -> int | None:
-    """Optimiser steps; a recipe of epochs needs the number of training samples."""
+    """Optimizer steps; a recipe of epochs needs the number of training samples."""
     if recipe.steps is not None:
         return recipe.steps
     counts = [dataset.row.training.get(task) for task in recipe.train_on]
@@ -216,7 +216,7 @@ def _answers(selection: Selection, size: ModelSize, dataset: Examined, extent: E
     """Work of answering: every scene's views once for all of its questions, then every question."""
     split = selection.config.evaluation.split
     questions = sum(dataset.row.samples.values())
-    return work.answering(size, extent.scenes.get(split, 0), extent.views_per_scene(split), questions)
+    return flops.answering(size, extent.scenes.get(split, 0), extent.views_per_scene(split), questions)
 
 
 # ----------------------------------------------------------------- resources
@@ -231,7 +231,7 @@ def _assumptions(tflops: float) -> tuple[str, ...]:
     return (
         f"{tflops:g} TFLOP/s per GPU (--tflops; 125 is 40 % of an A100 in bf16)",
         "2 x parameters x tokens a pass, and attention; 3 passes to train, 4 with checkpointing, 1 where frozen",
-        f"{work.TEXT_TOKENS} tokens a question",
+        f"{flops.TEXT_TOKENS} tokens a question",
         "activations, checkpoints and prepared images come on top",
     )
 

@@ -6,13 +6,13 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from pipeline.config import StudyConfig
 from pipeline.doctor.cost import estimate, teacher_parameters
 from pipeline.doctor.environment import Probes, Wanted, examine_environment
 from pipeline.doctor.report import Cost, Need, Report
 from pipeline.doctor.scenes import Examined, examine_dataset
 from pipeline.doctor.selection import Selection, backbone_rows, grid_needs, has_foreign_weights, select, teacher_rows
 from pipeline.doctor.weights import weight_rows
+from pipeline.study.config import StudyConfig
 
 
 def examine(config: StudyConfig, files: Sequence[Path], tflops: float) -> Report:

@@ -26,9 +26,9 @@ class MemberRow:
     """A teacher or backbone. ``origin``: where its weights come from; ``commercial``: its features or models may be sold.
 
     ``grids``: image size "HxW" in pixels -> token rows and columns; empty where no image size is known yet, and for
-    members that see images another way. ``tap``, ``dim`` and the dependences are a teacher's; ``dim`` is None where only its
-    checkpoint says it. ``present`` is False for the teacher without features; ``source`` is the
-    teacher whose features a control uses.
+    members that see images another way. ``feature_layer``, ``dim`` and the dependences are a teacher's; ``dim`` is None
+    where only its checkpoint says it. ``has_features`` is False for the teacher without features; ``source`` is the teacher
+    whose features a control uses.
     """
 
     name: str
@@ -39,10 +39,10 @@ class MemberRow:
     commercial: bool
     grids: dict[str, tuple[int, int]] = field(default_factory=dict)
     dim: int | None = None
-    tap: str = ""
+    feature_layer: str = ""
     order_dependent: bool = False
     set_dependent: bool = False
-    present: bool = True
+    has_features: bool = True
     source: str | None = None
 
 

@@ -9,16 +9,16 @@ from functools import partial
 from itertools import takewhile
 from pathlib import Path
 
-from pipeline import paths
 from pipeline.benchmarks.base import Benchmark, RepresentationBenchmark
+from pipeline.core.errors import PipelineError
 from pipeline.datasets.base import SourceFile
 from pipeline.doctor.report import DatasetRow, DatasetState, Need, WeightRow
 from pipeline.doctor.selection import Selection
 from pipeline.doctor.weights import size_on_disk
-from pipeline.errors import PipelineError
-from pipeline.index import SceneIndex
-from pipeline.scene import Sample
-from pipeline.specs import Specs
+from pipeline.scenes.index import SceneIndex
+from pipeline.scenes.types import Sample
+from pipeline.study import paths
+from pipeline.study.specs import Specs
 
 
 @dataclass(frozen=True, slots=True)

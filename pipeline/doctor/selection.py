@@ -5,16 +5,16 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
-from pipeline import registry
 from pipeline.backbones.base import Backbone
 from pipeline.benchmarks.base import Benchmark
-from pipeline.config import StudyConfig
+from pipeline.core import registry
+from pipeline.core.errors import CheckpointError, PipelineError, StoreError
 from pipeline.datasets.base import Dataset
 from pipeline.doctor.report import MemberRow, Need
-from pipeline.errors import CheckpointError, PipelineError, StoreError
 from pipeline.features.extraction import one_grid
-from pipeline.grid import TokenGrid
-from pipeline.index import SceneIndex
+from pipeline.scenes.grid import TokenGrid
+from pipeline.scenes.index import SceneIndex
+from pipeline.study.config import StudyConfig
 from pipeline.teachers.base import Teacher
 
 
@@ -85,7 +85,7 @@ def teacher_rows(selection: Selection, sizes: set[tuple[int, int]]) -> tuple[tup
 
 def _teacher_row(selection: Selection, name: str, sizes: set[tuple[int, int]], needs: list[Need]) -> MemberRow:
     teacher = selection.teachers[name]
-    source = selection.teachers[str(teacher.source())] if teacher.derived else teacher
+    source = selection.teachers[str(teacher.source())] if teacher.is_view else teacher
     licences = source.licences()
     row = MemberRow(
         name=name,
@@ -94,11 +94,11 @@ def _teacher_row(selection: Selection, name: str, sizes: set[tuple[int, int]], n
         code_licence=licences.code,
         weights_licence=licences.weights,
         commercial=licences.commercial,
-        tap=teacher.tap(),
+        feature_layer=teacher.feature_layer(),
         source=teacher.source(),
     )
-    if not teacher.present:
-        return replace(row, present=False)
+    if not teacher.has_features:
+        return replace(row, has_features=False)
     grids: dict[str, tuple[int, int]] = {}
     dim: int | None = None
     for size in sorted(sizes):
@@ -108,7 +108,7 @@ def _teacher_row(selection: Selection, name: str, sizes: set[tuple[int, int]], n
         except CheckpointError:  # a checkpoint that says the shape is missing or faulty: listed with the weights
             continue
         except PipelineError as error:
-            if not teacher.derived:
+            if not teacher.is_view:
                 needs.append(Need("teachers", f"{name}: {error.what}", error.where or "", error.fix or error.allowed or ""))
     return replace(row, grids=grids, dim=dim, order_dependent=source.order_dependent, set_dependent=source.set_dependent)
 
@@ -125,7 +125,7 @@ def grid_needs(selection: Selection, indices: Mapping[str, SceneIndex | None]) -
     for index in (found for name, found in indices.items() if found and name in selection.study):
         for teacher in selection.teachers.values():
             try:
-                if teacher.present and not teacher.derived:
+                if teacher.has_features and not teacher.is_view:
                     one_grid(features.model_dump(mode="json", include={"grid"}), index, features.splits, teacher)
             except StoreError as error:
                 needs.append(Need("teachers", f"{index.dataset}: {error.what}", error.where or "", error.fix or ""))
@@ -135,11 +135,11 @@ def grid_needs(selection: Selection, indices: Mapping[str, SceneIndex | None]) -
 
 
 def _origin(teacher: Teacher) -> str:
-    if not teacher.present:
+    if not teacher.has_features:
         return "no features: the baseline"
-    if teacher.derived:
+    if teacher.is_view:
         return f"features of {teacher.source()}"
-    if teacher.trained_here:
+    if teacher.trained_in_workflow:
         return f"trained in the workflow on {teacher.pretrain_dataset()}"
     if teacher.weight_files():
         return "released weights"
@@ -148,7 +148,7 @@ def _origin(teacher: Teacher) -> str:
 
 def has_foreign_weights(teacher: Teacher) -> bool:
     """Whether features come from weights of others, in files named here or brought by a package of the user's."""
-    if not teacher.present or teacher.derived or teacher.trained_here:
+    if not teacher.has_features or teacher.is_view or teacher.trained_in_workflow:
         return False
     return bool(teacher.weight_files()) or not teacher.licences().weights.startswith("none")
 

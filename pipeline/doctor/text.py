@@ -61,17 +61,17 @@ def _wrapped(name: str, texts: tuple[str, ...], width: int) -> list[str]:
 
 
 def _teacher(row: MemberRow) -> Entries:
-    if not row.present:
+    if not row.has_features:
         return _entry(row.name, row.origin)
     if row.source is not None:
-        return _entry(row.name, f"{row.origin}; {row.tap}" if row.tap else row.origin)
+        return _entry(row.name, f"{row.origin}; {row.feature_layer}" if row.feature_layer else row.origin)
     many = len(row.grids) > 1
     grids = [f"{rows}x{cols}" + (f" (images {size})" if many else "") for size, (rows, cols) in row.grids.items()]
     shape = f"{', '.join(grids)} tokens of {row.dim} numbers" if grids else "shape not known yet"
     depends = " and ".join(filter(None, ["set" if row.set_dependent else "", "order" if row.order_dependent else ""]))
     views = f"depends on {depends} of views" if depends else "every view by itself"
-    tap = f"; tap: {row.tap}" if row.tap else ""
-    return _entry(row.name, f"{row.origin}; {shape}; {views}{tap}", _terms(row, "features"))
+    feature_layer = f"; feature_layer: {row.feature_layer}" if row.feature_layer else ""
+    return _entry(row.name, f"{row.origin}; {shape}; {views}{feature_layer}", _terms(row, "features"))
 
 
 def _backbones(rows: tuple[MemberRow, ...]) -> Entries:

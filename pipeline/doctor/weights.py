@@ -8,11 +8,12 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from pipeline.backbones.base import Backbone
+from pipeline.core.errors import CheckpointError, PipelineError
+from pipeline.core.faults import environment_fault
+from pipeline.core.releases import WeightFile
 from pipeline.doctor.report import CheckState, Need, WeightRow
 from pipeline.doctor.selection import Selection
-from pipeline.errors import CheckpointError, PipelineError
-from pipeline.faults import environment_fault
-from pipeline.teachers.base import Teacher, WeightFile
+from pipeline.teachers.base import Teacher
 
 FLOAT32_BYTES = 4
 
@@ -41,7 +42,7 @@ def weight_rows(selection: Selection) -> tuple[tuple[WeightRow, ...], tuple[Need
 
 def _owners(selection: Selection) -> Iterator[tuple[str, Teacher | Backbone]]:
     for name, teacher in selection.teachers.items():
-        if teacher.present and not teacher.derived:
+        if teacher.has_features and not teacher.is_view:
             yield f"teachers.{name}", teacher
     for name, backbone in selection.backbones.items():
         yield f"backbones.{name}", backbone

@@ -1,7 +1,7 @@
 """Inference of one run over a split: every scene's prefix is computed once and read by all questions of all benchmarks.
 
 Scenes of one shape are batched; grounding queries are read at ``<ground>``, answers are generated greedily, and the
-model's own visual tokens are measured in the same pass. Prompts come from pipeline.prompts, as in
+model's own visual tokens are measured in the same pass. Prompts come from pipeline.backbones._transformers.prompts, as in
 training. No feature store is opened here. Source: 3DRS section 4, Video-3D-LLM for grounding inference.
 """
 
@@ -14,14 +14,21 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from pipeline.backbones._transformers.generate import (
+    EditEmbeds,
+    NonFiniteLogitsError,
+    PrefixCache,
+    encode_prefix,
+    greedy,
+    read_questions,
+)
+from pipeline.backbones._transformers.prompts import target_text, user_text
+from pipeline.backbones._transformers.tokenizer import token_id
 from pipeline.backbones.base import COORD_TOKEN, GROUND_TOKEN
 from pipeline.benchmarks.base import Benchmark, RepresentationBenchmark
-from pipeline.errors import PredictionError
-from pipeline.index import SceneIndex
-from pipeline.mllm.generate import EditEmbeds, NonFiniteLogitsError, PrefixCache, encode_prefix, greedy, read_questions
-from pipeline.mllm.tokenizer import token_id
-from pipeline.prompts import target_text, user_text
-from pipeline.scene import ModelOutput, Sample, SceneRecord
+from pipeline.core.errors import PredictionError
+from pipeline.scenes.index import SceneIndex
+from pipeline.scenes.types import ModelOutput, Sample, SceneRecord
 from pipeline.training.data import SceneBatch, stack_scenes
 from pipeline.training.model import SpatialMLLM
 from pipeline.training.scenes import SceneEntry, scene_entry
@@ -115,7 +122,7 @@ class Engine:
             for r, b in zip(records, boxes, strict=True)
         ]
         scenes = stack_scenes(entries).to(self.device)
-        seen = self.model.see(scenes)
+        seen = self.model.encode_scene(scenes)
         cached = encode_prefix(self.loaded, seen.prefix, seen.embeds, layers=self._layers)
         where = torch.from_numpy(seen.prefix.visual_index).to(self.device)
         states = {layer: cached.layers[layer][:, where] for layer in self._layers}

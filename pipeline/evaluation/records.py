@@ -12,11 +12,11 @@ from typing import Any
 
 import pyarrow as pa
 
-from pipeline.errors import DataError, PredictionError
-from pipeline.index import SceneIndex
-from pipeline.parquet import read_parquet, write_parquet
-from pipeline.provenance import digest as digest_of
-from pipeline.scene import Answer, ModelOutput, Sample
+from pipeline.core.errors import DataError, PredictionError
+from pipeline.core.parquet import read_parquet, write_parquet
+from pipeline.core.provenance import digest as digest_of
+from pipeline.scenes.index import SceneIndex
+from pipeline.scenes.types import Answer, ModelOutput, Sample
 
 _DIGEST = b"pipeline.digest"
 

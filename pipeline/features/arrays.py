@@ -24,12 +24,15 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import zarr
 from crc32c import crc32c
 from numpy.typing import NDArray
+from zarr.codecs import BloscCodec
+from zarr.storage import MemoryStore
 
-from pipeline.features.numbers import BLOSC, Compression
+from pipeline.core.files import fsync
+from pipeline.features.dtypes import BLOSC, Compression
 from pipeline.features.spec import ArrayType
-from pipeline.files import fsync
 
 if TYPE_CHECKING:
     from zarr.core.buffer import Buffer
@@ -43,10 +46,6 @@ GROUP_FILE = "zarr.json"
 @lru_cache(maxsize=256)
 def description(shape: tuple[int, ...], dtype: str, compression: Compression, axes: tuple[str, ...] = ()) -> bytes:
     """zarr.json of an array (V,...) of one shard with one chunk per view, without attributes. ``axes`` name a view's."""
-    import zarr
-    from zarr.codecs import BloscCodec
-    from zarr.storage import MemoryStore
-
     packed = BloscCodec(typesize=np.dtype(dtype).itemsize, shuffle="bitshuffle", **BLOSC)
 
     content: dict[str, Buffer] = {}
@@ -67,9 +66,6 @@ def description(shape: tuple[int, ...], dtype: str, compression: Compression, ax
 @lru_cache(maxsize=1)
 def _group() -> bytes:
     """zarr.json of a group."""
-    import zarr
-    from zarr.storage import MemoryStore
-
     content: dict[str, Buffer] = {}
     zarr.open_group(MemoryStore(content), mode="w", zarr_format=3)
     return content["zarr.json"].to_bytes()
@@ -171,8 +167,6 @@ class SceneArrays:
 
     def read_with_zarr(self, name: str, scene_id: str) -> NDArray[Any]:
         """A whole array read by zarr-python alone: an independent check that the store is what the Zarr format says."""
-        import zarr
-
         return np.asarray(zarr.open_array(self.path / name / scene_id, mode="r", zarr_format=3)[...])
 
     def flush(self) -> None:

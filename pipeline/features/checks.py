@@ -11,10 +11,10 @@ import numpy as np
 from crc32c import crc32c
 from numpy.typing import NDArray
 
-from pipeline.errors import EnvironmentFaultError, StoreError
-from pipeline.faults import environment_fault
+from pipeline.core.errors import EnvironmentFaultError, StoreError
+from pipeline.core.faults import environment_fault
 from pipeline.features.spec import StoreSpec, rebuild
-from pipeline.grid import TokenGrid
+from pipeline.scenes.grid import TokenGrid
 from pipeline.teachers.base import TeacherFeatures
 
 

@@ -2,8 +2,8 @@
 
     reader threads (decode, resize)  ->  this thread (encode, in order)  ->  writer thread (wait for device, store, in order)
 
-Memory is bounded whatever the data set's size: ``Flight.scenes`` scenes are between two disks at any time. Whatever fails, the
-scenes that were encoded before it are stored, and a rerun goes on behind them.
+Memory is bounded whatever the data set's size: ``Concurrency.scenes`` scenes are between two disks at any time. Whatever fails,
+the scenes that were encoded before it are stored, and a rerun goes on behind them.
 """
 
 from __future__ import annotations
@@ -16,32 +16,37 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
-from pipeline.features.memory import FEWER_SCENES, Encoder, Prepared, enough_memory
+from pipeline.core.progress import Progress
+from pipeline.core.runtime import enough_memory
+from pipeline.features.memory import FEWER_SCENES, Encoder, Prepared
 from pipeline.features.store import FeatureWriter
-from pipeline.index import SceneIndex, source_digest
-from pipeline.progress import Progress
-from pipeline.scene import SceneRecord
+from pipeline.scenes.index import SceneIndex, source_digest
+from pipeline.scenes.types import SceneRecord
 from pipeline.teachers.base import Teacher, TeacherFeatures
 
 MOST_READERS = 8
 
 
 @dataclass(frozen=True, slots=True)
-class Flight:
+class Concurrency:
     """How much is on its way: ``readers`` threads decode; ``scenes`` bounds what is read, encoded or being written."""
 
     readers: int = 1
     scenes: int = 3
 
     @classmethod
-    def of_threads(cls, threads: int) -> Flight:
+    def of_threads(cls, threads: int) -> Concurrency:
         """For a job of ``threads`` CPU threads: all but one decode (one at least, 8 at most), and two scenes more wait."""
         readers = max(1, min(threads - 1, MOST_READERS))
         return cls(readers, readers + 2)
 
 
 def extract_shard(
-    index: SceneIndex, records: Sequence[SceneRecord], teacher: Teacher, writer: FeatureWriter, flight: Flight | None = None
+    index: SceneIndex,
+    records: Sequence[SceneRecord],
+    teacher: Teacher,
+    writer: FeatureWriter,
+    flight: Concurrency | None = None,
 ) -> int:
     """Encode and store every record that is not stored yet; their number. An error keeps all scenes encoded before it."""
     todo = [record for record in records if not writer.is_done(record.scene_id, record.frame_ids, source_digest(record))]
@@ -49,14 +54,14 @@ def extract_shard(
     if len(todo) < len(records):
         print(f"{label}: {len(records) - len(todo)} of {len(records)} scenes are stored already", file=sys.stderr)
     with Progress(label, len(todo), "scenes") as progress:
-        _Run(Encoder(index, teacher, label), writer, flight or Flight(), progress).run(todo)
+        _Run(Encoder(index, teacher, label), writer, flight or Concurrency(), progress).run(todo)
     return len(todo)
 
 
 class _Run:
     """One pass over the records."""
 
-    def __init__(self, encoder: Encoder, writer: FeatureWriter, flight: Flight, progress: Progress):
+    def __init__(self, encoder: Encoder, writer: FeatureWriter, flight: Concurrency, progress: Progress):
         self.encoder, self.writer, self.flight, self.progress = encoder, writer, flight, progress
         self.reading: deque[tuple[SceneRecord, Future[Prepared]]] = deque()
         self.writing: deque[Future[None]] = deque()

@@ -10,13 +10,13 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from pipeline.errors import DataError, StoreError
+from pipeline.core.errors import DataError, StoreError
+from pipeline.core.provenance import digest, seed_for
 from pipeline.features.manifest import ViewEntry, ViewManifest, read_store_manifest, source_reference
 from pipeline.features.spec import StoreSpec, stored_grid
-from pipeline.grid import TokenGrid
-from pipeline.index import SceneIndex
-from pipeline.provenance import digest, seed_for
-from pipeline.scene import SceneRecord
+from pipeline.scenes.grid import TokenGrid
+from pipeline.scenes.index import SceneIndex
+from pipeline.scenes.types import SceneRecord
 from pipeline.teachers.base import Teacher
 
 
@@ -34,7 +34,7 @@ def store_spec(spec: dict[str, Any], index: SceneIndex, teacher: Teacher, weight
         dtype=spec["store"]["dtype"],
         options=digest(spec["teacher"]["options"]),
         weights=weights,
-        tap=teacher.tap(),
+        feature_layer=teacher.feature_layer(),
         code=spec.get("code", ""),
         parts=tuple(teacher.parts().items()),
         member=spec["teacher"],
@@ -123,7 +123,8 @@ def scenes_manifest(
 ) -> dict[str, Any]:
     """Write a view over ``scenes`` with the source's spec under the derived teacher's name."""
     spec = StoreSpec.from_json(
-        source.to_json() | {"teacher": teacher.name, "kind": "view", "tap": teacher.tap()}, where=str(sources[0])
+        source.to_json() | {"teacher": teacher.name, "kind": "view", "feature_layer": teacher.feature_layer()},
+        where=str(sources[0]),
     )
     return ViewManifest(spec, scenes, tuple(source_reference(path, out) for path in sources)).write(out)
 

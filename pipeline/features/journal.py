@@ -10,11 +10,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from pipeline.conventions import checked_id
-from pipeline.errors import PipelineError, StoreError
+from pipeline.core.errors import PipelineError, StoreError
+from pipeline.core.provenance import digest, write_atomic
 from pipeline.features.spec import rebuild
-from pipeline.grid import Window
-from pipeline.provenance import digest, write_atomic
+from pipeline.scenes.conventions import checked_id
+from pipeline.scenes.grid import Window
 
 
 @dataclass(frozen=True, slots=True)

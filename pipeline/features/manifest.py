@@ -10,11 +10,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from pipeline.conventions import checked_id
-from pipeline.errors import DataError, StoreError
+from pipeline.core.errors import DataError, StoreError
+from pipeline.core.provenance import digest, read_manifest, write_manifest
 from pipeline.features.journal import SceneEntry
 from pipeline.features.spec import StoreSpec, rebuild
-from pipeline.provenance import digest, read_manifest, write_manifest
+from pipeline.scenes.conventions import checked_id
 
 
 @dataclass(frozen=True, slots=True)

@@ -22,10 +22,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline.errors import StoreError
+from pipeline.core.errors import StoreError
 from pipeline.features.arrays import CHECKSUM, chunk_bytes, data_name, description, index_of
 from pipeline.features.checks import damaged, view_checksum
-from pipeline.features.numbers import Compression, unpack
+from pipeline.features.dtypes import Compression, unpack
 from pipeline.features.parallel import SMALL_BYTES, Scratch, each
 
 _POPULATE_READ = 22

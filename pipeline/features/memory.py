@@ -8,17 +8,17 @@ features under the same name. It stops with a message that names the options.
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline.errors import EnvironmentFaultError
-from pipeline.index import SceneIndex
-from pipeline.scene import Scene, SceneRecord
+from pipeline.core.errors import EnvironmentFaultError
+from pipeline.core.runtime import enough_memory, first_line, out_of_memory
+from pipeline.scenes.index import SceneIndex
+from pipeline.scenes.types import Scene, SceneRecord
 from pipeline.teachers.base import Teacher, TeacherFeatures
 
 Prepared = list[tuple[int, Any]]
@@ -33,39 +33,7 @@ class _Shortage:
     message: str
 
 
-_SHORT = ("DefaultCPUAllocator", "CUDA error: out of memory", "CUBLAS_STATUS_ALLOC_FAILED", "CUDNN_STATUS_ALLOC_FAILED")
-"""In torch's messages when memory is short on the CPU, for page-locked memory, and in libraries that allocate themselves."""
-
-
-def out_of_memory(error: BaseException) -> bool:
-    """True for the errors by which torch (on a GPU or the CPU) and NumPy say that memory is short."""
-    torch = sys.modules.get("torch")
-    if isinstance(error, MemoryError) or (torch is not None and isinstance(error, torch.OutOfMemoryError)):
-        return True
-    return isinstance(error, RuntimeError) and any(sign in str(error) for sign in _SHORT)
-
-
 FEWER_SCENES = "fewer scenes at once (extract --readers 1 --in-flight 1); or more memory. Finished scenes are kept."
-FREER_DEVICE = "compute where more memory is free (nvidia-smi shows who uses a GPU)"
-
-
-@contextmanager
-def enough_memory(doing: str, fix: str) -> Iterator[None]:
-    """EnvironmentFaultError when memory runs out for another reason than a scene's number of views. ``doing``: in words."""
-    try:
-        yield
-    except Exception as error:
-        if not out_of_memory(error):
-            raise
-        raise EnvironmentFaultError(
-            f"memory ran out while {doing}",
-            where=_first_line(error),
-            fix=fix,
-        ) from None
-
-
-def _first_line(error: BaseException) -> str:
-    return str(error).splitlines()[0] if str(error) else type(error).__name__
 
 
 class Encoder:
@@ -104,7 +72,7 @@ class Encoder:
             if not out_of_memory(error):
                 raise
             # Returned, not raised: the error's traceback would keep the tensors of the failed pass alive.
-            return _Shortage(prepared[len(passes)][0], _first_line(error))
+            return _Shortage(prepared[len(passes)][0], first_line(error))
         return passes[0] if len(passes) == 1 else lambda: _joined([ready() for ready in passes])
 
     def _shrink(self, record: SceneRecord, shortage: _Shortage) -> None:

@@ -18,10 +18,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
-from pipeline.errors import StoreError
-from pipeline.features import numbers
+from pipeline.core.errors import StoreError
+from pipeline.core.options import did_you_mean
+from pipeline.core.provenance import digest
+from pipeline.features import dtypes
 from pipeline.features.arrays import SceneArrays
 from pipeline.features.checks import damaged, same_frames
 from pipeline.features.journal import SceneEntry
@@ -29,9 +32,7 @@ from pipeline.features.manifest import ShardManifest, ViewEntry, ViewManifest, r
 from pipeline.features.mapped import MappedArray, VerifiedArray
 from pipeline.features.parallel import SMALL_BYTES, Scratch, each, usual_threads
 from pipeline.features.spec import EXTRAS, SCALES, StoreSpec, array_types, rebuild, token_array
-from pipeline.grid import TokenGrid, Window, common_window
-from pipeline.options import did_you_mean
-from pipeline.provenance import digest
+from pipeline.scenes.grid import TokenGrid, Window, common_window
 from pipeline.teachers.base import TeacherFeatures
 
 if TYPE_CHECKING:
@@ -178,8 +179,6 @@ class FeatureReader:
         Without a float32 copy; what is not packed (nor int8) is mapped without any. ``out`` (same shape and type, pinned, say)
         is filled and returned instead. Faults as ``read``.
         """
-        import torch
-
         found = self.read_stored(scene_id, frame_ids)
         if found.dtype == "int8":
             assert found.scales is not None
@@ -195,7 +194,7 @@ class FeatureReader:
                     stored = tokens[view, start : start + rows]
                     line = self._scratch.array(stored.shape, "float32")
                     result[view, start : start + rows].copy_(
-                        torch.from_numpy(numbers.decode(stored, "int8", scales[view], line))
+                        torch.from_numpy(dtypes.decode(stored, "int8", scales[view], line))
                     )
 
             each(convert, len(tokens), self._threads_for(tokens.nbytes))
@@ -229,7 +228,7 @@ class FeatureReader:
     def cosine_error(self, scene_id: str) -> float:
         """Largest 1 - cosine between a token of the scene before and after storing: measured for int8, else the bound."""
         entry = self._shards[self._locate(scene_id)[1]][0]
-        return numbers.STATED_ERROR[self.spec.dtype] if entry.error is None else entry.error
+        return dtypes.STATED_ERROR[self.spec.dtype] if entry.error is None else entry.error
 
     def stored_bytes(self, scene_id: str) -> int:
         """Bytes on disk of the scene that is read."""
@@ -266,7 +265,7 @@ class FeatureReader:
             for array, columns in arrays:
                 stored = array.view(views[number] % len(entry.frame_ids), self._scratch)
                 steps = None if scales is None else scales[number, columns]
-                numbers.decode(stored, self.spec.dtype, steps, tokens[number][..., columns])
+                dtypes.decode(stored, self.spec.dtype, steps, tokens[number][..., columns])
 
         each(decode, len(views), self._threads_for(tokens.nbytes))
         extras = {name: np.array(self._take(source, name, views)) for name in EXTRAS if name in entry.views}

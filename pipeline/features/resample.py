@@ -11,7 +11,7 @@ import dataclasses
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline.grid import TokenGrid, area_matrices
+from pipeline.scenes.grid import TokenGrid, area_matrices
 from pipeline.teachers.base import TeacherFeatures
 
 

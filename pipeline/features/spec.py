@@ -7,12 +7,12 @@ from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any, NamedTuple
 
-from pipeline.conventions import checked_id
-from pipeline.errors import StoreError
-from pipeline.features.numbers import COMPRESSIONS, DTYPES, Compression, StoredDtype, stored_type
-from pipeline.grid import TokenGrid
-from pipeline.options import did_you_mean
-from pipeline.provenance import digest
+from pipeline.core.errors import StoreError
+from pipeline.core.options import did_you_mean
+from pipeline.core.provenance import digest
+from pipeline.features.dtypes import COMPRESSIONS, DTYPES, Compression, StoredDtype, stored_type
+from pipeline.scenes.conventions import checked_id
+from pipeline.scenes.grid import TokenGrid
 
 SCHEMA_VERSION = 5
 
@@ -25,7 +25,7 @@ EXTRAS = ("confidence", "depth", "pose")
 class StoreSpec:
     """Everything that decides the numbers in a store.
 
-    ``options`` and ``weights`` are digests of the teacher's options and weights, ``tap`` says in words which layer is taken,
+    ``options`` and ``weights`` are digests of the teacher's options and weights, ``feature_layer`` says which layer is taken,
     ``code`` is the digest of the code that extracts. What a scene's features were made of stands with the scene (journal.py),
     so that a scene that changes costs that scene alone. ``window`` is the part of the image that the ``rows`` x ``cols``
     tokens cover (see grid.py).
@@ -47,7 +47,7 @@ class StoreSpec:
     dtype: StoredDtype = "bfloat16"
     options: str = ""
     weights: str = ""
-    tap: str = ""
+    feature_layer: str = ""
     code: str = ""
     schema: int = SCHEMA_VERSION
     parts: tuple[tuple[str, int], ...] = ()
@@ -58,9 +58,9 @@ class StoreSpec:
     def __post_init__(self) -> None:
         """StoreError for sizes, names and texts that are none, parts that do not add up, an unknown dtype or compression."""
         where = f"feature store of teacher {self.teacher!r}"
-        texts = (self.dataset, self.teacher, self.kind, self.options, self.weights, self.tap, self.code)
+        texts = (self.dataset, self.teacher, self.kind, self.options, self.weights, self.feature_layer, self.code)
         if not all(isinstance(text, str) for text in texts) or not isinstance(self.member, dict):
-            raise StoreError("names, digests and tap of a spec are texts, its member is a mapping", where=where)
+            raise StoreError("names, digests and feature_layer of a spec are texts, its member is a mapping", where=where)
         for grid in (self.grid, *([self.native] if self.native else [])):
             _check_grid(grid, where)
         if self.dtype not in DTYPES:

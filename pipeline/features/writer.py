@@ -16,19 +16,19 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline.conventions import checked_id
-from pipeline.errors import StoreError
-from pipeline.features import numbers
+from pipeline.core.errors import StoreError
+from pipeline.core.locks import FolderLock
+from pipeline.features import dtypes
 from pipeline.features.arrays import GROUP_FILE, SceneArrays
 from pipeline.features.checks import check_features, disk_faults, not_finite, too_coarse, view_checksum
+from pipeline.features.dtypes import pack, raw_bytes
 from pipeline.features.journal import Journal, SceneEntry
 from pipeline.features.manifest import ShardManifest, read_store_manifest
-from pipeline.features.numbers import pack, raw_bytes
 from pipeline.features.parallel import SMALL_BYTES, Scratch, in_order, usual_threads
 from pipeline.features.resample import resample_features
 from pipeline.features.spec import EXTRAS, SCALES, StoreSpec, array_types, token_array
-from pipeline.grid import TokenGrid
-from pipeline.locks import FolderLock
+from pipeline.scenes.conventions import checked_id
+from pipeline.scenes.grid import TokenGrid
 from pipeline.teachers.base import TeacherFeatures
 
 
@@ -196,16 +196,16 @@ class FeatureWriter:
         """(arrays of a view's tokens (G,K,D) as stored, for int8 the largest 1 - cosine that this costs a token)."""
         where, spec, moved, found = f"teacher {self.spec.teacher!r}, {what}", self.spec, 0.0, {}
         if spec.dtype == "int8":
-            if not numbers.finite(tokens):
+            if not dtypes.finite(tokens):
                 raise not_finite(where)
-            values, found[SCALES] = numbers.quantise(tokens)
-            moved = float(numbers.cosine_error(tokens, numbers.decode(values, "int8", found[SCALES])).max())
-            if not moved <= numbers.INT8_LIMIT:  # NaN: the largest numbers of float32 become infinite
-                raise too_coarse(where, moved, numbers.INT8_LIMIT)
+            values, found[SCALES] = dtypes.quantise(tokens)
+            moved = float(dtypes.cosine_error(tokens, dtypes.decode(values, "int8", found[SCALES])).max())
+            if not moved <= dtypes.INT8_LIMIT:  # NaN: the largest numbers of float32 become infinite
+                raise too_coarse(where, moved, dtypes.INT8_LIMIT)
         else:
             bits = self._scratch.array(tokens.shape, "uint16") if spec.dtype == "bfloat16" else None
-            values = numbers.encode(tokens, spec.dtype, bits)
-            if not numbers.finite(values):
+            values = dtypes.encode(tokens, spec.dtype, bits)
+            if not dtypes.finite(values):
                 raise not_finite(where)
         for part, _ in spec.parts:
             found[token_array(spec, part)] = np.ascontiguousarray(values[..., spec.columns(part)])

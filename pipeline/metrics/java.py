@@ -9,6 +9,7 @@ The score of a corpus follows from the sum of its sentences' statistics, so boot
 
 from __future__ import annotations
 
+import importlib.util
 import os
 import shutil
 import subprocess
@@ -20,7 +21,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline.errors import EnvironmentFaultError
+from pipeline.core.errors import EnvironmentFaultError
 from pipeline.metrics.paraphrases import filtered_table, vocabulary
 
 HEAP_MB = 512
@@ -50,8 +51,6 @@ def java_home() -> Path | None:
 
 def coco_file(folder: str, name: str) -> Path:
     """A file that pycocoevalcap brings along. EnvironmentFaultError when it is not there."""
-    import importlib.util
-
     spec = importlib.util.find_spec("pycocoevalcap")
     folders = list(spec.submodule_search_locations or []) if spec else []
     found = Path(folders[0]) / folder / name if folders else None

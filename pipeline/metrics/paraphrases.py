@@ -18,8 +18,8 @@ import re
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
-from pipeline.files import replacing
-from pipeline.provenance import digest, file_digest, write_atomic
+from pipeline.core.files import replacing
+from pipeline.core.provenance import digest, file_digest, write_atomic
 
 _VERSION = 1
 _PIECES = re.compile(r"[^\W_]+")

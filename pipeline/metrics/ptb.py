@@ -8,7 +8,7 @@ from __future__ import annotations
 import subprocess
 from collections.abc import Sequence
 
-from pipeline.errors import EnvironmentFaultError
+from pipeline.core.errors import EnvironmentFaultError
 from pipeline.metrics.captions import one_line
 from pipeline.metrics.java import JAVA_MEND, coco_file, java_home
 

@@ -16,9 +16,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
+import pandas as pd
+import pyarrow as pa
 
-from pipeline.errors import DataError
-from pipeline.scene import Sample
+from pipeline.core.errors import DataError
+from pipeline.core.parquet import read_parquet, write_parquet
+from pipeline.scenes.types import Sample
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -42,8 +45,6 @@ class Scores(NamedTuple):
 
 
 def _schema() -> pa.Schema:
-    import pyarrow as pa
-
     text, real, whole = pa.string(), pa.float64(), pa.int64()
     fields = [("kind", text), ("metric", text), ("subset", text), ("reference", text), ("sample_id", text), ("scene_id", text)]
     fields += [("value", real), ("n", whole), ("n_scenes", whole)]
@@ -88,10 +89,6 @@ def _sample_rows(result: MetricResult, samples: Sequence[Sample]) -> list[dict[s
 
 def write_scores(path: Path, results: Sequence[MetricResult], samples: Sequence[Sample], metadata: Mapping[str, Any]) -> None:
     """Write the results of one run on one benchmark atomically. Raises ValueError when a metric comes twice."""
-    import pyarrow as pa
-
-    from pipeline.parquet import write_parquet
-
     keys = [(r.metric, r.subset, r.reference) for r in results]
     if len(set(keys)) != len(keys):
         raise ValueError(f"metrics come twice: {sorted({k for k in keys if keys.count(k) > 1})}")
@@ -102,10 +99,6 @@ def write_scores(path: Path, results: Sequence[MetricResult], samples: Sequence[
 
 def read_scores(path: Path) -> Scores:
     """Read a score file. DataError when it is missing, unreadable, damaged or of another schema."""
-    import pandas as pd
-
-    from pipeline.parquet import read_parquet
-
     made_by = f"snakemake --cores all {path}"
     table = read_parquet(path, made_by=made_by)
     metadata = json.loads((table.schema.metadata or {}).get(b"pipeline", b"{}"))

@@ -19,7 +19,7 @@ from typing import Literal
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from pipeline.provenance import seed_for
+from pipeline.core.provenance import seed_for
 
 Correlation = Literal["pearson", "spearman"]
 

@@ -20,11 +20,11 @@ import torch
 from safetensors.torch import load_model, save_model
 from torch import nn
 
-from pipeline.errors import CheckpointError, DataError
-from pipeline.features.memory import out_of_memory
-from pipeline.files import UNFINISHED, fsync, settle
-from pipeline.finished import damaged_files
-from pipeline.provenance import digest, file_digest, read_manifest, write_manifest
+from pipeline.core.errors import CheckpointError, DataError
+from pipeline.core.files import UNFINISHED, fsync, settle
+from pipeline.core.finished import damaged_files
+from pipeline.core.provenance import digest, file_digest, read_manifest, write_manifest
+from pipeline.core.runtime import out_of_memory
 
 _MODEL, _STATE, _LOSSES, _FACTS = "model.safetensors", "state.pt", "losses.json", "checkpoint.json"
 

@@ -16,12 +16,12 @@ from typing import Any, ClassVar, Generic, TypeVar
 import torch
 from torch import nn
 
-from pipeline.errors import TrainingError
-from pipeline.features.memory import enough_memory
+from pipeline.core.errors import TrainingError
+from pipeline.core.progress import Progress
+from pipeline.core.provenance import write_atomic
+from pipeline.core.runtime import enough_memory
 from pipeline.optim.checkpoint import Checkpoints
 from pipeline.optim.prefetch import prefetch
-from pipeline.progress import Progress
-from pipeline.provenance import write_atomic
 
 METRICS = "metrics.jsonl"
 NOTE_STEPS = 20

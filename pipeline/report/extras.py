@@ -11,12 +11,13 @@ from typing import Any
 
 from markupsafe import Markup
 
-from pipeline.errors import DataError
-from pipeline.index import SceneIndex
+from pipeline.core.errors import DataError
+from pipeline.features.store import FeatureReader
 from pipeline.metrics.boxes import iou
 from pipeline.report import figures, pictures
 from pipeline.report.inputs import ExampleScene, Question, Said, example_scenes, feature_paths, run_path, training_curves
 from pipeline.report.page import Page, Picture
+from pipeline.scenes.index import SceneIndex
 
 Section = Callable[[Page], None]
 MAX_TEXT = 260
@@ -159,8 +160,6 @@ def features_section(indices: Sequence[SceneIndex], manifests: Sequence[Path]) -
 
 
 def _features_figure(page: Page, index: SceneIndex, stores: Mapping[tuple[str, str], list[Path]]) -> bool:
-    from pipeline.features.store import FeatureReader
-
     readers = {teacher: FeatureReader(paths) for (dataset, teacher), paths in stores.items() if dataset == index.dataset}
     if not readers:
         return False

@@ -6,13 +6,13 @@ baseline is grey, controls are drawn hollow. Equal inputs give equal bytes: no d
 
 from __future__ import annotations
 
-import io
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from pipeline.core.plots import new_figure, styled
 from pipeline.tables.derived import QUARTERS
 from pipeline.tables.findings import BASELINE, Association, headline_rows, is_control, unique
 from pipeline.tables.schema import Row
@@ -24,61 +24,12 @@ if TYPE_CHECKING:
 
 PALETTE = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00", "#8C6D31", "#5B4B8A")
 GREY = "#6B7280"
-_STYLE: dict[Any, Any] = {
-    "font.size": 10,
-    "font.family": "DejaVu Sans",
-    "axes.spines.top": False,
-    "axes.spines.right": False,
-    "axes.edgecolor": "#9CA3AF",
-    "axes.labelcolor": "#374151",
-    "axes.titlesize": 10.5,
-    "axes.titleweight": "bold",
-    "xtick.color": "#4B5563",
-    "ytick.color": "#374151",
-    "grid.color": "#E5E7EB",
-    "axes.axisbelow": True,
-    "legend.frameon": False,
-    "figure.facecolor": "white",
-}
-_DPI = 150
 
 
 def teacher_colors(teachers: Sequence[str]) -> dict[str, str]:
     """One colour per teacher, grey for the baseline."""
     others = [teacher for teacher in teachers if teacher != BASELINE]
     return {BASELINE: GREY} | {teacher: PALETTE[i % len(PALETTE)] for i, teacher in enumerate(others)}
-
-
-def new_figure(rows: int, cols: int, width: float, height: float, **options: Any) -> tuple[Figure, NDArray[Any]]:
-    """A figure without pyplot (no global state, no display) and its axes (rows, cols)."""
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(width, height), layout="constrained")
-    FigureCanvasAgg(figure)
-    return figure, figure.subplots(rows, cols, squeeze=False, **options)
-
-
-def _png(figure: Figure) -> bytes:
-    sink = io.BytesIO()
-    figure.savefig(sink, format="png", dpi=_DPI, metadata={"Software": None})
-    return sink.getvalue()
-
-
-def styled(draw: Any) -> Any:
-    """Decorator: draw with the report's style and nothing of the user's matplotlib settings."""
-    import functools
-
-    @functools.wraps(draw)
-    def wrapped(*args: Any, **options: Any) -> bytes:
-        import matplotlib
-
-        with matplotlib.rc_context():
-            matplotlib.rcdefaults()
-            matplotlib.rcParams.update(_STYLE)
-            return _png(draw(*args, **options))
-
-    return wrapped
 
 
 @styled

@@ -1,6 +1,6 @@
 """What the report reads besides the summary: training metrics, predictions, scenes, teacher features. All of it is optional.
 
-Which run or teacher a file belongs to is in its path (pipeline/paths.py); everything here says where a path does not fit.
+Which run or teacher a file belongs to is in its path (pipeline/study/paths.py); everything here says where a path does not fit.
 """
 
 from __future__ import annotations
@@ -16,13 +16,15 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from pipeline.errors import DataError
-from pipeline.finished import check_files, same_identity
-from pipeline.provenance import file_digest, read_manifest
+from pipeline.core import registry
+from pipeline.core.errors import DataError
+from pipeline.core.finished import check_files, same_identity
+from pipeline.core.parquet import read_parquet
+from pipeline.core.provenance import file_digest, read_manifest
 from pipeline.report.figures import Curves
 
 if TYPE_CHECKING:
-    from pipeline.index import SceneIndex
+    from pipeline.scenes.index import SceneIndex
 
 _SEED = re.compile(r"seed(\d+)")
 METRICS_FILE = "metrics.jsonl"
@@ -158,8 +160,6 @@ class ExampleScene:
 
 def read_predictions(path: Path) -> dict[str, tuple[str, Said]]:
     """Sample id -> (scene id, prediction) of a predictions file, in file order."""
-    from pipeline.parquet import read_parquet
-
     columns = ["sample_id", "scene_id", "answer", "parsed", "boxes"]
     made_by = f"snakemake --cores all -f {path.with_name('manifest.json')}"
     rows = read_parquet(path, made_by=made_by, own=False).select(columns).to_pylist()
@@ -180,8 +180,6 @@ def example_scenes(
     ``runs``: prediction manifests; the first backbone, recipe and seed among them is shown, with all its teachers.
     ``benchmarks``: resolved members of config.yaml.
     """
-    from pipeline import registry
-
     mine = [run for run in runs if run.dataset == index.dataset]
     records = index.split(split)
     if not mine or not records:

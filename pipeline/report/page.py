@@ -15,7 +15,7 @@ from typing import Any
 from markupsafe import Markup, escape
 
 from pipeline import __version__
-from pipeline.provenance import write_atomic
+from pipeline.core.provenance import write_atomic
 from pipeline.report import figures
 from pipeline.report.html import PIECES, inline
 from pipeline.report.template import PAGE

@@ -8,10 +8,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline.grid import seen_cells
-from pipeline.report.figures import new_figure, styled, teacher_colors
+from pipeline.core.plots import new_figure, styled
+from pipeline.report.figures import teacher_colors
 from pipeline.report.inputs import Question
-from pipeline.scene import Scene, SceneRecord
+from pipeline.scenes.grid import seen_cells
+from pipeline.scenes.types import Scene, SceneRecord
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -13,9 +13,10 @@ from dataclasses import asdict, replace
 
 import numpy as np
 
-from pipeline import __version__, paths
-from pipeline.errors import DataError
-from pipeline.provenance import digest
+from pipeline import __version__
+from pipeline.core.errors import DataError
+from pipeline.core.provenance import digest
+from pipeline.study import paths
 from pipeline.tables.derived import QUARTERS, SCENE_CORRELATION, derived_scores
 from pipeline.tables.schema import DERIVED, MEASURED, REFERENCE, Row
 from pipeline.tables.scores import Cell, MetricKey, Reals, RunKey, RunScores, SetScore, some_of

@@ -19,6 +19,7 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.stats import norm
 
 from pipeline.metrics.stats import Correlation, correlations
 from pipeline.tables.schema import DERIVED, Row
@@ -269,8 +270,6 @@ def _correlated(
     sides: Sequence[NDArray[np.float64]], drawn: Sequence[NDArray[np.float64]], freedom: float, level: float, kind: Correlation
 ) -> Estimate:
     """Interval of a correlation; none below one degree of ``freedom`` (runs, less their groups' means and Fisher's three)."""
-    from scipy.stats import norm
-
     value, count = float(correlations(sides[0], sides[1], kind)), len(sides[0])
     if not math.isfinite(value) or freedom < 1:
         return Estimate(value, None, None, count)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from pipeline.core.text_tables import render_table
 from pipeline.tables.findings import (
     BASELINE,
     LIFTS,
@@ -23,16 +24,7 @@ from pipeline.tables.findings import (
 )
 from pipeline.tables.machines import machine_notes
 from pipeline.tables.schema import REFERENCE, Row
-from pipeline.tables.text import (
-    LEGEND,
-    estimate_text,
-    half_width,
-    interval_text,
-    intervals_sentence,
-    mark,
-    number,
-    render_table,
-)
+from pipeline.tables.text import LEGEND, estimate_text, half_width, interval_text, intervals_sentence, mark, number
 
 NO_SCORE = "No score: the questions of this split come without answers."
 

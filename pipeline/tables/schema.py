@@ -3,7 +3,7 @@
 ``COLUMNS`` is the documentation: every column's type and meaning also stand in the files' own field metadata. Files are
 written byte for byte the same for equal rows: no times, no host, fixed compression.
 
-A row's ``kind`` says what its value is: ``measured`` (a run's metric), ``derived`` (computed here from measured per-sample
+A row's ``kind`` says what its value is: ``measured`` (a run's metric), ``is_view`` (computed here from measured per-sample
 values: how scenes' scores go with scenes' correspondence, see derived.py) or ``reference`` (a level that no model was asked
 for: best constant answer, chance; then ``teacher`` is empty, ``reference`` names the level, there are no seeds, and the
 difference is level minus the baseline's metric).
@@ -18,8 +18,8 @@ from typing import Any
 
 import pyarrow as pa
 
-from pipeline.errors import DataError
-from pipeline.parquet import read_parquet, write_parquet
+from pipeline.core.errors import DataError
+from pipeline.core.parquet import read_parquet, write_parquet
 
 SCHEMA_VERSION = 2
 MEASURED, DERIVED, REFERENCE = "measured", "derived", "reference"

@@ -14,11 +14,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline import paths
-from pipeline.errors import ConfigError, DataError
-from pipeline.finished import same_identity
+from pipeline.core.errors import ConfigError, DataError
+from pipeline.core.finished import same_identity
+from pipeline.core.provenance import digest, file_digest, read_manifest
 from pipeline.metrics.scorefile import read_scores
-from pipeline.provenance import digest, file_digest, read_manifest
+from pipeline.study import paths
 from pipeline.tables.machines import machine_of
 
 Reals = NDArray[np.float64]

@@ -25,6 +25,7 @@ from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
+from scipy.stats import t
 
 Reals = NDArray[np.float64]
 
@@ -58,15 +59,11 @@ class Spread:
 
     def interval(self, value: float, level: float) -> tuple[float, float]:
         """Both ends at this confidence level."""
-        from scipy.stats import t
-
         half = float(t.ppf((1 + level) / 2, self.freedom)) * self.error
         return value - half, value + half
 
     def p_value(self, value: float) -> float:
         """Two-sided probability of a value at least as far from zero when its expectation is zero."""
-        from scipy.stats import t
-
         return float(2 * t.sf(abs(value) / self.error, self.freedom))
 
 

@@ -3,10 +3,11 @@
 A member is ``teachers/<kind>.py``. Special tokens are dropped inside ``encode``; nothing after it guesses from token counts.
 Kinds of teacher, told apart by attributes of an instance (``registry.create("teachers", member)``), never by name:
 
-* ``present = False``: no features at all (``none``): the DAG has no extract job for it and training has no alignment term.
-* ``trained_here = True``: ``pretrain_dataset()`` names a dataset; ``pretrain_teacher`` writes results/teachers/{teacher} first.
-  One kind may be both: ``vggt`` is trained here at size "rooms" and a released checkpoint at size "1b".
-* ``derived = True``: its features are another teacher's (``source()``) under other scene ids (control ``shuffled``).
+* ``has_features = False``: no features at all (``none``): the DAG has no extract job for it and training has no alignment term.
+* ``trained_in_workflow = True``: ``pretrain_dataset()`` names a dataset; ``pretrain_teacher`` writes
+  results/teachers/{teacher} first. One kind may be both: ``vggt`` is trained in the workflow at size "rooms" and a released
+  checkpoint at size "1b".
+* ``is_view = True``: its features are another teacher's (``source()``) under other scene ids (control ``shuffled``).
 
 A teacher with a network derives from ``NetworkTeacher`` (network.py). tests/conformance/test_teachers.py asks of each, run
 with ``example``, on a CPU and without a download: ``licences`` is stated where there are released weights; every option has
@@ -28,12 +29,13 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline.grid import TokenGrid, Window, common_window
-from pipeline.options import Options
-from pipeline.scene import Scene
+from pipeline.core.options import Options
+from pipeline.core.releases import Licence, WeightFile
+from pipeline.scenes.grid import TokenGrid, Window, common_window
+from pipeline.scenes.types import Scene
 
 if TYPE_CHECKING:
-    from pipeline.index import SceneIndex
+    from pipeline.scenes.index import SceneIndex
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,35 +63,12 @@ class TeacherFeatures:
         return common_window(self.grid.window, self.seen or self.grid.window)
 
 
-@dataclass(frozen=True, slots=True)
-class Licence:
-    """``code``: the implementation used here; ``weights``: the released weights; ``commercial``: features may be sold."""
-
-    code: str
-    weights: str
-    commercial: bool
-
-
-@dataclass(frozen=True, slots=True)
-class WeightFile:
-    """A file or folder of released weights that a configured member needs.
-
-    ``path`` where it is expected; ``what`` it is, with its official name; ``source`` where to get it (never fetched at
-    run time); ``bytes`` its size when known.
-    """
-
-    path: Path
-    what: str
-    source: str
-    bytes: int | None = None
-
-
 class Teacher(ABC):
     options_model: ClassVar[type[Options]] = Options
     example: ClassVar[Mapping[str, Any]] = {}
     """Options of a small instance that needs no download: what the conformance suite runs. Default: all defaults."""
-    present: ClassVar[bool] = True
-    derived: ClassVar[bool] = False
+    has_features: ClassVar[bool] = True
+    is_view: ClassVar[bool] = False
     order_dependent: bool = False
     """True when features depend on the order of views (VGGT: the first view has tokens of its own)."""
     set_dependent: bool = False
@@ -104,7 +83,7 @@ class Teacher(ABC):
         self.options = options
 
     @property
-    def trained_here(self) -> bool:
+    def trained_in_workflow(self) -> bool:
         """True when the weights are made in the DAG."""
         return self.pretrain_dataset() is not None
 
@@ -146,7 +125,7 @@ class Teacher(ABC):
         """Options that need less memory ("teachers.x: precision: bfloat16"), named when memory runs out; "" for none."""
         return ""
 
-    def tap(self) -> str:
+    def feature_layer(self) -> str:
         """In words, what is taken from where ("layers [-1], frame and global"); part of a store's spec."""
         return ""
 

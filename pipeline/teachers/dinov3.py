@@ -7,8 +7,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from pipeline.core.releases import Licence
 from pipeline.teachers._vision2d import Vision2DTeacher
-from pipeline.teachers.base import Licence
 
 
 class DinoV3Teacher(Vision2DTeacher):

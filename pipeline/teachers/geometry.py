@@ -19,10 +19,10 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field
 
-from pipeline.geometry import unproject
-from pipeline.grid import TokenGrid, overlap_matrix
-from pipeline.options import Options
-from pipeline.scene import Scene
+from pipeline.core.options import Options
+from pipeline.scenes.geometry import unproject
+from pipeline.scenes.grid import TokenGrid, overlap_matrix
+from pipeline.scenes.types import Scene
 from pipeline.teachers.base import Teacher, TeacherFeatures
 
 LONGEST_WAVE_M = 16.0
@@ -60,7 +60,7 @@ class GeometryTeacher(Teacher):
     def grid(self, height_px: int, width_px: int) -> TokenGrid:
         return TokenGrid(self.options.grid_rows, self.options.grid_cols)
 
-    def tap(self) -> str:
+    def feature_layer(self) -> str:
         return f"position ({self.options.bands} bands), normal, depth, relief, height, surface"
 
     def encode(self, scene: Scene) -> TeacherFeatures:

@@ -8,8 +8,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from pipeline.core.releases import Licence
 from pipeline.teachers._vision2d import Vision2DTeacher
-from pipeline.teachers.base import Licence
 
 
 class MaeTeacher(Vision2DTeacher):

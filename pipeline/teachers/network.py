@@ -3,8 +3,8 @@
     class MyTeacher(NetworkTeacher):
         def load(self, weights, device):
             model = ...                                  # of an installed package, in evaluation mode, on ``device``
-            self.network = ...                           # pipeline.nets.wrapped.WrappedNetwork, or an object of your own
-            return state_digest(model.state_dict())      # pipeline.nets.weights: what the store remembers of the weights
+            self.network = ...                           # teachers._common.wrapped.WrappedNetwork, or your own
+            return state_digest(model.state_dict())      # pipeline.core.weights: what the store remembers of the weights
 
 Torch and the model's package are imported inside ``load``.
 """
@@ -14,7 +14,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from pipeline.scene import Scene
+from pipeline.scenes.types import Scene
 from pipeline.teachers.base import Teacher, TeacherFeatures
 
 

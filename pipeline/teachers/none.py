@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import NoReturn
 
-from pipeline.grid import TokenGrid
-from pipeline.options import Options
-from pipeline.scene import Scene
+from pipeline.core.options import Options
+from pipeline.scenes.grid import TokenGrid
+from pipeline.scenes.types import Scene
 from pipeline.teachers.base import Teacher, TeacherFeatures
 
 
@@ -15,10 +15,10 @@ class NoneOptions(Options):
 
 
 class NoTeacher(Teacher):
-    """Has no features: ``present`` is False, so nothing ever asks for them."""
+    """Has no features: ``has_features`` is False, so nothing ever asks for them."""
 
     options_model = NoneOptions
-    present = False
+    has_features = False
 
     @property
     def dim(self) -> int:
@@ -31,4 +31,4 @@ class NoTeacher(Teacher):
         return self._refuse()
 
     def _refuse(self) -> NoReturn:
-        raise TypeError("the teacher `none` has no features; ask `present` first")
+        raise TypeError("the teacher `none` has no features; ask `has_features` first")

@@ -9,11 +9,13 @@ from pathlib import Path
 
 from pydantic import Field, field_validator
 
-from pipeline.errors import ConfigError
-from pipeline.grid import TokenGrid
-from pipeline.hf_folder import checked_layers
-from pipeline.options import Options
+from pipeline.core.errors import ConfigError
+from pipeline.core.hf_folder import checked_layers
+from pipeline.core.options import Options
+from pipeline.scenes.grid import TokenGrid
 from pipeline.teachers.network import NetworkTeacher
+from pipeline.teachers.vggt.config import ROOMS
+from pipeline.teachers.vggt.images import image_rule
 
 
 class RandomOptions(Options):
@@ -25,8 +27,6 @@ class RandomOptions(Options):
     @field_validator("layers")
     @classmethod
     def _exist_once(cls, layers: tuple[int, ...]) -> tuple[int, ...]:
-        from pipeline.nets.vggt.config import ROOMS
-
         try:
             checked_layers(layers, ROOMS.depth)
         except ConfigError as error:
@@ -44,22 +44,16 @@ class RandomTeacher(NetworkTeacher):
 
     @property
     def dim(self) -> int:
-        from pipeline.nets.vggt.config import ROOMS
-
         return len(self.options.layers) * ROOMS.dim
 
     def grid(self, height_px: int, width_px: int) -> TokenGrid:
-        from pipeline.nets.vggt.config import ROOMS
-        from pipeline.nets.vggt.images import image_rule
-
         return image_rule(height_px, width_px, ROOMS).grid
 
-    def tap(self) -> str:
+    def feature_layer(self) -> str:
         return f"untrained aggregator, layers {list(self.options.layers)}"
 
     def load(self, weights: Path | None, device: str) -> str:
-        from pipeline.nets.vggt.config import ROOMS
-        from pipeline.nets.vggt.features import random_features
+        from pipeline.teachers.vggt.features import random_features
 
         self.network, value = random_features(ROOMS, self.options.seed, self.options.layers, device)
         return value

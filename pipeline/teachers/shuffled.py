@@ -11,11 +11,11 @@ from typing import NoReturn
 import numpy as np
 from pydantic import Field
 
-from pipeline.errors import DataError
-from pipeline.grid import TokenGrid
-from pipeline.options import Options
-from pipeline.provenance import seed_for
-from pipeline.scene import Scene
+from pipeline.core.errors import DataError
+from pipeline.core.options import Options
+from pipeline.core.provenance import seed_for
+from pipeline.scenes.grid import TokenGrid
+from pipeline.scenes.types import Scene
 from pipeline.teachers.base import Teacher, TeacherFeatures
 
 
@@ -30,7 +30,7 @@ class ShuffledTeacher(Teacher):
     """Derived: stores no data, only which scene stands in for which."""
 
     options_model = ShuffledOptions
-    derived = True
+    is_view = True
     options: ShuffledOptions
 
     @property
@@ -46,7 +46,7 @@ class ShuffledTeacher(Teacher):
     def _refuse(self) -> NoReturn:
         raise TypeError("a derived teacher has no network; its store is a view of source()'s store")
 
-    def tap(self) -> str:
+    def feature_layer(self) -> str:
         return f"features of another scene, teacher {self.options.of}, seed {self.options.seed}"
 
     def source(self) -> str:

@@ -11,8 +11,8 @@ from collections.abc import Sequence
 
 from pydantic import Field
 
+from pipeline.core.releases import Licence
 from pipeline.teachers._vision2d import Vision2DOptions, Vision2DTeacher
-from pipeline.teachers.base import Licence
 
 
 class Siglip2Options(Vision2DOptions):

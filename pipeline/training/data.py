@@ -12,15 +12,15 @@ from typing import Any
 import numpy as np
 import torch
 
+from pipeline.backbones._transformers.prompts import target_text, user_text
+from pipeline.backbones._transformers.tokenizer import token_id
 from pipeline.backbones.base import COORD_TOKEN, GROUND_TOKEN, LoadedBackbone
-from pipeline.errors import AnnotationError
+from pipeline.core.errors import AnnotationError
 from pipeline.features.store import FeatureReader
-from pipeline.index import SceneIndex
-from pipeline.mllm.tokenizer import token_id
-from pipeline.prompts import target_text, user_text
-from pipeline.scene import Sample, SceneRecord
+from pipeline.scenes.index import SceneIndex
+from pipeline.scenes.types import Sample, SceneRecord
+from pipeline.study.recipe import Recipe
 from pipeline.training.packing import PackedText, Question, make_question, pack
-from pipeline.training.recipe import Recipe
 from pipeline.training.sampler import QuestionSampler, Visit
 from pipeline.training.scenes import EntryCache, SceneEntry, scene_entry
 
@@ -39,7 +39,7 @@ class SceneBatch:
     cell_voxels: torch.Tensor
     box_voxels: torch.Tensor
     pooling: torch.Tensor
-    box_seen: torch.Tensor
+    box_visible: torch.Tensor
     box_present: torch.Tensor
     teacher: torch.Tensor | None
     teacher_weights: torch.Tensor | None
@@ -82,7 +82,7 @@ class TrainingGroup:
 
 def stack_scenes(entries: Sequence[SceneEntry]) -> SceneBatch:
     """Stack entries of one shape; boxes are padded to the largest number."""
-    boxes = max(len(e.box_seen) for e in entries)
+    boxes = max(len(e.box_visible) for e in entries)
 
     def padded(tensors: Sequence[torch.Tensor]) -> torch.Tensor:
         out = tensors[0].new_zeros((len(tensors), boxes, *tensors[0].shape[1:]))
@@ -101,8 +101,8 @@ def stack_scenes(entries: Sequence[SceneEntry]) -> SceneBatch:
         cell_voxels=torch.stack([e.cell_voxels for e in entries]),
         box_voxels=padded([e.box_voxels for e in entries]),
         pooling=padded([e.pooling for e in entries]),
-        box_seen=padded([e.box_seen for e in entries]),
-        box_present=padded([torch.ones(len(e.box_seen), dtype=torch.bool) for e in entries]),
+        box_visible=padded([e.box_visible for e in entries]),
+        box_present=padded([torch.ones(len(e.box_visible), dtype=torch.bool) for e in entries]),
         teacher=torch.stack(teachers) if teachers else None,
         teacher_weights=torch.stack(weights) if weighted else None,
     )

@@ -11,9 +11,9 @@ import torch
 from pipeline.optim.checkpoint import Checkpoints
 from pipeline.optim.loop import METRICS, Loop, StepLosses, means
 from pipeline.optim.optimizer import group, schedule_factor, set_rates
+from pipeline.study.recipe import Recipe
 from pipeline.training.data import TrainingData, TrainingGroup
 from pipeline.training.model import SpatialMLLM
-from pipeline.training.recipe import Recipe
 
 NAMED = 8
 """Most samples that a message names."""

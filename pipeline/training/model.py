@@ -14,22 +14,22 @@ import torch
 from torch import nn
 from torch.nn.functional import cross_entropy
 
-from pipeline.alignment.head import AlignmentHead, GroundingHead
-from pipeline.alignment.losses import alignment_loss, grounding_loss, mean_per_question
+from pipeline.backbones._transformers.assemble import prefix_embeds
 from pipeline.backbones.base import LoadedBackbone, Prefix
-from pipeline.errors import ConfigError
-from pipeline.mllm.assemble import prefix_embeds
-from pipeline.provenance import seed_for
+from pipeline.core.errors import ConfigError
+from pipeline.core.provenance import seed_for
+from pipeline.study.recipe import Recipe
 from pipeline.training.attention import block_layout, enable
 from pipeline.training.data import SceneBatch, TrainingGroup
+from pipeline.training.head import AlignmentHead, GroundingHead
+from pipeline.training.losses import alignment_loss, grounding_loss, mean_per_question
 from pipeline.training.packing import PackedText, block_mask, block_positions
 from pipeline.training.positions import WorldPositions
 from pipeline.training.pruning import last_feed_forward, only_rows
-from pipeline.training.recipe import Recipe
 
 
 @dataclass(frozen=True, slots=True)
-class Seen:
+class SceneEncoding:
     """What the model sees of S scenes before any question: the prefix's embeddings (S,P,C) and the projected visual tokens
     (S,M,C) without world positions."""
 
@@ -87,7 +87,7 @@ class SpatialMLLM(nn.Module):
 
     # ------------------------------------------------------------ shared by training and evaluation
 
-    def see(self, scenes: SceneBatch) -> Seen:
+    def encode_scene(self, scenes: SceneBatch) -> SceneEncoding:
         """Encode the views; world positions are added to visual tokens of cells with valid depth only."""
         height, width = scenes.size_px
         visual = self.loaded.encode_views(scenes.pixels, height, width)
@@ -95,13 +95,13 @@ class SpatialMLLM(nn.Module):
         if self.world is not None:
             placed = visual + self.world(scenes.cell_voxels).to(visual.dtype) * scenes.cell_valid[..., None]
         prefix = self.loaded.prefix(scenes.views, height, width)
-        return Seen(prefix, prefix_embeds(self.loaded, prefix, placed), visual)
+        return SceneEncoding(prefix, prefix_embeds(self.loaded, prefix, placed), visual)
 
     def box_features(self, scenes: SceneBatch, visual: torch.Tensor) -> torch.Tensor:
         """Visual tokens (S,M,C) pooled over each box's cells -> float32 (S,N,C); the learned embedding for unseen boxes."""
         with torch.autocast(visual.device.type, enabled=False):
             pooled = torch.bmm(scenes.pooling, visual.float())
-        return torch.where(scenes.box_seen[..., None], pooled, self.grounding.unseen)
+        return torch.where(scenes.box_visible[..., None], pooled, self.grounding.unseen)
 
     def object_features(self, scenes: SceneBatch, visual: torch.Tensor, visual_states: torch.Tensor) -> torch.Tensor:
         """Candidate features (S,N,C) = (f_vis + f_llm) / 2.
@@ -146,7 +146,7 @@ class SpatialMLLM(nn.Module):
         """Per-question losses (Q,) and the alignment loss of scenes of one shape."""
         scenes, text = group.scenes, group.text
         with self.autocast(scenes.pixels.device.type):
-            seen = self.see(scenes)
+            seen = self.encode_scene(scenes)
             states = self._states(group, seen)
             length = seen.embeds.shape[1]
             answered = states[-1][:, length:].flatten(0, 1)
@@ -162,7 +162,7 @@ class SpatialMLLM(nn.Module):
             losses = losses.index_add(0, text.ground_question, grounding_loss(choices, group.positives))
         return losses, self._alignment(scenes, states, where)
 
-    def _states(self, group: TrainingGroup, seen: Seen) -> dict[int, torch.Tensor]:
+    def _states(self, group: TrainingGroup, seen: SceneEncoding) -> dict[int, torch.Tensor]:
         """Hidden states (S,T,C) per layer of packed rows; meaningful where losses read them."""
         scenes, text, prefix = group.scenes, group.text, seen.prefix
         questions = self.loaded.embed(text.ids)

@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from pipeline.scene import SceneRecord
+from pipeline.scenes.types import SceneRecord
 
 LOWER_M = np.array([-15.0, -15.0, -5.0], dtype=np.float32)
 UPPER_M = np.array([15.0, 15.0, 5.0], dtype=np.float32)

@@ -15,13 +15,13 @@ from typing import Any
 import torch
 from torch import nn
 
+from pipeline.backbones._transformers.loaded import LoadedTransformersModel
 from pipeline.backbones.base import LoadedBackbone
-from pipeline.mllm.loaded import TransformersBackbone
 
 
 def last_feed_forward(loaded: LoadedBackbone) -> tuple[nn.Module, nn.Module] | None:
     """The (norm, feed-forward) modules of the last decoder layer; None for decoders without this structure."""
-    if not isinstance(loaded, TransformersBackbone):
+    if not isinstance(loaded, LoadedTransformersModel):
         return None
     layers = loaded.decoder.layers
     assert isinstance(layers, nn.ModuleList)

@@ -12,9 +12,9 @@ from typing import Literal
 
 import numpy as np
 
-from pipeline.errors import DataError
-from pipeline.provenance import seed_for
-from pipeline.scene import Sample
+from pipeline.core.errors import DataError
+from pipeline.core.provenance import seed_for
+from pipeline.scenes.types import Sample
 
 
 @dataclass(frozen=True, slots=True)

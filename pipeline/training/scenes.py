@@ -14,13 +14,13 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from pipeline import geometry
 from pipeline.backbones.base import LoadedBackbone
 from pipeline.features.store import FeatureReader
-from pipeline.grid import resample_tokens, seen_cells
-from pipeline.scene import Scene
+from pipeline.scenes import geometry
+from pipeline.scenes.grid import resample_tokens, seen_cells
+from pipeline.scenes.types import Scene
+from pipeline.study.recipe import Recipe
 from pipeline.training.positions import discretise
-from pipeline.training.recipe import Recipe
 from pipeline.training.unseen import some_seen
 
 
@@ -30,7 +30,7 @@ class SceneEntry:
 
     ``pixels`` (V, ...) of the backbone; ``size_px`` (H,W) of the images; ``cell_means_m`` (M,3) mean world point per cell;
     ``cell_valid`` (M,) bool, the cell has valid depth; ``cell_voxels`` (M,3) and ``box_voxels`` (N,3) int64 numbers for
-    the position encoding; ``pooling`` (N,M) rows that sum to 1, or to 0 where ``box_seen`` (N,) is False; ``teacher``
+    the position encoding; ``pooling`` (N,M) rows that sum to 1, or to 0 where ``box_visible`` (N,) is False; ``teacher``
     (M,D) and ``teacher_weights`` (M,) on the student's cells, or None: weights of cells that the teacher did not see are 0,
     None stands for 1 everywhere.
     """
@@ -43,7 +43,7 @@ class SceneEntry:
     cell_voxels: torch.Tensor
     box_voxels: torch.Tensor
     pooling: torch.Tensor
-    box_seen: torch.Tensor
+    box_visible: torch.Tensor
     teacher: torch.Tensor | None = None
     teacher_weights: torch.Tensor | None = None
 
@@ -94,7 +94,7 @@ def scene_entry(
         cell_voxels=torch.from_numpy(discretise(np.where(cell_valid[:, None], means, 0.0))),
         box_voxels=torch.from_numpy(discretise(boxes.reshape(-1, 6)[:, :3])),
         pooling=torch.from_numpy(pooling),
-        box_seen=torch.from_numpy(seen),
+        box_visible=torch.from_numpy(seen),
         teacher=teacher,
         teacher_weights=weights,
     )

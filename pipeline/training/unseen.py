@@ -13,11 +13,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipeline.backbones.base import LoadedBackbone
-from pipeline.errors import StoreError
+from pipeline.core.errors import StoreError
 from pipeline.features.store import FeatureReader
-from pipeline.grid import Window, same_view, seen_cells
-from pipeline.index import SceneIndex
-from pipeline.training.recipe import Recipe
+from pipeline.scenes.grid import Window, same_view, seen_cells
+from pipeline.scenes.index import SceneIndex
+from pipeline.study.recipe import Recipe
 
 WORTH_SAYING = 0.01
 """Share of unseen cells above which ``train`` prints a warning."""

@@ -12,11 +12,11 @@ import numpy as np
 import pytest
 import torch
 
-from pipeline import registry
+from pipeline.backbones._transformers.assemble import causal_mask, prefix_embeds, prefix_positions
+from pipeline.backbones._transformers.generate import encode_prefix, greedy, read_questions
+from pipeline.backbones._transformers.prompts import INSTRUCTION
 from pipeline.backbones.base import COORD_TOKEN, GROUND_TOKEN, LoadedBackbone
-from pipeline.mllm.assemble import causal_mask, prefix_embeds, prefix_positions
-from pipeline.mllm.generate import encode_prefix, greedy, read_questions
-from pipeline.prompts import INSTRUCTION
+from pipeline.core import registry
 from pipeline.training.packing import block_mask, block_positions, make_question, pack
 
 HEIGHT, WIDTH, VIEWS = 96, 128, 3

@@ -2,20 +2,18 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import numpy as np
 import pytest
 
-from pipeline import registry
 from pipeline.benchmarks.base import Benchmark
-from pipeline.conventions import is_name
+from pipeline.core import registry
 from pipeline.metrics.boxes import best_proposal, iou
 from pipeline.metrics.stats import Bootstrap
-from pipeline.scene import ModelOutput
+from pipeline.scenes.conventions import is_name
+from pipeline.scenes.types import ModelOutput
 
 KINDS = sorted(registry.member_files("benchmarks"))
-OWN = [kind for kind in KINDS if registry.member_path("benchmarks", kind).is_relative_to(Path(registry.__file__).parent)]
+OWN = [kind for kind in KINDS if registry.member_path("benchmarks", kind).is_relative_to(registry.PACKAGE)]
 """Built-in kinds; the others are plug-ins."""
 TASKS = {"grounding", "caption", "qa", "representation"}
 

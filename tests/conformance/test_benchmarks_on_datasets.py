@@ -10,11 +10,11 @@ import pytest
 from test_benchmarks import OWN, perfect_output
 from test_datasets import KINDS, make
 
-from pipeline import registry
-from pipeline.errors import AnnotationError
-from pipeline.index import SceneIndex
+from pipeline.core import registry
+from pipeline.core.errors import AnnotationError
 from pipeline.metrics.stats import Bootstrap
-from pipeline.scene import Answer
+from pipeline.scenes.index import SceneIndex
+from pipeline.scenes.types import Answer
 
 MEMBERS = set(registry.member_files("benchmarks"))
 

@@ -16,11 +16,11 @@ import posed_rgbd_files
 import pytest
 import scannet_files
 
-from pipeline import registry
-from pipeline.conventions import SPLITS, is_name
+from pipeline.core import registry
 from pipeline.datasets.base import Dataset
-from pipeline.geometry import inside_box, unproject
-from pipeline.index import SceneIndex
+from pipeline.scenes.conventions import SPLITS, is_name
+from pipeline.scenes.geometry import inside_box, unproject
+from pipeline.scenes.index import SceneIndex
 
 KINDS = sorted(registry.member_files("datasets"))
 SOURCES: Mapping[str, Callable[[Path], dict[str, Any]]] = {

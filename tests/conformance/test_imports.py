@@ -8,7 +8,7 @@ from pathlib import Path
 
 CODE = """
 import sys
-from pipeline import registry
+from pipeline.core import registry
 for interface in registry.INTERFACES:
     for kind in registry.member_files(interface):
         registry.member_class(interface, kind)

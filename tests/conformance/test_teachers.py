@@ -9,10 +9,10 @@ import numpy as np
 import pytest
 from box_rooms import make_scene, write_dataset
 
-from pipeline import registry
-from pipeline.conventions import is_name
+from pipeline.core import registry
 from pipeline.features.store import FeatureReader, FeatureWriter, StoreSpec
-from pipeline.scene import Scene
+from pipeline.scenes.conventions import is_name
+from pipeline.scenes.types import Scene
 from pipeline.teachers.base import Teacher, TeacherFeatures
 
 KINDS = sorted(registry.member_files("teachers"))
@@ -24,7 +24,7 @@ def example(kind: str) -> Teacher:
     return registry.create("teachers", {"name": kind, "kind": kind, "options": dict(cls.example)})
 
 
-ENCODING = [kind for kind in KINDS if example(kind).present and not example(kind).derived]
+ENCODING = [kind for kind in KINDS if example(kind).has_features and not example(kind).is_view]
 
 
 class Loaded(dict[str, Teacher]):
@@ -37,7 +37,7 @@ class Loaded(dict[str, Teacher]):
 
     def __missing__(self, kind: str) -> Teacher:
         teacher, weights = example(kind), None
-        if teacher.trained_here:
+        if teacher.trained_in_workflow:
             weights = self.folder / kind
             weights.mkdir()
             figures = teacher.pretrain(self.index, weights, device="cpu")
@@ -78,11 +78,11 @@ def test_description(kind: str) -> None:
     assert is_name(kind)
     if teacher.weight_files():
         assert type(teacher).licences is not Teacher.licences, "say under which licence the weights may be used"
-    assert isinstance(teacher.tap(), str)
+    assert isinstance(teacher.feature_layer(), str)
     assert all(field.description for field in type(teacher).options_model.model_fields.values())
-    assert teacher.present or not (teacher.derived or teacher.trained_here)
-    assert teacher.derived == (teacher.source() is not None)
-    assert teacher.trained_here == (teacher.pretrain_dataset() is not None)
+    assert teacher.has_features or not (teacher.is_view or teacher.trained_in_workflow)
+    assert teacher.is_view == (teacher.source() is not None)
+    assert teacher.trained_in_workflow == (teacher.pretrain_dataset() is not None)
 
 
 @pytest.mark.parametrize("kind", ENCODING)
@@ -192,7 +192,7 @@ def test_a_teacher_that_does_not_ask_for_depth_never_looks_at_it(kind: str, load
 
 
 def test_only_the_oracle_of_the_built_in_teachers_asks_for_depth() -> None:
-    own = [k for k in ENCODING if registry.member_path("teachers", k).is_relative_to(Path(registry.__file__).parent)]
+    own = [k for k in ENCODING if registry.member_path("teachers", k).is_relative_to(registry.PACKAGE)]
     assert [kind for kind in own if example(kind).reads_depth] == ["geometry"]
 
 
@@ -226,7 +226,7 @@ def test_features_survive_the_store(kind: str, loaded: dict[str, Teacher], scene
     assert cosine.min() > 1 - 1e-4
 
 
-@pytest.mark.parametrize("kind", [kind for kind in KINDS if example(kind).derived])
+@pytest.mark.parametrize("kind", [kind for kind in KINDS if example(kind).is_view])
 def test_a_derived_teacher_maps_every_scene_to_another(kind: str) -> None:
     ids = [f"scene{i}" for i in range(9)]
     mapping = example(kind).scene_map(ids)

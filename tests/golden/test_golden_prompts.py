@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from pipeline.prompts import INSTRUCTION, target_text, user_text
-from pipeline.scene import Sample
+from pipeline.backbones._transformers.prompts import INSTRUCTION, target_text, user_text
+from pipeline.scenes.types import Sample
 
 BOX = (1.0, 2.0, 0.5, 0.4, 0.4, 1.0)
 SAMPLES = {

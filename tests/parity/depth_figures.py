@@ -17,11 +17,11 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline.depth_quality import depth_differences
-from pipeline.geometry import cell_means, unproject, voxel_ids
-from pipeline.grid import TokenGrid
-from pipeline.index import SceneIndex
-from pipeline.scene import Scene
+from pipeline.scenes.depth_quality import depth_differences
+from pipeline.scenes.geometry import cell_means, unproject, voxel_ids
+from pipeline.scenes.grid import TokenGrid
+from pipeline.scenes.index import SceneIndex
+from pipeline.scenes.types import Scene
 
 REFERENCE_PX = 384
 """Side of the square to which the reference resizes depth (nearest pixel) before it averages."""

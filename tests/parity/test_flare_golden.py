@@ -13,12 +13,12 @@ import torch
 from reference_data import Run, cases, picture, read_json
 from torch import Tensor
 
-from pipeline.nets.flare.config import RELEASED, FLAREConfig
-from pipeline.nets.flare.images import image_rule, to_input
-from pipeline.nets.flare.model import ALL_TAPS, FLARE
-from pipeline.nets.flare.pose import camera_numbers
-from pipeline.nets.flare.weights import NOT_BUILT, check_shapes
 from pipeline.teachers.flare import TENSOR_BYTES
+from pipeline.teachers.flare.config import RELEASED, FLAREConfig
+from pipeline.teachers.flare.images import image_rule, to_input
+from pipeline.teachers.flare.model import ALL_FEATURE_LAYERS, FLARE
+from pipeline.teachers.flare.pose import camera_numbers
+from pipeline.teachers.flare.weights import NOT_BUILT, check_shapes
 
 CASES = cases("flare/public/public_*", again=True)
 
@@ -69,10 +69,10 @@ def test_every_stage(case: Path) -> None:
         run.check(name, value)
         left.discard(name)
 
-    taps = model(run.images)
-    assert list(taps) == list(ALL_TAPS)
-    for tap, value in taps.items():
-        check(tap, value)
+    feature_layers = model(run.images)
+    assert list(feature_layers) == list(ALL_FEATURE_LAYERS)
+    for feature_layer, value in feature_layers.items():
+        check(feature_layer, value)
     inputs = frozenset(int(name.rsplit("_", 1)[1]) for name in left if name.startswith("enc_block_input_"))
     encoded = model.encoder(run.images, inputs)
     for number, value in encoded.inputs.items():
@@ -116,12 +116,12 @@ def test_positions(case: Path) -> None:
 @torch.no_grad()
 def test_a_tap_alone_is_the_same(case: Path) -> None:
     model, run = built(case)
-    for tap in ALL_TAPS:
-        alone = FLARE(model.config, (tap,)).eval()
+    for feature_layer in ALL_FEATURE_LAYERS:
+        alone = FLARE(model.config, (feature_layer,)).eval()
         alone.load_entries(model.entries())
         result = alone(run.images)
-        assert list(result) == [tap]
-        run.check(tap, result[tap])
+        assert list(result) == [feature_layer]
+        run.check(feature_layer, result[feature_layer])
 
 
 def test_released_names_and_shapes() -> None:

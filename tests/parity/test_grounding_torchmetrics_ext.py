@@ -12,12 +12,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from pipeline import registry
 from pipeline.benchmarks.multi3drefer import EVAL_TYPES
-from pipeline.index import SceneIndex, write_index
+from pipeline.core import registry
 from pipeline.metrics.spatial import CHOICE_TYPES, DIRECTION, NUMERIC_TYPES, QUESTION_TYPES
 from pipeline.metrics.stats import Bootstrap
-from pipeline.scene import Answer, SceneObject, SceneRecord
+from pipeline.scenes.index import SceneIndex, write_index
+from pipeline.scenes.types import Answer, SceneObject, SceneRecord
 
 torch = pytest.importorskip("torch")
 grounding = pytest.importorskip("torchmetrics_ext.metrics.visual_grounding", reason="pip install torchmetrics-ext==0.4.2")

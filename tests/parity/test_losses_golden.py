@@ -9,9 +9,9 @@ import pytest
 import torch
 from reference_data import cases, close, read_tensors
 
-from pipeline.alignment.head import AlignmentHead, GroundingHead
-from pipeline.alignment.losses import alignment_loss, grounding_loss
-from pipeline.grid import TokenGrid, resample_tokens
+from pipeline.scenes.grid import TokenGrid, resample_tokens
+from pipeline.training.head import AlignmentHead, GroundingHead
+from pipeline.training.losses import alignment_loss, grounding_loss
 
 SCALAR = 2e-6
 """Relative tolerance of a loss."""

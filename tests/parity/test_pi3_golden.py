@@ -13,12 +13,12 @@ import pytest
 import torch
 from reference_data import Run, cases, close, picture, read_json
 
-from pipeline import registry
-from pipeline.errors import CheckpointError
-from pipeline.nets.pi3.config import RELEASED, Pi3Config, Variant
-from pipeline.nets.pi3.heads import poses_of
-from pipeline.nets.pi3.images import to_input
-from pipeline.nets.pi3.model import NETWORKS, NOT_BUILT, Pi3
+from pipeline.core import registry
+from pipeline.core.errors import CheckpointError
+from pipeline.teachers.pi3.config import RELEASED, Pi3Config, Variant
+from pipeline.teachers.pi3.heads import poses_of
+from pipeline.teachers.pi3.images import to_input
+from pipeline.teachers.pi3.model import NETWORKS, NOT_BUILT, Pi3
 
 CASES = cases("pi3/public/public_*", again=True)
 

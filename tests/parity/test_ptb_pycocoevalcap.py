@@ -6,9 +6,9 @@ import os
 
 import pytest
 
-from pipeline import registry
+from pipeline.core import registry
 from pipeline.metrics import java, ptb
-from pipeline.scene import Answer, Sample
+from pipeline.scenes.types import Answer, Sample
 
 TEXTS = (
     "It's on the table (brown).", "doesn't", "colour grey", "", "A 3.5m long, \"wooden\" desk -- by the door.",

@@ -14,12 +14,12 @@ import pytest
 from depth_figures import agreement, describe, invalid_depth, shared_cells
 from PIL import Image
 
-from pipeline import registry
-from pipeline.index import SceneIndex
-from pipeline.posed_rgbd.camera_files import read_camera
-from pipeline.posed_rgbd.depth import DepthCode
-from pipeline.posed_rgbd.redwood import read_log
-from pipeline.scene import Scene
+from pipeline.core import registry
+from pipeline.datasets.posed_rgbd.camera_files import read_camera
+from pipeline.datasets.posed_rgbd.depth import DepthCode
+from pipeline.datasets.posed_rgbd.redwood import read_log
+from pipeline.scenes.index import SceneIndex
+from pipeline.scenes.types import Scene
 
 ROOT = Path(__file__).parent / "data" / "open3d_rgbd"
 

@@ -14,9 +14,9 @@ import pytest
 import scannet_files as made
 from PIL import Image
 
-from pipeline.scannet.labels import CLASSES_18, read_labels
-from pipeline.scannet.release import annotation_names, choose_scans, read_annotations, read_splits
-from pipeline.scannet.sens import SensFile
+from pipeline.datasets.scannet.labels import CLASSES_18, read_labels
+from pipeline.datasets.scannet.release import annotation_names, choose_scans, read_annotations, read_splits
+from pipeline.datasets.scannet.sens import SensFile
 
 ROOT = Path(os.environ.get("PIPELINE_SHARED", Path(__file__).parents[3] / "shared")) / "data" / "scannet_meta"
 DATA = Path(__file__).parent / "data"

@@ -10,10 +10,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from pipeline import registry
-from pipeline.index import SceneIndex, write_index
+from pipeline.core import registry
 from pipeline.metrics.answers import clean_answer
-from pipeline.scene import Answer, SceneRecord
+from pipeline.scenes.index import SceneIndex, write_index
+from pipeline.scenes.types import Answer, SceneRecord
 
 ROOT = Path(__file__).parent / "data" / "sqa3d"
 FILES = ("v1_balanced_questions_test_scannetv2.json", "v1_balanced_sqa_annotations_test_scannetv2.json")

@@ -10,10 +10,10 @@ import pytest
 import torch
 from reference_data import VECTORS, Run, cases, close, picture, read_json, read_tensors
 
-from pipeline.nets.vggt.camera import CameraHead, decode_pose, encode_pose
-from pipeline.nets.vggt.config import RELEASED_1B, VGGTConfig
-from pipeline.nets.vggt.images import to_input
-from pipeline.nets.vggt.model import NOT_BUILT, VGGT
+from pipeline.teachers.vggt.camera import CameraHead, decode_pose, encode_pose
+from pipeline.teachers.vggt.config import RELEASED_1B, VGGTConfig
+from pipeline.teachers.vggt.images import to_input
+from pipeline.teachers.vggt.model import NOT_BUILT, VGGT
 
 CASES = cases("vggt/public/public_*", again=True)
 

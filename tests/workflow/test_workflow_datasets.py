@@ -1,7 +1,7 @@
 """One study of the built-in rooms, scans in ScanNet's format and houses in 3D-FRONT's: the same code scores all of them.
 
-The verbs of the rules, with the specifications that the workflow gives them, from the prepared index to the study's table. The
-backbone is tiny and untrained, so the values mean nothing; they are computed again here from the predictions.
+The commands of the rules, with the specifications that the workflow gives them, from the prepared index to the study's table.
+The backbone is tiny and untrained, so the values mean nothing; they are computed again here from the predictions.
 """
 
 from __future__ import annotations
@@ -18,16 +18,17 @@ import pyarrow.parquet as pq
 import pytest
 import scannet_files
 
-from pipeline import paths, registry
 from pipeline.__main__ import main
-from pipeline.config import StudyConfig
-from pipeline.finished import digests_of
-from pipeline.index import SceneIndex
-from pipeline.prompts import INSTRUCTION, target_text, user_text
-from pipeline.provenance import write_manifest
-from pipeline.rooms.balance import Balancer
-from pipeline.rooms.vsi import vsibench
-from pipeline.specs import Specs
+from pipeline.backbones._transformers.prompts import INSTRUCTION, target_text, user_text
+from pipeline.core import registry
+from pipeline.core.finished import digests_of
+from pipeline.core.provenance import write_manifest
+from pipeline.datasets._language.balance import Balancer
+from pipeline.datasets._language.vsi import vsibench
+from pipeline.scenes.index import SceneIndex
+from pipeline.study import paths
+from pipeline.study.config import StudyConfig
+from pipeline.study.specs import Specs
 
 DATASETS = ("rooms", "scannet", "front3d")
 BENCHMARKS: dict[str, dict[str, Any]] = {
@@ -80,17 +81,17 @@ def untrained_backbone(specs: Specs, scenes: Path, folder: Path) -> None:
 
 @pytest.fixture(scope="module")
 def specs(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Specs]:
-    """Specifications of the study, after every verb has run in a folder of its own; that folder is the working folder."""
+    """Specifications of the study, after every command has run in a folder of its own; that folder is the working folder."""
     folder = tmp_path_factory.mktemp("three")
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)
         made = Specs(study(folder))
         for dataset in DATASETS:
-            verb("prepare", made.prepare(dataset), "--out", paths.SCENES.format(dataset=dataset))
+            command("prepare", made.prepare(dataset), "--out", paths.SCENES.format(dataset=dataset))
         untrained_backbone(made, Path(paths.SCENES.format(dataset="rooms")), Path(paths.BACKBONE.format(**RUN)).parent)
         for dataset in DATASETS:
             run_cell(made, dataset)
-        verb("summary", made.summary(), "--cells", *made.cells(), "--out", paths.SUMMARY)
+        command("summary", made.summary(), "--cells", *made.cells(), "--out", paths.SUMMARY)
         yield made
 
 
@@ -101,13 +102,15 @@ def run_cell(specs: Specs, dataset: str) -> None:
     run, predictions = paths.RUN_MANIFEST.format(**cell), paths.PREDICTIONS.format(**cell)
     scores = [paths.SCORES.format(**cell, benchmark=name) for name in BENCHMARKS]
     named = (dataset, RUN["backbone"], RUN["teacher"], RUN["recipe"], str(RUN["seed"]))
-    verb("train", specs.train(*named), *scenes, "--weights", paths.BACKBONE.format(**cell), "--out", run)
-    verb("predict", specs.predict(*named), *scenes, "--run", run, "--out", predictions)
-    verb("score", specs.score(*named), *scenes, "--predictions", predictions, "--out", *scores)
-    verb("cell", specs.cell(dataset, RUN["backbone"]), "--runs", run, "--scores", *scores, "--out", paths.CELL.format(**cell))
+    command("train", specs.train(*named), *scenes, "--weights", paths.BACKBONE.format(**cell), "--out", run)
+    command("predict", specs.predict(*named), *scenes, "--run", run, "--out", predictions)
+    command("score", specs.score(*named), *scenes, "--predictions", predictions, "--out", *scores)
+    command(
+        "cell", specs.cell(dataset, RUN["backbone"]), "--runs", run, "--scores", *scores, "--out", paths.CELL.format(**cell)
+    )
 
 
-def verb(name: str, spec: str, *arguments: str) -> None:
+def command(name: str, spec: str, *arguments: str) -> None:
     import torch
 
     threads = torch.get_num_threads()
@@ -138,8 +141,8 @@ def test_one_specification_scores_all_datasets(specs: Specs) -> None:
         assert content.pop("run")["dataset"] == "rooms"
         told += json.dumps(content)
     assert not [kind for kind in kinds - {"rooms"} if f'"{kind}"' in told], "the backbone's pretraining names the rooms"
-    root = Path(registry.__file__).parent
-    files = [root / "prompts.py", root / "steps/predict.py", root / "steps/score.py"]
+    root = registry.PACKAGE
+    files = [root / "backbones/_transformers/prompts.py", root / "commands/predict.py", root / "commands/score.py"]
     files += [f for part in ("benchmarks", "metrics", "evaluation", "tables") for f in (root / part).rglob("*.py")]
     named = {
         (file.name, node.value)

@@ -22,7 +22,7 @@ FAULTS = {
 
 
 PLUGIN = """
-from pipeline.grid import TokenGrid
+from pipeline.scenes.grid import TokenGrid
 from pipeline.teachers.base import Teacher
 
 

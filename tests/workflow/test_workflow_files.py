@@ -1,4 +1,4 @@
-"""The project's own files agree with each other: rules and verbs, pins, environments, README."""
+"""The project's own files agree with each other: rules and commands, pins, environments, README."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ import pytest
 import yaml
 from workflow_project import ROOT, TOOLS, Project
 
-from pipeline.__main__ import verbs
-from pipeline.config import read_config
+from pipeline.__main__ import commands
+from pipeline.study.config import read_config
 
 RULES = {
     name: body
@@ -33,7 +33,7 @@ STEPS: dict[str, tuple[str, ...]] = {
     "summary": (),
     "report": (),
 }
-"""Verbs with the folders of members that they create."""
+"""Commands with the folders of members that they create."""
 NEVER_CALLED = {"prepare": {"torch"}, "score": {"torch"}}
 """grid.py imports torch in functions on tensors, which neither the preparation of scenes nor the scoring of answers calls."""
 PACKAGE_OF = {"PIL": "pillow", "yaml": "pyyaml", "huggingface_hub": "huggingface-hub"}
@@ -55,7 +55,7 @@ def _environment(name: str) -> dict[str, str]:
 
 
 def test_rules_are_the_verbs() -> None:
-    assert set(RULES) == set(verbs()) - TOOLS == set(STEPS)
+    assert set(RULES) == set(commands()) - TOOLS == set(STEPS)
 
 
 @pytest.mark.parametrize("rule", RULES)
@@ -98,15 +98,16 @@ def _imported(path: Path) -> Iterator[str]:
             yield from (node.module, *(f"{node.module}.{alias.name}" for alias in node.names))
 
 
-def _third_party(verb: str) -> set[str]:
-    """Packages that a verb may import, itself or through the package; metrics count for the verbs that score."""
-    start = [ROOT / f"pipeline/steps/{verb}.py"]
-    start += [path for folder in STEPS[verb] for path in (ROOT / "pipeline" / folder).glob("*.py")]
+def _third_party(command: str) -> set[str]:
+    """Packages that a command may import, itself or through the package; metrics count for the commands that score."""
+    start = [ROOT / f"pipeline/commands/{command}.py"]
+    folders = [ROOT / "pipeline" / folder for folder in STEPS[command]]
+    start += [path for folder in folders for name in ("*.py", "[!_]*/__init__.py") for path in folder.glob(name)]
     seen: set[Path] = set()
     found: set[str] = set()
     while start:
         path = start.pop()
-        if path in seen or not path.is_file() or (path.parent.name == "metrics" and verb in ("train", "predict")):
+        if path in seen or not path.is_file() or (path.parent.name == "metrics" and command in ("train", "predict")):
             continue
         seen.add(path)
         for name in _imported(path):
@@ -151,7 +152,7 @@ def test_a_make_target_of_readme_exists(command: str) -> None:
 
 @pytest.mark.parametrize("command", [c for c in _commands() if c.startswith("python -m pipeline")])
 def test_a_verb_of_readme_exists(command: str) -> None:
-    assert command.split()[3] in [*verbs(), "--help"]
+    assert command.split()[3] in [*commands(), "--help"]
 
 
 @pytest.mark.slow

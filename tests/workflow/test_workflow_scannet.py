@@ -13,8 +13,8 @@ import yaml
 from workflow_project import SMOKE, Project
 
 from pipeline.features.store import FeatureReader
-from pipeline.index import SceneIndex
 from pipeline.metrics.scorefile import read_scores
+from pipeline.scenes.index import SceneIndex
 
 TABLE = "results/tables/cells/scannet/qwen2_5_vl_tiny.parquet"
 BENCHMARKS = ("scanrefer", "multi3drefer", "scan2cap", "scanqa", "sqa3d", "correspondence")

@@ -15,7 +15,7 @@ from workflow_project import ROOT, SMOKE, TOOLS, Project
 STUB = Path(__file__).parent / "stub_slurm"
 ONE_CELL = "study: {teachers: [vggt_rooms], backbones: [internvl_tiny], seeds: [0]}\n"
 PRETEND = '''
-"""Stands in for the package's command line: every output of the verb is made, empty."""
+"""Stands in for the package's command line: every output of the command is made, empty."""
 
 import sys
 from pathlib import Path
@@ -70,7 +70,7 @@ def test_every_rule_asks_for_its_resources_and_runs(fresh: Project, tmp_path: Pa
     for call in calls:
         rule = re.sub(r"^rule_|_wildcards_.*$", "", call["--comment"])
         asked[rule] = {name: call[name] for name in ("-p", "-t", "--mem", "--cpus-per-task", "--gpus") if name in call}
-    rules = {path.stem for path in (ROOT / "pipeline/steps").glob("[a-z]*.py")} - TOOLS
+    rules = {path.stem for path in (ROOT / "pipeline/commands").glob("[a-z]*.py")} - TOOLS
     assert asked.keys() == rules
     assert asked == {rule: _wanted(rule) for rule in rules}
     assert {path.read_text() for path in state.glob("*.state")} == {"COMPLETED"}
@@ -81,7 +81,7 @@ def test_every_rule_asks_for_its_resources_and_runs(fresh: Project, tmp_path: Pa
 
 def test_the_profile_names_rules_that_exist() -> None:
     profile = yaml.safe_load((ROOT / "slurm/config.yaml").read_text(encoding="utf-8"))
-    rules = {path.stem for path in (ROOT / "pipeline/steps").glob("[a-z]*.py")}
+    rules = {path.stem for path in (ROOT / "pipeline/commands").glob("[a-z]*.py")}
     assert profile["set-resources"].keys() | profile["set-threads"].keys() <= rules
     assert profile["executor"] == "slurm"
     assert profile["retries"] > 0

@@ -20,7 +20,7 @@ CHAIN = ("train", "predict", "score")
 
 def _cells_of(*teachers: str) -> set[tuple[str, str]]:
     """Jobs behind the features of these teachers, up to the report."""
-    runs = {(verb, f"rooms x {b} x {t} x 3drs, seed 0") for verb in CHAIN for b in BACKBONES for t in teachers}
+    runs = {(command, f"rooms x {b} x {t} x 3drs, seed 0") for command in CHAIN for b in BACKBONES for t in teachers}
     tables = {("cell", f"rooms x {b}") for b in BACKBONES} | {("summary", "all cells"), ("report", "results/report/index.html")}
     return {("extract", f"rooms x {t}, shard0") for t in teachers} | runs | tables
 
@@ -85,14 +85,14 @@ def test_a_new_seed_adds_its_runs_only(finished: Project) -> None:
     jobs = finished.planned("--configfile", *SMOKE, "--config", 'study={"seeds":[0,1]}')
     runs = {job for job in jobs if job[0] in CHAIN}
     assert runs == {(v, f"rooms x {b} x {t} x 3drs, seed 1") for v in CHAIN for b in BACKBONES for t in TEACHERS}
-    assert {verb for verb, _ in jobs - runs} == {"cell", "summary", "report"}
+    assert {command for command, _ in jobs - runs} == {"cell", "summary", "report"}
 
 
 def test_one_cell_again_touches_nothing_else(finished_copy: Callable[[], Project]) -> None:
     project = finished_copy()
     target = "results/tables/cells/rooms/internvl_tiny.parquet"
     again = (target, "--configfile", *SMOKE, "--forcerun")
-    whole = {(verb, f"rooms x internvl_tiny x {t} x 3drs, seed 0") for verb in CHAIN for t in TEACHERS}
+    whole = {(command, f"rooms x internvl_tiny x {t} x 3drs, seed 0") for command in CHAIN for t in TEACHERS}
     assert project.planned(*again, "train") == whole | {("cell", "rooms x internvl_tiny")}
 
     before = project.files()

@@ -14,7 +14,7 @@ ROOT = Path(__file__).resolve().parents[2]
 SMOKE = ("config.yaml", "workflow/studies/smoke.yaml")
 NOTHING = "Nothing to be done"
 TOOLS = {"check", "schema", "doctor", "features", "bench", "submission"}
-"""Verbs that people call, not rules."""
+"""Commands that people call, not rules."""
 
 _JOB = re.compile(r"^Job \d+: (\w+(?: (?:teacher|backbone))?) +(.*)$", re.MULTILINE)
 
@@ -48,9 +48,9 @@ class Project:
         return self.run("snakemake", *arguments, check=check, **environment).stdout
 
     def planned(self, *arguments: str, **environment: str) -> set[tuple[str, str]]:
-        """(verb, cell) of every job that a dry run would start, as the rules' messages name them."""
+        """(command, cell) of every job that a dry run would start, as the rules' messages name them."""
         text = self.snakemake(*arguments, "--dry-run", **environment)
-        jobs = {(verb.replace(" ", "_"), cell.strip()) for verb, cell in _JOB.findall(text)}
+        jobs = {(command.replace(" ", "_"), cell.strip()) for command, cell in _JOB.findall(text)}
         assert jobs or NOTHING in text, text
         return jobs
 

@@ -7,21 +7,18 @@ import shlex
 import sys
 from pathlib import Path
 
-from pipeline import paths, screen
-from pipeline.config import StudyConfig
-from pipeline.configfile import read_files
-from pipeline.errors import PipelineError
-from pipeline.finished import FORCED
-from pipeline.specs import Specs
+from pipeline.core import screen
+from pipeline.core.errors import PipelineError
+from pipeline.core.finished import FORCED
+from pipeline.core.installed import refuse_another_checkout
+from pipeline.study import paths
+from pipeline.study.config import StudyConfig
+from pipeline.study.configfile import read_files
+from pipeline.study.specs import Specs
 
-# Jobs run `python -m pipeline`: with this interpreter (unless a conda environment is activated in front of it) and with
-# this checkout's package, whatever the working folder is.
-environment = dict(os.environ)
-os.environ.update(
-    PATH=os.pathsep.join([str(Path(sys.executable).parent), *os.get_exec_path()]),
-    PYTHONPATH=os.pathsep.join(
-        [workflow.basedir, *filter(None, [environment.get("PYTHONPATH")])]
-    ),
+# Jobs run `python -m pipeline` with this interpreter (unless a conda environment is activated in front of it).
+os.environ["PATH"] = os.pathsep.join(
+    [str(Path(sys.executable).parent), *os.get_exec_path()]
 )
 
 FAILURES = "results/logs/failed"
@@ -64,6 +61,7 @@ STUDY_FILES = [os.path.relpath(path) for path in workflow.configfiles]
 configfile: "config.yaml"
 
 
+checked(lambda: refuse_another_checkout(Path(workflow.basedir)))
 specs = checked(lambda: Specs(StudyConfig(config)))
 
 

@@ -10,9 +10,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from pipeline import registry
-from pipeline.index import SceneIndex, write_index
-from pipeline.scene import SceneObject, SceneRecord
+from pipeline.core import registry
+from pipeline.scenes.index import SceneIndex, write_index
+from pipeline.scenes.types import SceneObject, SceneRecord
 
 UNIT = (1.0, 1.0, 1.0)
 

@@ -9,10 +9,10 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from pipeline import registry
 from pipeline.benchmarks._annotations import LONGEST_TEXT, _usable_text, check_objects
-from pipeline.errors import AnnotationError, DataError, PipelineError
-from pipeline.scene import Answer, ModelOutput, SceneObject
+from pipeline.core import registry
+from pipeline.core.errors import AnnotationError, DataError, PipelineError
+from pipeline.scenes.types import Answer, ModelOutput, SceneObject
 
 REFER = {"scene_id": "room0", "object_id": "0", "object_name": "chair", "ann_id": "0", "description": "a chair", "token": ["a"]}
 MULTI = {

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from pipeline.scene import Answer, ModelOutput
+from pipeline.scenes.types import Answer, ModelOutput
 
 
 def test_samples_are_the_scenes_of_the_split(make_index, member, record):

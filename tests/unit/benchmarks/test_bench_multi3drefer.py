@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from pipeline.errors import AnnotationError, ConfigError
-from pipeline.scene import Answer, ModelOutput, Sample
+from pipeline.core.errors import AnnotationError, ConfigError
+from pipeline.scenes.types import Answer, ModelOutput, Sample
 
 BOXES = np.array([[10.0 * i, 0, 0, 1, 1, 1] for i in range(4)])
 SAMPLE = Sample("room0|0", "room0", "multi3drefer", "grounding", any_number=True)

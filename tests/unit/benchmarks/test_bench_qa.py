@@ -6,8 +6,8 @@ import copy
 
 import pytest
 
-from pipeline.errors import AnnotationError
-from pipeline.scene import Answer, ModelOutput
+from pipeline.core.errors import AnnotationError
+from pipeline.scenes.types import Answer, ModelOutput
 
 
 def scanqa_entry(number, answers, question="What color is the chair?", scene="room0", object_ids=(0,)):

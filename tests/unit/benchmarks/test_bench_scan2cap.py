@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from pipeline.errors import AnnotationError
-from pipeline.scene import Answer, ModelOutput
+from pipeline.core.errors import AnnotationError
+from pipeline.scenes.types import Answer, ModelOutput
 
 
 def entry(object_id, ann_id, description, scene="room0", name="chair"):

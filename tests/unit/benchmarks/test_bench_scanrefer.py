@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from pipeline.errors import AnnotationError
-from pipeline.scene import Answer, ModelOutput, Sample
+from pipeline.core.errors import AnnotationError
+from pipeline.scenes.types import Answer, ModelOutput, Sample
 
 
 def entry(scene="room0", object_id="0", ann_id="0", name="chair", description="The red chair."):

@@ -9,14 +9,14 @@ import pytest
 from scannet_files import write_release
 from test_bench_bad_input import ENTRIES, SCENE_KEY, files_of
 
-from pipeline import registry
 from pipeline.__main__ import main
 from pipeline.benchmarks._prepared import annotation_notes
-from pipeline.config import read_config
+from pipeline.core import registry
+from pipeline.core.errors import AnnotationError
 from pipeline.datasets.base import Dataset
-from pipeline.errors import AnnotationError
-from pipeline.index import SceneIndex, write_index
-from pipeline.specs import Specs
+from pipeline.scenes.index import SceneIndex, write_index
+from pipeline.study.config import read_config
+from pipeline.study.specs import Specs
 
 ROOT = Path(__file__).parents[3]
 KINDS = sorted(ENTRIES)

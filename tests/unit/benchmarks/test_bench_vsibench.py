@@ -6,10 +6,10 @@ import json
 
 import pytest
 
+from pipeline.backbones._transformers.prompts import user_text
 from pipeline.benchmarks.vsibench import DEBIASED
-from pipeline.errors import AnnotationError
-from pipeline.prompts import user_text
-from pipeline.scene import Answer, ModelOutput
+from pipeline.core.errors import AnnotationError
+from pipeline.scenes.types import Answer, ModelOutput
 
 
 def row(number, kind, truth, options=None, scene="room0"):

@@ -9,13 +9,13 @@ from pathlib import Path
 
 import pytest
 
-from pipeline import registry
+from pipeline.commands import score
+from pipeline.core import registry
+from pipeline.core.finished import digests_of
+from pipeline.core.provenance import write_manifest
 from pipeline.evaluation.records import questions_digest, row, write_records
-from pipeline.finished import digests_of
 from pipeline.metrics import java
-from pipeline.provenance import write_manifest
-from pipeline.scene import ModelOutput
-from pipeline.steps import score
+from pipeline.scenes.types import ModelOutput
 
 FAKE_JAVA = """#!{python}
 import sys

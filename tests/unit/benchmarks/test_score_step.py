@@ -1,4 +1,4 @@
-"""The verb `score`: checks of predictions, content of score files, determinism, benchmarks that leave replicates to it."""
+"""The command `score`: checks of predictions, content of score files, determinism, benchmarks that leave replicates to it."""
 
 from __future__ import annotations
 
@@ -13,18 +13,18 @@ import pyarrow.parquet as pq
 import pytest
 from manifest_files import change_manifest
 
-from pipeline import registry
 from pipeline.benchmarks.base import MetricResult
-from pipeline.errors import ConfigError, DataError, PredictionError
+from pipeline.commands import score
+from pipeline.core import registry
+from pipeline.core.errors import ConfigError, DataError, PredictionError
+from pipeline.core.finished import digests_of
+from pipeline.core.parquet import write_parquet
+from pipeline.core.provenance import file_digest, write_manifest
 from pipeline.evaluation.records import questions_digest
-from pipeline.finished import digests_of
-from pipeline.index import SceneIndex, record_from_json, write_index
 from pipeline.metrics.scorefile import read_scores, write_scores
 from pipeline.metrics.stats import Bootstrap, mean_replicates, scene_weights
-from pipeline.parquet import write_parquet
-from pipeline.provenance import file_digest, write_manifest
-from pipeline.scene import Sample
-from pipeline.steps import score
+from pipeline.scenes.index import SceneIndex, record_from_json, write_index
+from pipeline.scenes.types import Sample
 
 MEMBERS = {
     "scanrefer": {"name": "scanrefer", "kind": "scanrefer", "options": {}},
@@ -41,7 +41,7 @@ def prediction(sample_id: str, scene_id: str, benchmark: str, **values: object) 
 
 @pytest.fixture
 def job(make_index, record, box, tmp_path):
-    """Arguments of the verb for two scenes, two benchmarks and good predictions; ``job.rows`` are the predictions."""
+    """Arguments of the command for two scenes, two benchmarks and good predictions; ``job.rows`` are the predictions."""
     entries = [
         {"scene_id": s, "object_id": "0", "object_name": "chair", "ann_id": a, "description": "a chair"}
         for s, a in (("room0", "0"), ("room1", "0"), ("room0", "1"))

@@ -12,11 +12,11 @@ import pytest
 from test_bench_qa import hidden_files
 
 from pipeline import __main__ as command
+from pipeline.commands import score
+from pipeline.core.finished import digests_of
+from pipeline.core.provenance import file_digest, read_manifest, write_manifest
 from pipeline.evaluation.records import SCHEMA, questions_digest
-from pipeline.finished import digests_of
 from pipeline.metrics.scorefile import read_scores
-from pipeline.provenance import file_digest, read_manifest, write_manifest
-from pipeline.steps import score
 
 MEMBER = {"name": "scanqa", "kind": "scanqa", "options": {}}
 

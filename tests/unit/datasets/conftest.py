@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import scannet_files as made
 
-from pipeline.index import SceneIndex
+from pipeline.scenes.index import SceneIndex
 
 
 @pytest.fixture(scope="session")

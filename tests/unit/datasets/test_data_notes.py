@@ -13,14 +13,14 @@ import scannet_files as made
 from box_rooms import make_scene
 
 from pipeline.__main__ import main
-from pipeline.index import SceneIndex
-from pipeline.notes import Note
+from pipeline.core.notes import Note
+from pipeline.scenes.index import SceneIndex
 
 TRAIN, OTHER, VAL, TEST = made.SCANS
 
 
 def lines(kind: str, options: dict[str, Any], out: Path, capsys: pytest.CaptureFixture[str]) -> list[str]:
-    """The warnings that the verb prints; the manifest has the same."""
+    """The warnings that the command prints; the manifest has the same."""
     spec = json.dumps({"dataset": {"name": "data", "kind": kind, "options": options}})
     assert main(["prepare", "--spec", spec, "--out", str(out / "manifest.json")]) == 0
     said = [line for line in capsys.readouterr().out.splitlines() if line.startswith("warning: ")]

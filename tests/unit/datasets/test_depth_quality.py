@@ -15,12 +15,12 @@ import scannet_files as made
 from box_rooms import make_scene, write_dataset
 from PIL import Image
 
-from pipeline import registry
 from pipeline.__main__ import main
-from pipeline.depth_quality import looked_at
-from pipeline.errors import DataError, FrameError
-from pipeline.index import SceneIndex, record_from_json, record_to_json
-from pipeline.scene import Scene
+from pipeline.core import registry
+from pipeline.core.errors import DataError, FrameError
+from pipeline.scenes.depth_quality import looked_at
+from pipeline.scenes.index import SceneIndex, record_from_json, record_to_json
+from pipeline.scenes.types import Scene
 
 TRAIN, OTHER, VAL, _ = made.SCANS
 SCENE = make_scene("desk", views=8)

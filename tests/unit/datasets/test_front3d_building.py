@@ -13,10 +13,10 @@ import pytest
 from front3d_files import bedroom, one_house, prepare
 from PIL import Image
 
-from pipeline.errors import DataError
-from pipeline.front3d.faults import Tally
-from pipeline.front3d.finish import REFLECTS, Finishes, Material, read_materials
-from pipeline.index import SceneIndex
+from pipeline.core.errors import DataError
+from pipeline.datasets.front3d.faults import Tally
+from pipeline.datasets.front3d.finish import REFLECTS, Finishes, Material, read_materials
+from pipeline.scenes.index import SceneIndex
 
 TRAIN = {"val_share": 0.0, "test_share": 0.0}
 BOX_FACES = (0, 1, 3, 0, 3, 2, 4, 6, 7, 4, 7, 5, 0, 4, 5, 0, 5, 1, 2, 3, 7, 2, 7, 6, 0, 2, 6, 0, 6, 4, 1, 5, 7, 1, 7, 3)
@@ -104,7 +104,7 @@ def test_skirting_boards_cornices_and_panels_are_in_nobodys_way(tmp_path: Path, 
 
 def seen_floor(index: SceneIndex) -> np.ndarray:
     """Mean colour of floor pixels, each picture's own brightness taken out."""
-    from pipeline.geometry import unproject
+    from pipeline.scenes.geometry import unproject
 
     (record,) = index
     scene = index.load(record.scene_id)

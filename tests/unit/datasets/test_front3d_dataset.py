@@ -12,10 +12,10 @@ import front3d_files as source
 import numpy as np
 import pytest
 
-from pipeline import registry
-from pipeline.front3d import work
-from pipeline.geometry import unproject
-from pipeline.index import SceneIndex
+from pipeline.core import registry
+from pipeline.datasets.front3d import work
+from pipeline.scenes.geometry import unproject
+from pipeline.scenes.index import SceneIndex
 
 
 def marker(index: SceneIndex, scene_id: str) -> dict[str, Any]:

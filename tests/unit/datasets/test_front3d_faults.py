@@ -9,7 +9,7 @@ from typing import Any
 import front3d_files as source
 import pytest
 
-from pipeline.errors import ConfigError, DataError
+from pipeline.core.errors import ConfigError, DataError
 
 
 def test_missing_models_are_counted_or_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -10,16 +10,16 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from pipeline.errors import DataError
-from pipeline.front3d import model as models
-from pipeline.front3d.faults import NOTES, Tally
-from pipeline.front3d.house import read_house, rotation
-from pipeline.front3d.model import ModelStore, sample
-from pipeline.front3d.shell import FloorPlan
-from pipeline.front3d.wavefront import read_obj
-from pipeline.front3d.words import COLOURS, FRONT_WORDS, NOUNS, SUPER_NOUNS, colour_numbers, main_colour, noun_of
-from pipeline.rooms.catalog import CATEGORIES
-from pipeline.rooms.catalog import COLOURS as ROOM_COLOURS
+from pipeline.core.errors import DataError
+from pipeline.datasets._film.catalog import CATEGORIES
+from pipeline.datasets._film.catalog import COLOURS as ROOM_COLOURS
+from pipeline.datasets.front3d import model as models
+from pipeline.datasets.front3d.faults import NOTES, Tally
+from pipeline.datasets.front3d.house import read_house, rotation
+from pipeline.datasets.front3d.model import ModelStore, sample
+from pipeline.datasets.front3d.shell import FloorPlan
+from pipeline.datasets.front3d.wavefront import read_obj
+from pipeline.datasets.front3d.words import COLOURS, FRONT_WORDS, NOUNS, SUPER_NOUNS, colour_numbers, main_colour, noun_of
 
 
 def bedroom() -> dict:

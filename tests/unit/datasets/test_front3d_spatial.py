@@ -15,11 +15,11 @@ import pytest
 from front3d_files import bedroom, one_house, prepare
 from scipy.spatial import cKDTree
 
-from pipeline import registry
-from pipeline.index import SceneIndex
+from pipeline.core import registry
 from pipeline.metrics.spatial import NUMERIC_TYPES, QUESTION_TYPES
 from pipeline.metrics.stats import Bootstrap
-from pipeline.scene import ModelOutput
+from pipeline.scenes.index import SceneIndex
+from pipeline.scenes.types import ModelOutput
 
 CORNERS = [(-3.0, -2.5), (3.0, -2.5), (3.0, 1.0), (0.5, 1.0), (0.5, 2.5), (-3.0, 2.5)]
 THINGS = (

@@ -11,12 +11,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from pipeline import registry
-from pipeline.errors import ConfigError, EnvironmentFaultError
-from pipeline.geometry import unproject
-from pipeline.index import SceneIndex
-from pipeline.rooms import writers
-from pipeline.steps import prepare
+from pipeline.commands import prepare
+from pipeline.core import registry
+from pipeline.core.errors import ConfigError, EnvironmentFaultError
+from pipeline.datasets.rooms import writers
+from pipeline.scenes.geometry import unproject
+from pipeline.scenes.index import SceneIndex
 
 SMALL = {"train": 2, "val": 1, "test": 1, "views": 2, "width_px": 48, "height_px": 32}
 
@@ -30,7 +30,7 @@ def files(folder: Path) -> dict[str, bytes]:
     return {str(p.relative_to(folder)): p.read_bytes() for p in sorted(folder.rglob("*")) if p.is_file()}
 
 
-def run_verb(folder: Path, **options: int) -> None:
+def run_command(folder: Path, **options: int) -> None:
     spec = {"dataset": {"name": "rooms", "kind": "rooms", "options": SMALL | options}, "code": "x"}
     prepare.run(argparse.Namespace(spec=spec, threads=1, gpus=0, out=folder / "manifest.json"))
 
@@ -109,8 +109,8 @@ def test_workers_write_the_same(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
 
 def test_other_options_start_again(tmp_path: Path) -> None:
     folder = tmp_path / "rooms"
-    run_verb(folder)
-    run_verb(folder, seed=3, train=1)
+    run_command(folder)
+    run_command(folder, seed=3, train=1)
     make(tmp_path / "fresh", seed=3, train=1)
     ours = {k: v for k, v in files(folder).items() if k.endswith((".jpg", ".png")) or "annotations" in k}
     assert ours == {k: v for k, v in files(tmp_path / "fresh").items() if k in ours}
@@ -118,14 +118,14 @@ def test_other_options_start_again(tmp_path: Path) -> None:
 
 
 def test_verb_writes_manifest_and_run_record(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    run_verb(tmp_path / "rooms")
+    run_command(tmp_path / "rooms")
     assert "4 scenes" in capsys.readouterr().out
     manifest = json.loads((tmp_path / "rooms" / "manifest.json").read_text())
     record = json.loads((tmp_path / "rooms" / "run.json").read_text())
     assert manifest["spec"] == record["spec"]
     assert record["scenes"] == 4
     first = (tmp_path / "rooms" / "manifest.json").read_bytes()
-    run_verb(tmp_path / "rooms")
+    run_command(tmp_path / "rooms")
     assert (tmp_path / "rooms" / "manifest.json").read_bytes() == first
 
 
@@ -155,14 +155,14 @@ def test_read_only_folder_is_refused(tmp_path: Path) -> None:
     folder.mkdir()
     folder.chmod(0o555)
     with pytest.raises(EnvironmentFaultError, match="cannot write"):
-        run_verb(folder)
+        run_command(folder)
     folder.chmod(0o755)
 
 
 def test_folder_below_a_file_is_refused(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(EnvironmentFaultError, match="cannot make the folder"):
-        run_verb(tmp_path / "file" / "rooms")
+        run_command(tmp_path / "file" / "rooms")
 
 
 @pytest.mark.parametrize(

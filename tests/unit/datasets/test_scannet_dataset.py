@@ -14,10 +14,10 @@ import scannet_files as made
 from PIL import Image
 from scipy import sparse
 
-from pipeline import registry
-from pipeline.errors import AnnotationError, ConfigError, DataError
-from pipeline.index import SceneIndex
-from pipeline.scene import Answer, Sample
+from pipeline.core import registry
+from pipeline.core.errors import AnnotationError, ConfigError, DataError
+from pipeline.scenes.index import SceneIndex
+from pipeline.scenes.types import Answer, Sample
 
 TRAIN, OTHER, VAL, TEST = made.SCANS
 FRAMES = ("00000", "00002", "00006", "00008", "00010")

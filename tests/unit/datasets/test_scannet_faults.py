@@ -14,9 +14,9 @@ import numpy as np
 import pytest
 import scannet_files as made
 
-from pipeline import registry
 from pipeline.__main__ import main
-from pipeline.errors import AnnotationError, ConfigError, DataError, FrameError, PipelineError
+from pipeline.core import registry
+from pipeline.core.errors import AnnotationError, ConfigError, DataError, FrameError, PipelineError
 
 TRAIN, OTHER, VAL, TEST = made.SCANS
 FRAMES = ("00000", "00002", "00006", "00008", "00010")
@@ -207,7 +207,7 @@ def test_the_command_line_answers_a_fault_without_a_traceback(release: tuple[Pat
     cut(root / "scans" / VAL / f"{VAL}.sens")
     spec = json.dumps({"dataset": {"name": "scannet", "kind": "scannet", "options": options}})
     command = [sys.executable, "-m", "pipeline", "prepare", "--spec", spec, "--out", str(tmp_path / "out" / "manifest.json")]
-    done = subprocess.run(command, capture_output=True, text=True, cwd=Path(registry.__file__).parents[1])
+    done = subprocess.run(command, capture_output=True, text=True, cwd=registry.PACKAGE.parent)
     assert done.returncode == 2
     assert f"scan {VAL}: the .sens stream ends inside" in done.stderr
     assert "Traceback" not in done.stderr
@@ -216,7 +216,7 @@ def test_the_command_line_answers_a_fault_without_a_traceback(release: tuple[Pat
 def test_a_folder_of_someone_else_is_never_cleared(
     release: tuple[Path, dict[str, Any]], capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """--out in the release itself: its exported frames and annotations have the names of the verb's own folders."""
+    """--out in the release itself: its exported frames and annotations have the names of the command's own folders."""
     root, options = release
     made.export(root, TRAIN)
     before = sorted(root.rglob("*"))

@@ -12,8 +12,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from pipeline.errors import DataError
-from pipeline.scannet.frame_lists import read_frame_lists
+from pipeline.core.errors import DataError
+from pipeline.datasets.scannet.frame_lists import read_frame_lists
 
 DOC = Path(__file__).parents[3] / "docs" / "scannet.md"
 

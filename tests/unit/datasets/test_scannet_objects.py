@@ -13,11 +13,11 @@ import scannet_files as made
 from scipy import sparse
 
 from pipeline.benchmarks.scanrefer import OFFICIAL_CLASSES
-from pipeline.errors import DataError
-from pipeline.scannet.instances import aligned, read_alignment, read_instances
-from pipeline.scannet.labels import CLASSES_18, Labels, read_labels
-from pipeline.scannet.mesh import read_vertices
-from pipeline.scannet.proposals import BoxFile, mask_boxes
+from pipeline.core.errors import DataError
+from pipeline.datasets.scannet.instances import aligned, read_alignment, read_instances
+from pipeline.datasets.scannet.labels import CLASSES_18, Labels, read_labels
+from pipeline.datasets.scannet.mesh import read_vertices
+from pipeline.datasets.scannet.proposals import BoxFile, mask_boxes
 
 SCAN = "scene0011_00"
 LABELS = Labels({"chair": (5, "chair"), "floor": (2, "floor")})

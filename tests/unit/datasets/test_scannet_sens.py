@@ -10,9 +10,9 @@ import numpy as np
 import pytest
 import scannet_files as made
 
-from pipeline.errors import DataError, FrameError
-from pipeline.scannet.frames import StreamFrames
-from pipeline.scannet.sens import SensFile
+from pipeline.core.errors import DataError, FrameError
+from pipeline.datasets.scannet.frames import StreamFrames
+from pipeline.datasets.scannet.sens import SensFile
 
 SCAN = "scene0011_00"
 
@@ -65,7 +65,7 @@ def test_payloads_of_skipped_frames_are_never_read(tmp_path: Path, monkeypatch: 
         wanted.append((at, at + size))
         return true_pread(descriptor, size, at)
 
-    monkeypatch.setattr("pipeline.scannet.sens.os.pread", recorded)
+    monkeypatch.setattr("pipeline.datasets.scannet.sens.os.pread", recorded)
     with StreamFrames(path, step=made.STEP) as frames:
         for number in range(len(frames.ids)):
             frames.color(number)

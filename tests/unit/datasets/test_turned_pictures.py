@@ -12,9 +12,9 @@ import scannet_files as made
 from box_rooms import make_scene, write_dataset
 from PIL import Image
 
-from pipeline import registry
-from pipeline.errors import DataError, FrameError
-from pipeline.index import SceneIndex
+from pipeline.core import registry
+from pipeline.core.errors import DataError, FrameError
+from pipeline.scenes.index import SceneIndex
 
 SCENE = make_scene("desk")
 ORIENTATION, QUARTER = 0x0112, 6

@@ -11,10 +11,10 @@ import pytest
 from doctor_studies import FAKE_TEACHER, tiny_random_checkpoint
 from manifest_files import change_manifest
 
-from pipeline.config import StudyConfig
+from pipeline.core.provenance import digest
 from pipeline.doctor.environment import Probes
-from pipeline.provenance import digest
-from pipeline.specs import Specs
+from pipeline.study.config import StudyConfig
+from pipeline.study.specs import Specs
 
 
 @pytest.fixture(scope="session")

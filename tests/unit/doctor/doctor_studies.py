@@ -9,8 +9,8 @@ from typing import Any
 
 import yaml
 
-from pipeline import registry
-from pipeline.config import StudyConfig
+from pipeline.core import registry
+from pipeline.study.config import StudyConfig
 
 ROOMS: dict[str, Any] = {"kind": "rooms", "train": 6, "val": 2, "test": 3, "views": 4}
 """Options of the rooms that the session fixture `tiny_rooms_folder` has made."""
@@ -24,10 +24,11 @@ from pathlib import Path
 
 from pydantic import Field
 
-from pipeline.errors import CheckpointError
-from pipeline.grid import TokenGrid
-from pipeline.options import Options
-from pipeline.teachers.base import Licence, Teacher, WeightFile
+from pipeline.core.errors import CheckpointError
+from pipeline.scenes.grid import TokenGrid
+from pipeline.core.options import Options
+from pipeline.core.releases import Licence, WeightFile
+from pipeline.teachers.base import Teacher
 
 
 class FakeOptions(Options):

@@ -13,15 +13,15 @@ from doctor_studies import built_in, lab, write_config
 
 from pipeline.__main__ import main
 from pipeline.backbones.base import ModelSize
-from pipeline.config import StudyConfig
-from pipeline.doctor import work
+from pipeline.doctor import flops
 from pipeline.doctor.examine import examine
 from pipeline.doctor.report import FeatureCost, Report
 from pipeline.doctor.text import render
-from pipeline.nets.vggt.config import RELEASED_1B
-from pipeline.nets.vggt.flops import forward_flops
-from pipeline.specs import Specs
-from pipeline.training.recipe import Recipe
+from pipeline.study.config import StudyConfig
+from pipeline.study.recipe import Recipe
+from pipeline.study.specs import Specs
+from pipeline.teachers.vggt.config import RELEASED_1B
+from pipeline.teachers.vggt.flops import forward_flops
 
 Prepared = Callable[[StudyConfig], Path]
 pytestmark = pytest.mark.usefixtures("project")
@@ -36,30 +36,30 @@ def report_of(content: dict[str, Any]) -> Report:
 @pytest.mark.parametrize("views", [8, 16, 32])
 def test_a_teachers_work_is_near_what_is_counted(views: int) -> None:
     counted = forward_flops(RELEASED_1B, views, 28, 37)["total"]
-    estimated = work.teacher(1_257_000_000, 2048, views, 28 * 37, together=True)
+    estimated = flops.teacher(1_257_000_000, 2048, views, 28 * 37, together=True)
     assert 0.9 < estimated / counted < 1.5
 
 
 def test_views_by_themselves_cost_less_than_together() -> None:
-    alone, together = (work.teacher(10**9, 1024, 32, 1000, together=flag) for flag in (False, True))
+    alone, together = (flops.teacher(10**9, 1024, 32, 1000, together=flag) for flag in (False, True))
     assert alone < together
-    assert work.teacher(10**9, 1024, 64, 1000, together=False) == pytest.approx(2 * alone)
+    assert flops.teacher(10**9, 1024, 64, 1000, together=False) == pytest.approx(2 * alone)
 
 
 def test_fine_tuning_is_near_what_is_reported() -> None:
-    """13,946 steps of 16 single questions took about 32 h on 8 A100 (work.py has the source)."""
+    """13,946 steps of 16 single questions took about 32 h on 8 A100 (flops.py has the source)."""
     recipe = Recipe(scenes_per_step=16, questions_per_scene=1, gradient_checkpointing=True, vision_learning_rate=2e-6)
-    hours = work.hours(13_946 * work.training_step(VIDEO_7B, 32, recipe), 125)
+    hours = flops.hours(13_946 * flops.training_step(VIDEO_7B, 32, recipe), 125)
     assert 0.7 < hours / (32 * 8) < 1.4
 
 
 def test_a_shared_prefix_and_a_frozen_tower_save_work() -> None:
     one = Recipe(scenes_per_step=16, questions_per_scene=1)
     many = Recipe(scenes_per_step=1, questions_per_scene=16)
-    assert work.training_step(VIDEO_7B, 32, many) < work.training_step(VIDEO_7B, 32, one) / 8
-    tower = work.vision(VIDEO_7B, 32)
+    assert flops.training_step(VIDEO_7B, 32, many) < flops.training_step(VIDEO_7B, 32, one) / 8
+    tower = flops.vision(VIDEO_7B, 32)
     trained = Recipe(scenes_per_step=16, questions_per_scene=1, vision_learning_rate=1e-6)
-    extra = work.training_step(VIDEO_7B, 32, trained) - work.training_step(VIDEO_7B, 32, one)
+    extra = flops.training_step(VIDEO_7B, 32, trained) - flops.training_step(VIDEO_7B, 32, one)
     assert extra == pytest.approx(16 * 2 * tower)
 
 
@@ -132,7 +132,7 @@ def test_faulty_weights_count_with_their_published_size() -> None:
     fake = {"kind": "fake_released", "files": ["weights.pt"], "size": 5_000_000_000}
     cost = report_of(lab(teachers={"fake": fake})).cost
     assert cost.features[0].gpu_hours == pytest.approx(
-        work.hours(562 * work.teacher(1_250_000_000, 2048, 32, 28 * 37, together=True), 125)
+        flops.hours(562 * flops.teacher(1_250_000_000, 2048, 32, 28 * 37, together=True), 125)
     )
     assert cost.load_bytes == 4 * 3_754_622_976
 

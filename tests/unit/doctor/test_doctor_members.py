@@ -8,9 +8,10 @@ from typing import Any
 
 import pytest
 
-from pipeline import registry
 from pipeline.backbones.base import Backbone
-from pipeline.teachers.base import Licence, Teacher, WeightFile
+from pipeline.core import registry
+from pipeline.core.releases import Licence, WeightFile
+from pipeline.teachers.base import Teacher
 
 TEACHERS = sorted(registry.member_files("teachers"))
 BACKBONES = sorted(registry.member_files("backbones"))

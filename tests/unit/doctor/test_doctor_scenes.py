@@ -11,16 +11,16 @@ import pytest
 from doctor_studies import built_in, write_config
 from manifest_files import change_manifest
 
-from pipeline import registry
 from pipeline.__main__ import main
-from pipeline.config import StudyConfig
+from pipeline.core import registry
+from pipeline.core.notes import Note
+from pipeline.core.provenance import file_digest, read_manifest, write_manifest
 from pipeline.datasets.base import Dataset, ScenePlan
 from pipeline.doctor.scenes import Examined, _joined, examine_dataset
 from pipeline.doctor.selection import select
-from pipeline.index import SceneIndex, add_notes
-from pipeline.notes import Note
-from pipeline.provenance import file_digest, read_manifest, write_manifest
-from pipeline.specs import Specs
+from pipeline.scenes.index import SceneIndex, add_notes
+from pipeline.study.config import StudyConfig
+from pipeline.study.specs import Specs
 
 Prepared = Callable[[StudyConfig], Path]
 pytestmark = pytest.mark.usefixtures("project")
@@ -212,7 +212,7 @@ def test_every_dataset_states_its_licence(kind: str) -> None:
 
 
 def test_what_the_verb_prepares_is_prepared() -> None:
-    """The rooms are made by the verb `prepare` with the workflow's own specification."""
+    """The rooms are made by the command `prepare` with the workflow's own specification."""
     content = built_in(datasets={"tiny_rooms": {"kind": "rooms", "train": 1, "val": 0, "test": 1, "views": 2}})
     config = write_config(content)
     Path("spec.json").write_text(Specs(config).prepare("tiny_rooms"))

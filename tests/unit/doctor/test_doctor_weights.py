@@ -13,14 +13,14 @@ from doctor_studies import built_in, shards, write_config, write_header_without_
 from safetensors.torch import load_file, save_file
 from transformers import AutoConfig, Qwen2_5_VLConfig, Qwen2_5_VLForConditionalGeneration
 
-from pipeline import registry
+from pipeline.core import registry
+from pipeline.core.errors import CheckpointError
+from pipeline.core.releases import WeightFile
 from pipeline.doctor.examine import examine
 from pipeline.doctor.report import Report
 from pipeline.doctor.selection import select
 from pipeline.doctor.text import render
 from pipeline.doctor.weights import parameters, weight_rows
-from pipeline.errors import CheckpointError
-from pipeline.teachers.base import WeightFile
 
 KINDS = ("qwen2_5_vl", "llava_onevision", "internvl")
 

@@ -9,17 +9,18 @@ import pytest
 import torch
 from training_helpers import KINDS, MemoryIndex, backbone, entry, group, memory_index, samples, scene
 
-from pipeline import geometry, registry
+from pipeline.backbones._transformers.prompts import user_text
+from pipeline.backbones._transformers.tokenizer import token_id
+from pipeline.core import registry
 from pipeline.evaluation import engine as engine_module
 from pipeline.evaluation.engine import Engine
 from pipeline.metrics.correspondence import correspondence
-from pipeline.mllm.tokenizer import token_id
-from pipeline.prompts import user_text
-from pipeline.scene import Sample
+from pipeline.scenes import geometry
+from pipeline.scenes.types import Sample
+from pipeline.study.recipe import Recipe
 from pipeline.training.data import stack_scenes
 from pipeline.training.model import SpatialMLLM
 from pipeline.training.packing import block_mask, block_positions
-from pipeline.training.recipe import Recipe
 
 KIND = "llava_onevision"
 NAMES = ("scanrefer", "multi3drefer", "scan2cap", "scanqa", "sqa3d", "correspondence")
@@ -65,7 +66,7 @@ def naive_greedy(made: SpatialMLLM, found, sample: Sample, tokens: int) -> str:
     scenes = stack_scenes([room])
     said: list[int] = []
     with torch.no_grad():
-        seen = made.see(scenes)
+        seen = made.encode_scene(scenes)
         for _ in range(tokens):
             ids = torch.tensor([[*loaded.question_ids(user_text(sample)), *said]])
             embeds = loaded.embed(ids)
@@ -193,7 +194,7 @@ def test_correspondence_is_measured_on_the_asked_layer() -> None:
     found = index.load("room0")
     room = entry(found, made.loaded, made.recipe)
     with torch.no_grad():
-        seen = made.see(stack_scenes([room]))
+        seen = made.encode_scene(stack_scenes([room]))
         prefix = seen.prefix
         mask = torch.ones(len(prefix.input_ids), len(prefix.input_ids), dtype=torch.bool).tril()[None, None]
         states = made.loaded.language(seen.embeds, torch.from_numpy(prefix.positions)[:, None], mask, layers=(1,))[1]

@@ -6,9 +6,9 @@ import pytest
 import torch
 from training_helpers import backbone, scene
 
-from pipeline.mllm.assemble import prefix_embeds
-from pipeline.mllm.chat import PAD
-from pipeline.mllm.generate import encode_prefix, greedy
+from pipeline.backbones._transformers.assemble import prefix_embeds
+from pipeline.backbones._transformers.chat import PAD
+from pipeline.backbones._transformers.generate import encode_prefix, greedy
 
 
 def test_an_answer_ends_where_training_ended_it_whatever_the_tokenizer_calls_its_end(monkeypatch: pytest.MonkeyPatch) -> None:

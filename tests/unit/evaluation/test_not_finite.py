@@ -10,13 +10,13 @@ import torch
 from test_engine import answers, benchmarks, model, questions
 from training_helpers import MemoryIndex, memory_index
 
-from pipeline.errors import PredictionError
+from pipeline.backbones._transformers.generate import NonFiniteLogitsError, encode_prefix, greedy
+from pipeline.core.errors import PredictionError
 from pipeline.evaluation.engine import Engine
-from pipeline.mllm.generate import NonFiniteLogitsError, encode_prefix, greedy
-from pipeline.scene import ModelOutput
+from pipeline.scenes.types import ModelOutput
+from pipeline.study.recipe import Recipe
 from pipeline.training.data import stack_scenes
 from pipeline.training.model import SpatialMLLM
-from pipeline.training.recipe import Recipe
 from pipeline.training.scenes import scene_entry
 
 BAD = [float("nan"), float("inf")]
@@ -56,7 +56,7 @@ def test_the_question_that_has_no_answer_is_named(monkeypatch):
     record = next(iter(index))
     scenes = stack_scenes([scene_entry(index.load(record.scene_id), record.candidate_boxes(), made.loaded, Recipe())])
     with torch.no_grad():
-        seen = made.see(scenes)
+        seen = made.encode_scene(scenes)
         cached = encode_prefix(made.loaded, seen.prefix, seen.embeds)
     plain, calls = made.loaded.logits, []
 

@@ -18,13 +18,13 @@ import pytest
 import torch
 from training_helpers import KINDS, MemoryIndex, backbone, entry, group, samples, scene
 
-from pipeline import registry
+from pipeline.backbones._transformers.prompts import INSTRUCTION, user_text
+from pipeline.core import registry
 from pipeline.evaluation.engine import Engine
-from pipeline.index import SceneIndex
-from pipeline.prompts import INSTRUCTION, user_text
+from pipeline.scenes.index import SceneIndex
+from pipeline.study.recipe import Recipe
 from pipeline.training.data import Tokens, stack_scenes
 from pipeline.training.model import SpatialMLLM
-from pipeline.training.recipe import Recipe
 
 ROOT = Path(__file__).parents[3]
 HERE = "unit/evaluation/test_reference_faults.py"
@@ -39,7 +39,7 @@ TESTS: dict[str, tuple[str, ...]] = {
         f"{STEPS}::test_predictions_are_one_row_per_sample_in_order",
     ),
     "A2": (
-        "unit/test_geometry.py::test_invalid_points_never_enter_a_mean",
+        "unit/scenes/test_geometry.py::test_invalid_points_never_enter_a_mean",
         "parity/test_real_depth.py::test_unmasked_means_move_what_the_reference_moved",
         f"{TRAIN}training_data.py::test_entry_marks_invalid_cells_and_unseen_boxes",
     ),
@@ -62,7 +62,7 @@ TESTS: dict[str, tuple[str, ...]] = {
     "A7": (
         "unit/optim/test_loop.py::test_batches_come_in_order_and_at_most_two_ahead",
         f"{STEPS}::test_scenes_without_features_are_refused",
-        "unit/test_index.py::test_a_bad_frame_ends_a_verb_with_exit_code_2_and_no_traceback",
+        "unit/scenes/test_index.py::test_a_bad_frame_ends_a_command_with_exit_code_2_and_no_traceback",
     ),
     "A8": (
         f"{HERE}::test_unseen_boxes_have_an_appearance_of_their_own",
@@ -98,11 +98,11 @@ TESTS: dict[str, tuple[str, ...]] = {
         f"{TRAIN}packing_equality.py::test_packed_equals_separate",
         f"{EVAL}engine.py::test_batching_changes_nothing",
     ),
-    "B6": ("unit/test_device.py::test_a_gpu_that_is_not_there_is_told_by_every_verb",),
-    "B7": ("parity/test_vggt_golden.py::test_aggregator", "unit/nets/test_vggt_network.py::test_grid_of_released_size"),
+    "B6": ("unit/core/test_device.py::test_a_gpu_that_is_not_there_is_told_by_every_command",),
+    "B7": ("parity/test_vggt_golden.py::test_aggregator", "unit/teachers/test_vggt_network.py::test_grid_of_released_size"),
     "B8": (
         "unit/features/test_feature_resume.py::test_a_killed_writer_leaves_a_resumable_store",
-        "unit/test_provenance.py::test_manifests_are_atomic_and_deterministic",
+        "unit/core/test_provenance.py::test_manifests_are_atomic_and_deterministic",
         f"{TRAIN}training_loop.py::test_resume_equals_an_uninterrupted_run_bit_for_bit",
     ),
     "B9": (f"{HERE}::test_no_launcher_kernel_or_collective_is_needed",),
@@ -114,20 +114,20 @@ TESTS: dict[str, tuple[str, ...]] = {
         f"{TRAIN}sampler.py::test_steps_can_be_planned_in_any_order",
     ),
     "B14": (
-        "unit/test_frames.py::test_ties_follow_the_seed_only",
-        "unit/test_frames.py::test_coverage_ignores_negative_items",
-        "unit/test_frames.py::test_greedy_equals_python_sets",
+        "unit/scenes/test_frames.py::test_ties_follow_the_seed_only",
+        "unit/scenes/test_frames.py::test_coverage_ignores_negative_items",
+        "unit/scenes/test_frames.py::test_greedy_equals_python_sets",
     ),
-    "B15": ("unit/nets/test_weight_files.py::test_all_formats_give_the_same",),
+    "B15": ("unit/teachers/test_weight_files.py::test_all_formats_give_the_same",),
     "B16": ("unit/datasets/test_scannet_objects.py::test_mask_boxes_equal_a_loop_and_empty_masks_are_counted",),
     "B17": (
         "unit/datasets/test_scannet_dataset.py::test_frames_keep_their_numbers_and_invalid_poses_are_counted",
-        "unit/test_index.py::test_a_non_finite_pose_in_the_manifest_is_refused",
+        "unit/scenes/test_index.py::test_a_non_finite_pose_in_the_manifest_is_refused",
         f"{TRAIN}training_loop.py::test_non_finite_loss_names_step_and_samples",
     ),
     "B18": (
-        "unit/alignment/test_losses.py::test_zero_vectors_give_no_nan_in_loss_or_gradient",
-        "unit/alignment/test_losses.py::test_grounding_survives_extreme_temperature",
+        "unit/training/test_losses.py::test_zero_vectors_give_no_nan_in_loss_or_gradient",
+        "unit/training/test_losses.py::test_grounding_survives_extreme_temperature",
     ),
     "B19": (f"{HERE}::test_no_benchmark_writes_into_its_files",),
     "B20": ("unit/doctor/test_doctor_members.py::test_a_released_teacher_names_its_missing_file_and_licence",),
@@ -197,7 +197,7 @@ def test_unseen_boxes_have_an_appearance_of_their_own() -> None:
     """A8: a box that no cell shows gets the learned embedding, not a zero vector."""
     made = SpatialMLLM(backbone(KINDS[0]), Recipe(world_positions=False), teacher_dim=None, seed=0)
     scenes = stack_scenes([entry(scene("room0", objects=3), made.loaded, made.recipe)])
-    assert scenes.box_seen.tolist() == [[True, True, False]]
+    assert scenes.box_visible.tolist() == [[True, True, False]]
     visual = torch.randn(1, scenes.pooling.shape[2], made.loaded.hidden_size)
     features = made.object_features(scenes, visual, visual)
     assert torch.equal(features[0, 2], made.grounding.unseen)

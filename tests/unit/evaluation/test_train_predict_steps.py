@@ -1,4 +1,4 @@
-"""The verbs train and predict on prepared rooms: files, resuming, keeping finished work, refusals."""
+"""The commands train and predict on prepared rooms: files, resuming, keeping finished work, refusals."""
 
 from __future__ import annotations
 
@@ -17,18 +17,18 @@ from PIL import Image
 from safetensors.torch import load_file
 from training_helpers import member
 
-from pipeline import registry
 from pipeline.__main__ import main
+from pipeline.backbones._transformers.prompts import INSTRUCTION, target_text, user_text
 from pipeline.benchmarks.multi3drefer import STEPS
+from pipeline.core import registry
+from pipeline.core.finished import digests_of
+from pipeline.core.options import validate
+from pipeline.core.provenance import read_manifest, write_manifest
 from pipeline.evaluation.records import SCHEMA, finished_digest
 from pipeline.features.store import FeatureWriter, StoreSpec
-from pipeline.finished import digests_of
-from pipeline.grid import IMAGE, Window
-from pipeline.index import SceneIndex, scene_checksum
-from pipeline.options import validate
-from pipeline.prompts import INSTRUCTION, target_text, user_text
-from pipeline.provenance import read_manifest, write_manifest
-from pipeline.training.recipe import Recipe
+from pipeline.scenes.grid import IMAGE, Window
+from pipeline.scenes.index import SceneIndex, scene_checksum
+from pipeline.study.recipe import Recipe
 
 KIND = "internvl"
 TASKS = ("scanrefer", "multi3drefer", "scan2cap", "scanqa", "sqa3d")
@@ -69,13 +69,13 @@ def pretrained(tiny_rooms: SceneIndex, tmp_path_factory: pytest.TempPathFactory)
 
 
 @pytest.fixture(scope="session")
-def run_verb(tiny_rooms: SceneIndex, pretrained: Path) -> Callable[..., int]:
+def run_command(tiny_rooms: SceneIndex, pretrained: Path) -> Callable[..., int]:
     """Run train or predict in process; the exit code."""
 
-    def run(verb: str, out: Path, spec: dict[str, Any], *more: object) -> int:
+    def run(command: str, out: Path, spec: dict[str, Any], *more: object) -> int:
         threads = torch.get_num_threads()
-        arguments = [verb, "--spec", json.dumps(spec), "--scenes", tiny_rooms.path, "--out", out, *more]
-        if verb == "train" and "--weights" not in more:
+        arguments = [command, "--spec", json.dumps(spec), "--scenes", tiny_rooms.path, "--out", out, *more]
+        if command == "train" and "--weights" not in more:
             arguments += ["--weights", pretrained]
         try:
             return main([str(a) for a in arguments])
@@ -86,21 +86,21 @@ def run_verb(tiny_rooms: SceneIndex, pretrained: Path) -> Callable[..., int]:
 
 
 @pytest.fixture(scope="session")
-def trained(run_verb: Callable[..., int], tmp_path_factory: pytest.TempPathFactory) -> Path:
+def trained(run_command: Callable[..., int], tmp_path_factory: pytest.TempPathFactory) -> Path:
     out = tmp_path_factory.mktemp("run") / "manifest.json"
-    assert run_verb("train", out, train_spec()) == 0
+    assert run_command("train", out, train_spec()) == 0
     return out
 
 
 @pytest.fixture(scope="session")
-def predicted(trained: Path, run_verb: Callable[..., int], tmp_path_factory: pytest.TempPathFactory) -> Path:
+def predicted(trained: Path, run_command: Callable[..., int], tmp_path_factory: pytest.TempPathFactory) -> Path:
     out = tmp_path_factory.mktemp("predictions") / "manifest.json"
-    assert run_verb("predict", out, predict_spec(), "--run", trained) == 0
+    assert run_command("predict", out, predict_spec(), "--run", trained) == 0
     return out
 
 
 def test_train_writes_a_loadable_model_and_a_deterministic_manifest(
-    trained: Path, run_verb: Callable[..., int], tmp_path: Path
+    trained: Path, run_command: Callable[..., int], tmp_path: Path
 ) -> None:
     manifest = json.loads(trained.read_text())
     assert set(manifest["final"]) == {"loss", *TASKS}
@@ -110,8 +110,8 @@ def test_train_writes_a_loadable_model_and_a_deterministic_manifest(
     assert len((trained.parent / "metrics.jsonl").read_text().splitlines()) == 2
     assert not (trained.parent / "checkpoints").exists()
     assert "_attn_implementation" not in (trained.parent / "config.json").read_text()
-    assert json.loads((trained.parent / "run.json").read_text())["verb"] == "train"
-    assert run_verb("train", tmp_path / "manifest.json", train_spec()) == 0
+    assert json.loads((trained.parent / "run.json").read_text())["command"] == "train"
+    assert run_command("train", tmp_path / "manifest.json", train_spec()) == 0
     assert (tmp_path / "manifest.json").read_bytes() == trained.read_bytes()
 
 
@@ -170,7 +170,7 @@ def test_captions_of_other_gates_are_refused(
 
 
 def test_finished_benchmarks_are_kept_and_broken_ones_made_again(
-    predicted: Path, trained: Path, run_verb: Callable[..., int]
+    predicted: Path, trained: Path, run_command: Callable[..., int]
 ) -> None:
     before = {p.name: (p.read_bytes(), p.stat().st_mtime_ns) for p in predicted.parent.glob("*.parquet")}
     manifest = predicted.read_bytes()
@@ -178,7 +178,7 @@ def test_finished_benchmarks_are_kept_and_broken_ones_made_again(
     scanqa = predicted.with_name("scanqa.parquet")
     scanqa.write_bytes(scanqa.read_bytes()[:100])
     assert finished_digest(scanqa) is None
-    assert run_verb("predict", predicted, predict_spec(), "--run", trained) == 0
+    assert run_command("predict", predicted, predict_spec(), "--run", trained) == 0
     record = json.loads(predicted.with_name("run.json").read_text())
     assert record["answered"] == ["scanqa"]
     assert predicted.read_bytes() == manifest
@@ -188,40 +188,40 @@ def test_finished_benchmarks_are_kept_and_broken_ones_made_again(
 
 
 def test_another_benchmark_option_answers_only_that_benchmark(
-    predicted: Path, trained: Path, run_verb: Callable[..., int], tmp_path: Path
+    predicted: Path, trained: Path, run_command: Callable[..., int], tmp_path: Path
 ) -> None:
     for path in predicted.parent.glob("*.parquet"):
         (tmp_path / path.name).write_bytes(path.read_bytes())
     spec = predict_spec()
     spec["benchmarks"]["correspondence"]["options"]["voxel_m"] = 0.5
-    assert run_verb("predict", tmp_path / "manifest.json", spec, "--run", trained) == 0
+    assert run_command("predict", tmp_path / "manifest.json", spec, "--run", trained) == 0
     assert json.loads((tmp_path / "run.json").read_text())["answered"] == ["correspondence"]
 
 
 def test_tuning_looks_at_training_scenes_only(
-    trained: Path, run_verb: Callable[..., int], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    trained: Path, run_command: Callable[..., int], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     multi = task_members()["multi3drefer"]
     multi["options"]["tune_scenes"] = 2
     spec = predict_spec(benchmarks={"multi3drefer": multi})
-    assert run_verb("predict", tmp_path / "manifest.json", spec, "--run", trained) == 0
+    assert run_command("predict", tmp_path / "manifest.json", spec, "--run", trained) == 0
     values = set(pq.ParquetFile(tmp_path / "multi3drefer.parquet").read()["value"].to_pylist())
     assert len(values) == 1
     assert values <= set(STEPS)
-    assert run_verb("predict", tmp_path / "again/manifest.json", spec | {"split": "train"}, "--run", trained) == 2
+    assert run_command("predict", tmp_path / "again/manifest.json", spec | {"split": "train"}, "--run", trained) == 2
     assert "tuned on the split that is reported" in capsys.readouterr().err
 
 
 def test_training_with_features_aligns_and_evaluation_needs_none(
-    tiny_rooms: SceneIndex, run_verb: Callable[..., int], tmp_path: Path
+    tiny_rooms: SceneIndex, run_command: Callable[..., int], tmp_path: Path
 ) -> None:
     features = store(tiny_rooms, tmp_path / "features", scenes=6)
     out = tmp_path / "run" / "manifest.json"
-    assert run_verb("train", out, train_spec() | {"teacher": "random"}, "--features", features) == 0
+    assert run_command("train", out, train_spec() | {"teacher": "random"}, "--features", features) == 0
     assert 0 < json.loads(out.read_text())["final"]["alignment"] < 2
     for path in sorted((tmp_path / "features").glob("**/*"), reverse=True):
         path.unlink() if path.is_file() else path.rmdir()
-    assert run_verb("predict", tmp_path / "predictions" / "manifest.json", predict_spec(), "--run", out) == 0
+    assert run_command("predict", tmp_path / "predictions" / "manifest.json", predict_spec(), "--run", out) == 0
 
 
 def store(index: SceneIndex, folder: Path, scenes: int, reverse: str = "", window: Window = IMAGE) -> Path:
@@ -264,12 +264,12 @@ def test_images_of_two_sizes_from_extract_to_predict(tiny_rooms: SceneIndex, pre
     extract = {"dataset": "tiny_rooms", "teacher": random, "shard": 0, "shards": 1, "splits": ["train"], "code": ""}
     extract["store"] = {"dtype": "bfloat16", "grid": {"rows": 3, "cols": 4}}
     spec = predict_spec(benchmarks={name: found for name, found in task_members().items() if name in ("scanrefer", "sqa3d")})
-    for verb, out, given, more in (
+    for command, out, given, more in (
         ("extract", features, extract, ()),
         ("train", run, train_spec() | {"teacher": "random"}, ("--weights", pretrained, "--features", features)),
         ("predict", predictions, spec, ("--run", run)),
     ):
-        arguments = [verb, "--spec", json.dumps(given), "--scenes", index.path, "--out", out, *more]
+        arguments = [command, "--spec", json.dumps(given), "--scenes", index.path, "--out", out, *more]
         assert main([str(a) for a in arguments]) == 0
     assert json.loads(run.read_text())["final"]["alignment"] > 0
     rows = pq.read_table(predictions.with_name("scanrefer.parquet")).to_pylist()
@@ -278,33 +278,33 @@ def test_images_of_two_sizes_from_extract_to_predict(tiny_rooms: SceneIndex, pre
 
 
 def test_scenes_without_features_are_refused(
-    tiny_rooms: SceneIndex, run_verb: Callable[..., int], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    tiny_rooms: SceneIndex, run_command: Callable[..., int], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     features, spec = store(tiny_rooms, tmp_path / "features", scenes=2), train_spec() | {"teacher": "random"}
-    assert run_verb("train", tmp_path / "run" / "manifest.json", spec, "--features", features) == 2
+    assert run_command("train", tmp_path / "run" / "manifest.json", spec, "--features", features) == 2
     assert "4 training scenes have no features" in capsys.readouterr().err
     assert not (tmp_path / "run" / "manifest.json").exists()
 
 
 def test_one_part_of_a_store_is_aligned(
-    tiny_rooms: SceneIndex, run_verb: Callable[..., int], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    tiny_rooms: SceneIndex, run_command: Callable[..., int], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     features, run = store(tiny_rooms, tmp_path / "features", scenes=6), tmp_path / "run" / "manifest.json"
-    assert run_verb("train", run, train_spec(part="lwo") | {"teacher": "random"}, "--features", features) == 2
+    assert run_command("train", run, train_spec(part="lwo") | {"teacher": "random"}, "--features", features) == 2
     assert "did you mean 'low'" in capsys.readouterr().err
-    assert run_verb("train", run, train_spec(part="low") | {"teacher": "random"}, "--features", features) == 0
+    assert run_command("train", run, train_spec(part="low") | {"teacher": "random"}, "--features", features) == 0
     heads = load_file(run.parent / "heads.safetensors")
     assert {len(bias) for name, bias in heads.items() if name.startswith("alignment") and name.endswith("2.bias")} == {5}
 
 
 def test_the_share_of_cells_the_teacher_never_saw_is_said_and_kept(
-    trained: Path, tiny_rooms: SceneIndex, run_verb: Callable[..., int], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    trained: Path, tiny_rooms: SceneIndex, run_command: Callable[..., int], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert json.loads(trained.read_text())["unseen_cells"] is None, "no teacher"
     shares = []
     for window in (IMAGE, (0.3, 0.0, 0.7, 1.0)):
         features, run = store(tiny_rooms, tmp_path / f"f{window[0]}", 6, window=window), tmp_path / f"{window[0]}/manifest.json"
-        assert run_verb("train", run, train_spec() | {"teacher": "random"}, "--features", features) == 0
+        assert run_command("train", run, train_spec() | {"teacher": "random"}, "--features", features) == 0
         shares.append(json.loads(run.read_text())["unseen_cells"])
         warned = [line for line in capsys.readouterr().out.splitlines() if line.startswith("warning: ")]
         assert len(warned) == (shares[-1] > 0)
@@ -313,80 +313,80 @@ def test_the_share_of_cells_the_teacher_never_saw_is_said_and_kept(
 
 
 def test_features_of_other_frames_are_refused_before_the_first_step(
-    tiny_rooms: SceneIndex, run_verb: Callable[..., int], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    tiny_rooms: SceneIndex, run_command: Callable[..., int], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     features = store(tiny_rooms, tmp_path / "features", scenes=6, reverse=tiny_rooms.split("train")[4].scene_id)
     run = tmp_path / "run" / "manifest.json"
-    assert run_verb("train", run, train_spec() | {"teacher": "random"}, "--features", features) == 2
+    assert run_command("train", run, train_spec() | {"teacher": "random"}, "--features", features) == 2
     assert "were made for other frames: first difference at view 0" in capsys.readouterr().err
     assert not (run.parent / "metrics.jsonl").exists()
 
 
 def test_a_run_of_other_frames_is_refused(
-    trained: Path, run_verb: Callable[..., int], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    trained: Path, run_command: Callable[..., int], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     run = tmp_path / "manifest.json"
     write_manifest(run, read_manifest(trained, made_by="") | {"scenes": "0" * 16})
-    assert run_verb("predict", tmp_path / "predictions" / "manifest.json", predict_spec(), "--run", run) == 2
+    assert run_command("predict", tmp_path / "predictions" / "manifest.json", predict_spec(), "--run", run) == 2
     assert "other scenes or other frames" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("missing", ["heads.safetensors", "model.safetensors"])
 def test_incomplete_runs_are_refused(
-    missing: str, trained: Path, run_verb: Callable[..., int], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    missing: str, trained: Path, run_command: Callable[..., int], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     for path in trained.parent.iterdir():
         if path.name != missing:
             (tmp_path / path.name).write_bytes(path.read_bytes())
     out = tmp_path / "predictions" / "manifest.json"
-    assert run_verb("predict", out, predict_spec(), "--run", tmp_path / "manifest.json") == 2
+    assert run_command("predict", out, predict_spec(), "--run", tmp_path / "manifest.json") == 2
     assert "CheckpointError" in capsys.readouterr().err
     assert not out.exists()
 
 
 def test_missing_inputs_name_the_command_that_makes_them(
-    run_verb: Callable[..., int], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    run_command: Callable[..., int], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     absent = tmp_path / "no" / "manifest.json"
-    assert run_verb("train", tmp_path / "run" / "manifest.json", train_spec(), "--features", absent) == 2
-    assert run_verb("predict", tmp_path / "p" / "manifest.json", predict_spec(), "--run", absent) == 2
+    assert run_command("train", tmp_path / "run" / "manifest.json", train_spec(), "--features", absent) == 2
+    assert run_command("predict", tmp_path / "p" / "manifest.json", predict_spec(), "--run", absent) == 2
     assert capsys.readouterr().err.count("snakemake --cores all") >= 2
 
 
 def test_finished_work_of_the_same_inputs_is_kept_and_forced_work_is_done_again(
-    trained: Path, predicted: Path, run_verb: Callable[..., int], capsys: pytest.CaptureFixture[str]
+    trained: Path, predicted: Path, run_command: Callable[..., int], capsys: pytest.CaptureFixture[str]
 ) -> None:
     """Snakemake removes a manifest before it starts a job: what is finished comes back without training or predicting."""
-    for out, verb, spec, more in (
+    for out, command, spec, more in (
         (trained, "train", train_spec(), []),
         (predicted, "predict", predict_spec(), ["--run", trained]),
     ):
         manifest, record = out.read_bytes(), out.with_name("run.json").stat().st_mtime_ns
         out.unlink()
-        assert run_verb(verb, out, spec, *more) == 0
+        assert run_command(command, out, spec, *more) == 0
         assert "finished already" in capsys.readouterr().out
         assert (out.read_bytes(), out.with_name("run.json").stat().st_mtime_ns) == (manifest, record)
-        assert run_verb(verb, out, spec, *more, "--force") == 0
+        assert run_command(command, out, spec, *more, "--force") == 0
         assert out.read_bytes() == manifest
         assert out.with_name("run.json").stat().st_mtime_ns != record
     assert json.loads(predicted.with_name("run.json").read_text())["kept"] == []
 
 
 def test_an_interrupted_rerun_leaves_the_old_answers_accepted(
-    predicted: Path, trained: Path, run_verb: Callable[..., int], monkeypatch: pytest.MonkeyPatch, capsys
+    predicted: Path, trained: Path, run_command: Callable[..., int], monkeypatch: pytest.MonkeyPatch, capsys
 ) -> None:
     def interrupted(*_: object) -> None:
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
         patch.setattr("pipeline.evaluation.engine.Engine.run", interrupted)
-        assert run_verb("predict", predicted, predict_spec(), "--run", trained, "--force") == 130
-    assert run_verb("predict", predicted, predict_spec(), "--run", trained) == 0
+        assert run_command("predict", predicted, predict_spec(), "--run", trained, "--force") == 130
+    assert run_command("predict", predicted, predict_spec(), "--run", trained) == 0
     assert "finished already" in capsys.readouterr().out
 
 
 def test_damaged_weights_are_refused_and_made_again(
-    trained: Path, run_verb: Callable[..., int], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    trained: Path, run_command: Callable[..., int], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """One flipped bit of a weight is another model; before, its answers were scored."""
     shutil.copytree(trained.parent, tmp_path / "run")
@@ -394,11 +394,11 @@ def test_damaged_weights_are_refused_and_made_again(
     data = bytearray(heads.read_bytes())
     data[-3] ^= 64
     heads.write_bytes(data)
-    assert run_verb("predict", tmp_path / "predictions" / "manifest.json", predict_spec(), "--run", run) == 2
+    assert run_command("predict", tmp_path / "predictions" / "manifest.json", predict_spec(), "--run", run) == 2
     said = capsys.readouterr().err
     assert "heads.safetensors is damaged" in said
     assert f"snakemake --cores all -f {run}" in said
-    assert run_verb("train", run, train_spec()) == 0
+    assert run_command("train", run, train_spec()) == 0
     assert "heads.safetensors is damaged; it is made again" in capsys.readouterr().err
     assert heads.read_bytes() == trained.with_name("heads.safetensors").read_bytes()
 
@@ -407,20 +407,20 @@ def test_somebody_elses_run_features_and_backbone_are_refused(
     tiny_rooms: SceneIndex,
     trained: Path,
     pretrained: Path,
-    run_verb: Callable[..., int],
+    run_command: Callable[..., int],
     tmp_path: Path,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     """Another teacher's results, copied into this one's place."""
     run = {"dataset": "tiny_rooms", "backbone": "b", "teacher": "vggt", "recipe": "3drs", "seed": 0}
     out = tmp_path / "out" / "manifest.json"
-    assert run_verb("predict", out, predict_spec(run=run), "--run", trained) == 2
+    assert run_command("predict", out, predict_spec(run=run), "--run", trained) == 2
     assert "is not the run that is asked for: its run is null" in capsys.readouterr().err
     features = store(tiny_rooms, tmp_path / "features", scenes=6)
-    assert run_verb("train", out, train_spec() | {"teacher": "geometry"}, "--features", features) == 2
+    assert run_command("train", out, train_spec() | {"teacher": "geometry"}, "--features", features) == 2
     assert "is not the features of 'geometry' on 'tiny_rooms': its teacher is \"random\"" in capsys.readouterr().err
     shutil.copytree(pretrained.parent, tmp_path / "other")
     change_manifest(tmp_path / "other" / "manifest.json", lambda content: content.update(backbone="other"))
-    assert run_verb("train", out, train_spec(), "--weights", tmp_path / "other" / "manifest.json") == 2
+    assert run_command("train", out, train_spec(), "--weights", tmp_path / "other" / "manifest.json") == 2
     assert 'its backbone is "other"' in capsys.readouterr().err
     assert not out.exists()

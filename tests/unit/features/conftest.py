@@ -8,9 +8,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from pipeline.core.provenance import seed_for
 from pipeline.features.store import FeatureWriter, StoreSpec
-from pipeline.grid import TokenGrid
-from pipeline.provenance import seed_for
+from pipeline.scenes.grid import TokenGrid
 from pipeline.teachers.base import TeacherFeatures
 
 FRAMES = ("f000", "f010", "f020")

@@ -1,4 +1,4 @@
-"""The verb ``extract`` on a small dataset: shards, splits, resume after an error, derived teachers, faults."""
+"""The command ``extract`` on a small dataset: shards, splits, resume after an error, derived teachers, faults."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ import torch
 from box_rooms import make_scene, write_dataset
 
 from pipeline.__main__ import main
+from pipeline.core.registry import create
 from pipeline.features.store import FeatureReader
-from pipeline.index import SceneIndex
-from pipeline.registry import create
+from pipeline.scenes.index import SceneIndex
 
 GEOMETRY = {"name": "geometry", "kind": "geometry", "options": {"grid_rows": 3, "grid_cols": 4}}
 SHUFFLED = {"name": "shuffled", "kind": "shuffled", "options": {"of": "geometry", "seed": 1}}

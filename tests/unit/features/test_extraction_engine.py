@@ -14,13 +14,13 @@ import torch
 from box_rooms import make_scene, write_dataset
 
 from pipeline.__main__ import main
-from pipeline.errors import EnvironmentFaultError, FrameError, StoreError
-from pipeline.features.engine import Flight, extract_shard
+from pipeline.core.errors import EnvironmentFaultError, FrameError, StoreError
+from pipeline.core.options import Options
+from pipeline.features.engine import Concurrency, extract_shard
 from pipeline.features.store import FeatureReader, FeatureWriter, StoreSpec
-from pipeline.grid import TokenGrid
-from pipeline.index import SceneIndex
-from pipeline.options import Options
-from pipeline.scene import Scene
+from pipeline.scenes.grid import TokenGrid
+from pipeline.scenes.index import SceneIndex
+from pipeline.scenes.types import Scene
 from pipeline.teachers.base import Teacher, TeacherFeatures
 
 SIZE, SCENES = (24, 32), 6
@@ -62,7 +62,7 @@ def writer_of(tmp_path: Path) -> FeatureWriter:
     return FeatureWriter(tmp_path / "shard0", StoreSpec("boxes", "mean_colour", "test", 3, 1, 1, dtype="float32"))
 
 
-def run(index: SceneIndex, teacher: Teacher, tmp_path: Path, flight: Flight | None = None) -> FeatureReader:
+def run(index: SceneIndex, teacher: Teacher, tmp_path: Path, flight: Concurrency | None = None) -> FeatureReader:
     with writer_of(tmp_path) as writer:
         extract_shard(index, list(index), teacher, writer, flight)
         writer.finish()
@@ -77,8 +77,8 @@ def check(index: SceneIndex, reader: FeatureReader, *, depth: bool = True) -> No
         np.testing.assert_array_equal(found.confidence, expected.confidence)
 
 
-@pytest.mark.parametrize("flight", [Flight(1, 1), Flight(1, 3), Flight(4, 6), Flight(3, 2)])
-def test_any_flight_gives_the_same_store(index: SceneIndex, tmp_path: Path, flight: Flight) -> None:
+@pytest.mark.parametrize("flight", [Concurrency(1, 1), Concurrency(1, 3), Concurrency(4, 6), Concurrency(3, 2)])
+def test_any_flight_gives_the_same_store(index: SceneIndex, tmp_path: Path, flight: Concurrency) -> None:
     check(index, run(index, MeanColourTeacher(), tmp_path, flight))
 
 
@@ -115,7 +115,7 @@ def test_order_is_kept_and_the_number_in_flight_bounded(index: SceneIndex, tmp_p
             written.append(scene)
 
         monkeypatch.setattr(writer, "write", counted)
-        extract_shard(index, list(index), Watched(), writer, Flight(readers=3, scenes=4))
+        extract_shard(index, list(index), Watched(), writer, Concurrency(readers=3, scenes=4))
     assert encoded == written == [f"box{i}" for i in range(SCENES)]
     assert 1 < most[0] <= 4
 
@@ -165,8 +165,8 @@ def test_features_are_fetched_by_the_writer(index: SceneIndex, tmp_path: Path) -
     assert all(name.startswith("write") for name in fetched)
 
 
-@pytest.mark.parametrize("flight", [Flight(1, 3), Flight(4, 6)])
-def test_an_unreadable_frame_keeps_all_scenes_before_it(index: SceneIndex, tmp_path: Path, flight: Flight) -> None:
+@pytest.mark.parametrize("flight", [Concurrency(1, 3), Concurrency(4, 6)])
+def test_an_unreadable_frame_keeps_all_scenes_before_it(index: SceneIndex, tmp_path: Path, flight: Concurrency) -> None:
     frame = index.root / "box3" / f"{index.records['box3'].frame_ids[2]}.jpg"
     frame.write_bytes(frame.read_bytes()[:200])
     with writer_of(tmp_path) as writer:
@@ -190,7 +190,7 @@ def test_features_that_are_not_finite_stop_with_a_message(index: SceneIndex, tmp
 
     with writer_of(tmp_path) as writer:
         with pytest.raises(StoreError, match="not finite"):
-            extract_shard(index, list(index), Broken(), writer, Flight(2, 4))
+            extract_shard(index, list(index), Broken(), writer, Concurrency(2, 4))
         assert [writer.is_done(f"box{i}") for i in range(3)] == [True, True, False]
 
 
@@ -206,7 +206,7 @@ def test_an_error_of_writing_stops_the_run(index: SceneIndex, tmp_path: Path, mo
 
         monkeypatch.setattr(writer, "write", failing)
         with pytest.raises(OSError, match="No space left"):
-            extract_shard(index, list(index), teacher, writer, Flight(1, 2))
+            extract_shard(index, list(index), teacher, writer, Concurrency(1, 2))
         assert writer.is_done("box0")
         assert not writer.is_done("box1")
     assert len(teacher.passes) < SCENES
@@ -225,7 +225,7 @@ def test_an_error_of_writing_stops_the_run(index: SceneIndex, tmp_path: Path, mo
 def test_a_teacher_of_single_views_falls_back_to_fewer_per_pass(index: SceneIndex, tmp_path: Path, capsys, error) -> None:
     """Pretended shortage of memory: more than two views do not fit."""
     teacher = MeanColourTeacher(room=2, error=error)
-    check(index, run(index, teacher, tmp_path, Flight(2, 4)))
+    check(index, run(index, teacher, tmp_path, Concurrency(2, 4)))
     said = capsys.readouterr().err
     assert said.count("memory ran out") == 2  # 5 -> 3 -> 2, and never again for the other scenes
     assert "2 at once (the features are the same)" in said
@@ -266,7 +266,7 @@ def test_scenes_that_do_not_fit_beside_each_other_are_told(index: SceneIndex, tm
         original = getattr(place, name)
         monkeypatch.setattr(place, name, full)
         with pytest.raises(EnvironmentFaultError, match=f"scene 'box3' was being .*{stage}") as found:
-            extract_shard(index, list(index), MeanColourTeacher(), writer, Flight(2, 4))
+            extract_shard(index, list(index), MeanColourTeacher(), writer, Concurrency(2, 4))
         assert "--in-flight 1" in str(found.value)
         assert "Unable to allocate 9 GiB" in str(found.value)
         assert [writer.is_done(f"box{i}") for i in range(4)] == [True, True, True, False]
@@ -283,7 +283,7 @@ def test_depth_is_read_only_for_a_teacher_that_looks_at_it(index: SceneIndex, tm
     def refuse(path: Path, *_: object) -> None:
         raise FrameError(f"{path} is not wanted")
 
-    monkeypatch.setattr("pipeline.index.read_depth", refuse)
+    monkeypatch.setattr("pipeline.scenes.index.read_depth", refuse)
     colour_only = MeanColourTeacher(room=3)
     colour_only.reads_depth = False
     check(index, run(index, colour_only, tmp_path), depth=False)
@@ -292,13 +292,13 @@ def test_depth_is_read_only_for_a_teacher_that_looks_at_it(index: SceneIndex, tm
 
 
 def test_readers_follow_the_threads() -> None:
-    assert Flight.of_threads(1) == Flight(1, 3)
-    assert Flight.of_threads(8) == Flight(7, 9)
-    assert Flight.of_threads(64).readers == 8
+    assert Concurrency.of_threads(1) == Concurrency(1, 3)
+    assert Concurrency.of_threads(8) == Concurrency(7, 9)
+    assert Concurrency.of_threads(64).readers == 8
 
 
 def test_progress_says_rate_and_time_left(index: SceneIndex, tmp_path: Path, capsys, monkeypatch) -> None:
-    monkeypatch.setattr("pipeline.progress.LINE_EVERY_S", 0.0)
+    monkeypatch.setattr("pipeline.core.progress.LINE_EVERY_S", 0.0)
     run(index, MeanColourTeacher(), tmp_path)
     lines = capsys.readouterr().err.splitlines()
     assert any("extract boxes/mean_colour: 3/6 scenes" in line and "scenes/s" in line and " left" in line for line in lines)

@@ -21,7 +21,7 @@ import numpy as np
 import pytest
 import zarr
 
-from pipeline.errors import EnvironmentFaultError, StoreError
+from pipeline.core.errors import EnvironmentFaultError, StoreError
 from pipeline.features import arrays
 from pipeline.features.store import FeatureReader, FeatureWriter, StoreSpec
 from pipeline.teachers.base import TeacherFeatures

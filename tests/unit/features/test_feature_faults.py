@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 
 from pipeline.__main__ import main
-from pipeline.errors import BusyError, EnvironmentFaultError
+from pipeline.core.errors import BusyError, EnvironmentFaultError
 from pipeline.features import arrays
 from pipeline.features.store import FeatureReader, FeatureWriter, StoreSpec
 
@@ -145,7 +145,7 @@ def test_a_scene_cut_before_its_journal_line_is_written_again(tmp_path: Path, sp
 HOLDER = """
 import sys
 from pathlib import Path
-from pipeline.locks import FolderLock
+from pipeline.core.locks import FolderLock
 lock = FolderLock(Path(sys.argv[1]))
 lock.acquire()
 print("held", flush=True)

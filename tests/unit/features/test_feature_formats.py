@@ -10,10 +10,10 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from pipeline.errors import StoreError
-from pipeline.features import numbers
+from pipeline.core.errors import StoreError
+from pipeline.features import dtypes
 from pipeline.features.store import FeatureReader, FeatureWriter, StoreSpec
-from pipeline.grid import TokenGrid
+from pipeline.scenes.grid import TokenGrid
 from pipeline.teachers.base import TeacherFeatures
 
 GRID = TokenGrid(12, 16)
@@ -45,28 +45,28 @@ def spiked_cells() -> NDArray[np.float32]:
 
 
 def relative_bound(tokens: NDArray[np.float32]) -> NDArray[np.float64]:
-    """The bound of numbers.py: per token r^2, r^2 = sum over channels of (largest / 254)^2 / squared norm."""
+    """The bound of dtypes.py: per token r^2, r^2 = sum over channels of (largest / 254)^2 / squared norm."""
     flat = tokens.reshape(-1, tokens.shape[-1]).astype(np.float64)
     return ((np.abs(flat).max(0) / 254) ** 2).sum() / (flat**2).sum(1)
 
 
 @pytest.mark.parametrize(
-    ("make", "stated"), [(bell, 2e-4), (flat_channels, 2e-4), (outlier_channels, 2e-3), (spiked_cells, numbers.INT8_LIMIT)]
+    ("make", "stated"), [(bell, 2e-4), (flat_channels, 2e-4), (outlier_channels, 2e-3), (spiked_cells, dtypes.INT8_LIMIT)]
 )
 def test_int8_keeps_the_stated_cosine(make, stated: float) -> None:
     for view in make():
-        stored, scales = numbers.quantise(view)
-        back = numbers.decode(stored, "int8", scales)
+        stored, scales = dtypes.quantise(view)
+        back = dtypes.decode(stored, "int8", scales)
         assert (stored.dtype, scales.shape) == (np.int8, (256,))
         assert (np.abs(view - back) <= scales / 2 * (1 + 1e-5) + 1e-12).all()
-        error = numbers.cosine_error(view, back)
+        error = dtypes.cosine_error(view, back)
         assert error.max() <= stated
         assert (error <= relative_bound(view) + 1e-9).all()
 
 
 def test_constant_and_zero_channels_are_exact() -> None:
     view = flat_channels()[0]
-    back = numbers.decode(*_swap(numbers.quantise(view)))
+    back = dtypes.decode(*_swap(dtypes.quantise(view)))
     np.testing.assert_allclose(back[..., :96], view[..., :96], rtol=1e-6)
     np.testing.assert_array_equal(back[..., 96:128], 0.0)
 
@@ -77,26 +77,26 @@ def _swap(quantised: tuple[NDArray[np.int8], NDArray[np.float32]]) -> tuple[NDAr
 
 def test_bfloat16_keeps_the_stated_cosine() -> None:
     for tokens in (bell(), flat_channels(), outlier_channels(), spiked_cells()):
-        back = numbers.decode(numbers.encode(tokens, "bfloat16"), "bfloat16")
-        assert numbers.cosine_error(tokens, back).max() <= numbers.STATED_ERROR["bfloat16"]
+        back = dtypes.decode(dtypes.encode(tokens, "bfloat16"), "bfloat16")
+        assert dtypes.cosine_error(tokens, back).max() <= dtypes.STATED_ERROR["bfloat16"]
     # The worst case of the bound: numbers half a step above a power of two, half of them rounded up and half down.
     worst = np.tile(np.float32([1 + 2**-8 - 2**-16, 1 + 2**-8 + 2**-16]), 128)
-    error = numbers.cosine_error(worst, numbers.decode(numbers.encode(worst, "bfloat16"), "bfloat16"))[0]
-    assert 0.9 * numbers.STATED_ERROR["bfloat16"] < error <= numbers.STATED_ERROR["bfloat16"]
+    error = dtypes.cosine_error(worst, dtypes.decode(dtypes.encode(worst, "bfloat16"), "bfloat16"))[0]
+    assert 0.9 * dtypes.STATED_ERROR["bfloat16"] < error <= dtypes.STATED_ERROR["bfloat16"]
 
 
 def test_cosine_error_is_one_minus_the_cosine() -> None:
     a, b = np.float32([[1, 0], [1, 1], [0, 0], [1, 0]]), np.float32([[1, 0], [-1, 1], [0, 0], [0, 0]])
-    np.testing.assert_allclose(numbers.cosine_error(a, b), [0, 1, 0, 1], atol=1e-12)
+    np.testing.assert_allclose(dtypes.cosine_error(a, b), [0, 1, 0, 1], atol=1e-12)
     tiny = np.float32([[1.0, 1e-4]])
-    np.testing.assert_allclose(numbers.cosine_error(np.float32([[1.0, 0.0]]), tiny), [5e-9], rtol=1e-3)
+    np.testing.assert_allclose(dtypes.cosine_error(np.float32([[1.0, 0.0]]), tiny), [5e-9], rtol=1e-3)
 
 
 def test_numpy_rounding_to_nearest_even_is_what_the_store_does() -> None:
     values = bell().reshape(-1)
     bits = values.view(np.uint32).astype(np.uint64)
     expected = ((bits + 0x7FFF + ((bits >> np.uint64(16)) & np.uint64(1))) >> np.uint64(16)).astype(np.uint16)
-    np.testing.assert_array_equal(numbers.to_bfloat16_bits(values), expected)
+    np.testing.assert_array_equal(dtypes.to_bfloat16_bits(values), expected)
 
 
 def int8_spec(width: int = 256) -> StoreSpec:
@@ -110,7 +110,7 @@ def test_the_measured_error_stands_in_the_manifest(tmp_path: Path) -> None:
         writer.finish()
     reader = FeatureReader([tmp_path / "manifest.json"])
     found = reader.read("a", ("f0", "f1")).tokens
-    measured = max(numbers.cosine_error(a, b).max() for a, b in zip(tokens, found, strict=True))
+    measured = max(dtypes.cosine_error(a, b).max() for a, b in zip(tokens, found, strict=True))
     assert reader.cosine_error("a") == pytest.approx(measured, rel=1e-6)
     assert reader.stored_bytes("a") < 0.30 * tokens.nbytes
     with pytest.raises(StoreError, match="'float64'"):
@@ -132,9 +132,9 @@ def test_int8_refuses_what_it_would_spoil(tmp_path: Path, fault: str) -> None:
 def test_errors_of_tokens_whose_squares_float32_cannot_hold(tmp_path: Path, scale: float) -> None:
     """Lengths that overflow or vanish would pass as no error at all."""
     view = bell()[0]
-    back = numbers.decode(*_swap(numbers.quantise(view)))
-    expected = numbers.cosine_error(view, back)
-    np.testing.assert_allclose(numbers.cosine_error(view * np.float32(scale), back * np.float32(scale)), expected, rtol=1e-3)
+    back = dtypes.decode(*_swap(dtypes.quantise(view)))
+    expected = dtypes.cosine_error(view, back)
+    np.testing.assert_allclose(dtypes.cosine_error(view * np.float32(scale), back * np.float32(scale)), expected, rtol=1e-3)
     with FeatureWriter(tmp_path, int8_spec()) as writer:
         writer.write("a", ("f0", "f1"), TeacherFeatures(bell() * np.float32(scale), GRID))
         writer.finish()

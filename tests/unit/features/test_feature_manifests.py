@@ -11,11 +11,11 @@ import numpy as np
 import pytest
 
 from pipeline.__main__ import main
-from pipeline.errors import PipelineError, StoreError
+from pipeline.core.errors import PipelineError, StoreError
+from pipeline.core.provenance import digest, write_manifest
 from pipeline.features.journal import Journal
 from pipeline.features.spec import StoreSpec
 from pipeline.features.store import FeatureReader, FeatureWriter
-from pipeline.provenance import digest, write_manifest
 
 NAN = float("nan")
 

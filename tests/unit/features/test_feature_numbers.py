@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 import torch
 
+from pipeline.features.dtypes import decode, encode, from_bfloat16_bits, to_bfloat16_bits
 from pipeline.features.extraction import scenes_of_shard, shard_of
-from pipeline.features.numbers import decode, encode, from_bfloat16_bits, to_bfloat16_bits
 
 
 def test_rounding_equals_torch_bit_for_bit() -> None:

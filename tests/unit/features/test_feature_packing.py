@@ -16,16 +16,16 @@ import torch
 import zarr
 from numpy.typing import NDArray
 
-from pipeline.errors import EnvironmentFaultError, StoreError
+from pipeline.core.errors import EnvironmentFaultError, StoreError
 from pipeline.features.arrays import SceneArrays
+from pipeline.features.dtypes import STATED_ERROR, cosine_error, pack, raw_bytes, to_bfloat16_bits, unpack
+from pipeline.features.inspect.verification import ShardVerifier
 from pipeline.features.manifest import ViewEntry, ViewManifest, source_reference
 from pipeline.features.mapped import MappedArray
-from pipeline.features.numbers import STATED_ERROR, cosine_error, pack, raw_bytes, to_bfloat16_bits, unpack
 from pipeline.features.parallel import SMALL_BYTES, Scratch, each, in_order
 from pipeline.features.spec import ArrayType
 from pipeline.features.store import FeatureReader, FeatureWriter, StoreSpec
-from pipeline.grid import TokenGrid
-from pipeline.inspection.verification import ShardVerifier
+from pipeline.scenes.grid import TokenGrid
 from pipeline.teachers.base import TeacherFeatures
 
 PARTS = (("layer_4", 2), ("layer_11", 3))

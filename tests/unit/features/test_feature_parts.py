@@ -9,12 +9,12 @@ import numpy as np
 import pytest
 import torch
 
-from pipeline.errors import DataError, StoreError
+from pipeline.core.errors import DataError, StoreError
 from pipeline.features.manifest import ViewEntry, ViewManifest, source_reference
 from pipeline.features.resample import resample_features
 from pipeline.features.spec import stored_grid
 from pipeline.features.store import FeatureReader, FeatureWriter, StoreSpec
-from pipeline.grid import TokenGrid, resample_tokens
+from pipeline.scenes.grid import TokenGrid, resample_tokens
 from pipeline.teachers.base import TeacherFeatures
 
 PARTS = (("layer_4", 2), ("layer_11", 3))

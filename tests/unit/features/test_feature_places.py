@@ -15,7 +15,7 @@ import pytest
 import zarr
 
 from pipeline.__main__ import main
-from pipeline.errors import EnvironmentFaultError, StoreError
+from pipeline.core.errors import EnvironmentFaultError, StoreError
 from pipeline.features import arrays
 from pipeline.features.manifest import ViewEntry, ViewManifest, source_reference
 from pipeline.features.store import FeatureReader, FeatureWriter, StoreSpec
@@ -157,7 +157,7 @@ def test_a_folder_that_may_not_be_written(tmp_path, spec, features_of, frames, m
     def refuse(*_: object, **__: object) -> None:
         raise OSError(code, os.strerror(code), "somewhere")
 
-    from pipeline import locks
+    from pipeline.core import locks
     from pipeline.features.journal import Journal
 
     writer = FeatureWriter(tmp_path, spec) if stage in ("write", "finish") else None
@@ -212,7 +212,7 @@ def test_a_lock_that_a_child_inherited_is_given_back(tmp_path: Path, spec: Store
 
 
 def test_a_lock_whose_text_does_not_fit_the_disk_is_given_back(tmp_path: Path, spec: StoreSpec, monkeypatch) -> None:
-    from pipeline import locks
+    from pipeline.core import locks
 
     def full(*_: object) -> None:
         raise OSError(errno.ENOSPC, "full")

@@ -12,12 +12,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from pipeline.errors import StoreError
-from pipeline.features import numbers
+from pipeline.core.errors import StoreError
+from pipeline.features import dtypes
 from pipeline.features.arrays import SceneArrays
 from pipeline.features.spec import array_types
 from pipeline.features.store import FeatureReader, FeatureWriter, StoreSpec
-from pipeline.grid import TokenGrid
+from pipeline.scenes.grid import TokenGrid
 from pipeline.teachers.base import TeacherFeatures
 
 SPECIAL = (0.0, -0.0, 1e-42, -1e-39, 1e-30, 3.0e38, -3.0e38, 1.0, -1.0, 2.0**-126)
@@ -52,7 +52,7 @@ def test_what_is_written_comes_back(scene, dtype, compression, threads) -> None:
     views, rows, cols, dim = tokens.shape
     spec = StoreSpec("d", "t", "t", dim, rows, cols, dtype=dtype, compression=compression, parts=parts)
     frames = [f"f{view}" for view in range(views)]
-    expected = numbers.decode(numbers.encode(tokens, dtype), dtype)
+    expected = dtypes.decode(dtypes.encode(tokens, dtype), dtype)
     with tempfile.TemporaryDirectory() as folder:
         with FeatureWriter(Path(folder), spec, threads=threads) as writer:
             writer.write("a", frames, TeacherFeatures(tokens, TokenGrid(rows, cols)))
@@ -75,7 +75,7 @@ def same(found: NDArray[np.float32], expected: NDArray[np.float32]) -> None:
 def read_by_zarr(folder: Path, spec: StoreSpec, dtype: str) -> NDArray[np.float32]:
     arrays = SceneArrays(folder / "features.zarr")
     stored = [arrays.read_with_zarr(name, "a") for name in array_types(spec, ())]
-    return numbers.decode(np.concatenate(stored, axis=-1), dtype)
+    return dtypes.decode(np.concatenate(stored, axis=-1), dtype)
 
 
 @settings(deadline=None, max_examples=40)
@@ -97,7 +97,7 @@ def test_int8_is_within_its_measured_error(scene, compression) -> None:
             writer.finish()
         reader = FeatureReader([Path(folder) / "manifest.json"])
         found = reader.read("a", frames).tokens
-        assert numbers.cosine_error(tokens, found).max() <= reader.cosine_error("a") * (1 + 1e-6) <= numbers.INT8_LIMIT
+        assert dtypes.cosine_error(tokens, found).max() <= reader.cosine_error("a") * (1 + 1e-6) <= dtypes.INT8_LIMIT
         largest = np.abs(tokens).max((1, 2), keepdims=True)
         assert (np.abs(tokens - found) <= largest / 254 * (1 + 1e-4)).all()
         assert (found[np.broadcast_to(largest == 0, found.shape)] == 0).all()

@@ -13,11 +13,11 @@ import pytest
 import torch
 import zarr
 
-from pipeline.errors import StoreError
+from pipeline.core.errors import StoreError
+from pipeline.features.dtypes import from_bfloat16_bits, to_bfloat16_bits
 from pipeline.features.mapped import MappedArray
-from pipeline.features.numbers import from_bfloat16_bits, to_bfloat16_bits
 from pipeline.features.store import FeatureReader, FeatureWriter, StoreSpec
-from pipeline.grid import TokenGrid
+from pipeline.scenes.grid import TokenGrid
 from pipeline.teachers.base import TeacherFeatures
 
 

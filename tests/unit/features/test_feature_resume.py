@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from pipeline.errors import BusyError, StoreError
+from pipeline.core.errors import BusyError, StoreError
 from pipeline.features.store import FeatureReader, FeatureWriter, StoreSpec
 
 WRITER = """
@@ -20,7 +20,7 @@ import sys
 import numpy as np
 from pathlib import Path
 from pipeline.features.store import FeatureWriter, StoreSpec
-from pipeline.grid import TokenGrid
+from pipeline.scenes.grid import TokenGrid
 from pipeline.teachers.base import TeacherFeatures
 spec = StoreSpec(dataset="rooms", teacher="oracle", kind="geometry", dim=64, rows=12, cols=16, dtype="float32")
 with FeatureWriter(Path(sys.argv[1]), spec) as writer:

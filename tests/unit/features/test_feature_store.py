@@ -10,10 +10,10 @@ import numpy as np
 import pytest
 from manifest_files import change_manifest
 
-from pipeline.errors import DataError, StoreError
+from pipeline.core.errors import DataError, StoreError
 from pipeline.features.manifest import ViewEntry, ViewManifest, source_reference
 from pipeline.features.store import FeatureReader, FeatureWriter, StoreSpec
-from pipeline.grid import TokenGrid
+from pipeline.scenes.grid import TokenGrid
 from pipeline.teachers.base import TeacherFeatures
 
 

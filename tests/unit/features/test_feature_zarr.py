@@ -12,12 +12,12 @@ from typing import Any
 import numpy as np
 import pytest
 
-from pipeline.errors import StoreError
+from pipeline.core.errors import StoreError
+from pipeline.core.provenance import digest
 from pipeline.features import spec as specs
-from pipeline.features.numbers import from_bfloat16_bits, to_bfloat16_bits
+from pipeline.features.dtypes import from_bfloat16_bits, to_bfloat16_bits
 from pipeline.features.store import FeatureReader, FeatureWriter, StoreSpec
-from pipeline.grid import TokenGrid
-from pipeline.provenance import digest
+from pipeline.scenes.grid import TokenGrid
 from pipeline.teachers.base import TeacherFeatures
 
 GRID = TokenGrid(3, 4)

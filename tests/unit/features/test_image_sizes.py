@@ -12,15 +12,15 @@ from box_rooms import make_scene, write_dataset
 from posed_rgbd_files import write_scannet
 
 from pipeline.__main__ import main
-from pipeline.config import StudyConfig
+from pipeline.core.errors import DataError
+from pipeline.core.registry import create
 from pipeline.doctor.selection import grid_needs, select
-from pipeline.errors import DataError
 from pipeline.features.resample import resample_features
 from pipeline.features.store import FeatureReader
-from pipeline.index import SceneIndex
-from pipeline.nets.vggt.config import ROOMS
-from pipeline.nets.vggt.pretrain import Plan, pretrain
-from pipeline.registry import create
+from pipeline.scenes.index import SceneIndex
+from pipeline.study.config import StudyConfig
+from pipeline.teachers.vggt.config import ROOMS
+from pipeline.teachers.vggt.pretrain import Plan, pretrain
 
 RANDOM: dict[str, Any] = {"name": "random", "kind": "random", "options": {}}
 """An untrained VGGT: its grid depends on the shape of the images."""

@@ -7,7 +7,7 @@ import os
 import numpy as np
 import pytest
 
-from pipeline.errors import EnvironmentFaultError
+from pipeline.core.errors import EnvironmentFaultError
 from pipeline.metrics import captions, java
 
 WORDS = ["a", "the", "chair", "table", "red", "blue", "left", "right", "of", "next", "to", "near", "is", "lamp", "on"]

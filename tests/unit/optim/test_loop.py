@@ -11,7 +11,7 @@ import pytest
 import torch
 from torch import nn
 
-from pipeline.errors import EnvironmentFaultError, TrainingError
+from pipeline.core.errors import EnvironmentFaultError, TrainingError
 from pipeline.optim.checkpoint import Checkpoints
 from pipeline.optim.loop import METRICS, Loop, StepLosses, final_means
 from pipeline.optim.optimizer import decay_groups, schedule_factor, set_rates

@@ -12,14 +12,14 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from box_rooms import make_scene, write_dataset
 
-from pipeline import paths
+from pipeline.core.finished import digests_of
+from pipeline.core.provenance import write_manifest
 from pipeline.features.spec import StoreSpec
 from pipeline.features.store import FeatureWriter
-from pipeline.finished import digests_of
-from pipeline.grid import TokenGrid
-from pipeline.index import SceneIndex, write_index
-from pipeline.provenance import write_manifest
-from pipeline.scene import Scene, SceneObject
+from pipeline.scenes.grid import TokenGrid
+from pipeline.scenes.index import SceneIndex, write_index
+from pipeline.scenes.types import Scene, SceneObject
+from pipeline.study import paths
 from pipeline.teachers.base import TeacherFeatures
 
 TEACHERS = ("none", "geometry", "shuffled")

@@ -13,14 +13,14 @@ import report_study as made
 import synthetic_study as study
 
 from pipeline import __main__ as command
-from pipeline.errors import DataError
-from pipeline.index import SceneIndex, add_notes
-from pipeline.notes import Note
-from pipeline.provenance import file_digest
+from pipeline.core.errors import DataError
+from pipeline.core.notes import Note
+from pipeline.core.provenance import file_digest
 from pipeline.report.figures import scatter, smooth, teacher_colors
 from pipeline.report.html import inline
 from pipeline.report.inputs import example_scenes, feature_paths, run_path, training_curves
 from pipeline.report.pictures import best_view, box_corners, principal_colors, project
+from pipeline.scenes.index import SceneIndex, add_notes
 from pipeline.tables.aggregate import cell_rows
 from pipeline.tables.findings import Association, Estimate
 from pipeline.tables.schema import write_table

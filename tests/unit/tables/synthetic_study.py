@@ -8,12 +8,12 @@ from typing import Any
 
 import numpy as np
 
-from pipeline import paths
 from pipeline.benchmarks.base import MetricResult
+from pipeline.core.provenance import seed_for, write_manifest
 from pipeline.metrics.scorefile import write_scores
 from pipeline.metrics.stats import mean_replicates, scene_weights
-from pipeline.provenance import seed_for, write_manifest
-from pipeline.scene import Sample
+from pipeline.scenes.types import Sample
+from pipeline.study import paths
 from pipeline.tables.schema import SCHEMA, Row
 
 BENCHMARKS: dict[str, tuple[str, str, float]] = {
@@ -98,7 +98,7 @@ def write_run(
 def spec_of(
     backbone: str, teachers: Sequence[str] = ("none", "geometry", "shuffled"), seeds: Sequence[int] = (0, 1)
 ) -> dict[str, Any]:
-    """The resolved spec of a cell, as pipeline/specs.py makes it."""
+    """The resolved spec of a cell, as pipeline/study/specs.py makes it."""
     runs = [{"teacher": teacher, "recipe": "3drs", "seed": seed} for teacher in teachers for seed in seeds]
     return {
         "dataset": "rooms",

@@ -12,10 +12,10 @@ import pytest
 import synthetic_study as study
 from scipy.stats import t
 
-from pipeline import paths
-from pipeline.errors import ConfigError, DataError
-from pipeline.parquet import read_parquet, write_parquet
-from pipeline.provenance import read_manifest, write_manifest
+from pipeline.core.errors import ConfigError, DataError
+from pipeline.core.parquet import read_parquet, write_parquet
+from pipeline.core.provenance import read_manifest, write_manifest
+from pipeline.study import paths
 from pipeline.tables.aggregate import cell_rows, unit
 from pipeline.tables.schema import SCHEMA
 from pipeline.tables.scores import BenchmarkFacts, Cell, RunKey, RunScores, SampleScores, SetScore, load_cell
@@ -186,7 +186,7 @@ def test_a_file_with_another_benchmarks_content_is_refused(tmp_path):
 
 
 def made_with(spec: dict[str, Any], **other: Any) -> dict[str, Any]:
-    """The cell's spec with the options that its runs and scores must have, as pipeline/specs.py adds them."""
+    """The cell's spec with the options that its runs and scores must have, as pipeline/study/specs.py adds them."""
     teachers = {run["teacher"]: {"name": run["teacher"], "options": {}} for run in spec["runs"]}
     scores = {"split": "test", "bootstrap": {"replicates": 200, "seed": 0}}
     options = {"backbone": {"kind": "internvl"}, "recipes": {"3drs": {"weight": 0.5}}, "teachers": teachers, "scores": scores}

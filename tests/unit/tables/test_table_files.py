@@ -1,4 +1,4 @@
-"""Files: schema, duplicates, determinism, and the verbs cell and summary from end to end."""
+"""Files: schema, duplicates, determinism, and the commands cell and summary from end to end."""
 
 from __future__ import annotations
 
@@ -12,16 +12,17 @@ import pytest
 import synthetic_study as study
 
 from pipeline import __main__ as command
-from pipeline.errors import DataError
-from pipeline.parquet import write_parquet
+from pipeline.core.errors import DataError
+from pipeline.core.parquet import write_parquet
+from pipeline.core.text_tables import fit_width, render_table
 from pipeline.tables.markdown import summary_markdown
 from pipeline.tables.schema import SCHEMA, concatenate, read_table, write_table
-from pipeline.tables.text import fit_width, number, render_table
+from pipeline.tables.text import number
 
 
 @pytest.fixture(scope="module")
 def cells(tmp_path_factory) -> list[Path]:
-    """Two cell tables made by the verb."""
+    """Two cell tables made by the command."""
     root = tmp_path_factory.mktemp("study")
     made = []
     for backbone in ("large", "tiny"):
@@ -125,7 +126,7 @@ def test_wide_tables_are_cut_for_narrow_terminals():
 
 
 def test_table_modules_and_steps_import_no_torch():
-    names = ("tables.aggregate", "tables.markdown", "steps.cell", "steps.summary", "steps.report")
+    names = ("commands.cell", "commands.summary")
     modules = ", ".join(f"pipeline.{name}" for name in names)
     code = f"import sys, {modules}; sys.exit(any(m in sys.modules for m in ('torch', 'transformers', 'matplotlib')))"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

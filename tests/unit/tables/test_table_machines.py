@@ -10,8 +10,8 @@ import pytest
 import synthetic_study as study
 
 from pipeline import __main__ as command
-from pipeline import paths
-from pipeline.provenance import run_record
+from pipeline.core.provenance import run_record
+from pipeline.study import paths
 from pipeline.tables.machines import machine_notes, machine_of
 from pipeline.tables.schema import read_table
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 from box_rooms import make_scene
 
-from pipeline.errors import DataError
-from pipeline.registry import create
+from pipeline.core.errors import DataError
+from pipeline.core.registry import create
 
 IDS = [f"scene{i:04d}_00" for i in range(50)]
 
@@ -17,8 +17,8 @@ def shuffled(**options):
 
 def test_none_has_no_features() -> None:
     teacher = create("teachers", {"name": "none", "kind": "none", "options": {}})
-    assert (teacher.present, teacher.trained_here, teacher.derived, teacher.dim) == (False, False, False, 0)
-    with pytest.raises(TypeError, match="ask `present`"):
+    assert (teacher.has_features, teacher.trained_in_workflow, teacher.is_view, teacher.dim) == (False, False, False, 0)
+    with pytest.raises(TypeError, match="ask `has_features`"):
         teacher.encode(make_scene())
 
 
@@ -41,5 +41,5 @@ def test_one_scene_cannot_be_shuffled() -> None:
 
 def test_shuffled_is_derived() -> None:
     teacher = shuffled(of="vggt_rooms")
-    assert (teacher.derived, teacher.source(), teacher.trained_here) == (True, "vggt_rooms", False)
-    assert "vggt_rooms" in teacher.tap()
+    assert (teacher.is_view, teacher.source(), teacher.trained_in_workflow) == (True, "vggt_rooms", False)
+    assert "vggt_rooms" in teacher.feature_layer()

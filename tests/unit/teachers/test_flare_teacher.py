@@ -12,13 +12,13 @@ from box_rooms import make_scene
 from safetensors.torch import save_file
 from torch import Tensor
 
-from pipeline.errors import CheckpointError, ConfigError, DataError
-from pipeline.nets.flare.config import RELEASED, TINY
-from pipeline.nets.flare.model import FLARE
-from pipeline.nets.flare.weights import check_checkpoint, load_checkpoint, untrained
-from pipeline.provenance import file_digest
-from pipeline.registry import create
+from pipeline.core.errors import CheckpointError, ConfigError, DataError
+from pipeline.core.provenance import file_digest
+from pipeline.core.registry import create
 from pipeline.teachers.base import Teacher
+from pipeline.teachers.flare.config import RELEASED, TINY
+from pipeline.teachers.flare.model import FLARE
+from pipeline.teachers.flare.weights import check_checkpoint, load_checkpoint, untrained
 
 ALL = ("enc_norm", "dec_norm_fine", "dec_norm_point")
 
@@ -45,11 +45,11 @@ def released_is_tiny(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_the_released_model_describes_itself_without_its_file() -> None:
-    teacher = flare(checkpoint="weights/flare/geometry_pose.pth", tap=["enc_norm", "dec_norm_fine"])
+    teacher = flare(checkpoint="weights/flare/geometry_pose.pth", feature_layer=["enc_norm", "dec_norm_fine"])
     assert teacher.parts() == {"enc_norm": 1024, "dec_norm_fine": 768}
     assert teacher.dim == 1792
     assert (teacher.grid(968, 1296).rows, teacher.grid(968, 1296).cols) == (24, 32)
-    assert teacher.tap() == "enc_norm, dec_norm_fine, float32"
+    assert teacher.feature_layer() == "enc_norm, dec_norm_fine, float32"
     assert not teacher.licences().commercial
     assert "CC BY-NC-SA" in teacher.licences().weights
     (file,) = teacher.weight_files()
@@ -58,18 +58,21 @@ def test_the_released_model_describes_itself_without_its_file() -> None:
     assert "AntResearch/FLARE" in file.source
     assert file.bytes == 4 * 1_403_248_983
     assert teacher.memory_advice() == "teachers.flare: precision: bfloat16"
-    assert "; or teachers.flare: tap: dec_norm_fine" in flare(checkpoint="x.pth").memory_advice()
+    assert "; or teachers.flare: feature_layer: dec_norm_fine" in flare(checkpoint="x.pth").memory_advice()
 
 
 def test_one_tap_may_stand_without_a_list() -> None:
     assert flare(checkpoint="x.pth").parts() == {"dec_norm_point": 768}
-    assert flare(checkpoint="x.pth", tap="enc_norm").parts() == {"enc_norm": 1024}
-    assert flare(checkpoint="x.pth", tap="enc_norm").options == flare(checkpoint="x.pth", tap=["enc_norm"]).options
+    assert flare(checkpoint="x.pth", feature_layer="enc_norm").parts() == {"enc_norm": 1024}
+    assert (
+        flare(checkpoint="x.pth", feature_layer="enc_norm").options
+        == flare(checkpoint="x.pth", feature_layer=["enc_norm"]).options
+    )
 
 
 def test_only_the_encoder_is_independent_of_other_views() -> None:
-    for tap, depends in (("enc_norm", False), ("dec_norm_fine", True), (ALL, True)):
-        teacher = flare(checkpoint="x.pth", tap=tap)
+    for feature_layer, depends in (("enc_norm", False), ("dec_norm_fine", True), (ALL, True)):
+        teacher = flare(checkpoint="x.pth", feature_layer=feature_layer)
         assert (teacher.order_dependent, teacher.set_dependent) == (depends, depends)
 
 
@@ -79,9 +82,9 @@ def test_only_the_encoder_is_independent_of_other_views() -> None:
         {},
         {"size": "tiny_untrained", "checkpoint": "x.pth"},
         {"checkpoint": "x.pth", "seed": 3},
-        {"checkpoint": "x.pth", "tap": []},
-        {"checkpoint": "x.pth", "tap": ["enc_norm", "enc_norm"]},
-        {"checkpoint": "x.pth", "tap": "dec_norm"},
+        {"checkpoint": "x.pth", "feature_layer": []},
+        {"checkpoint": "x.pth", "feature_layer": ["enc_norm", "enc_norm"]},
+        {"checkpoint": "x.pth", "feature_layer": "dec_norm"},
         {"checkpoint": "x.pth", "layers": [-1]},
     ],
 )
@@ -92,8 +95,8 @@ def test_impossible_options_are_refused(options: dict[str, object]) -> None:
 
 def test_the_untrained_size_is_named_so_and_needs_no_file() -> None:
     teacher = tiny(seed=4)
-    assert "untrained" in teacher.tap()
-    assert "seed 4" in teacher.tap()
+    assert "untrained" in teacher.feature_layer()
+    assert "seed 4" in teacher.feature_layer()
     assert teacher.weight_files() == ()
     assert teacher.licences().weights == "none"
     teacher.check_weights()
@@ -101,13 +104,20 @@ def test_the_untrained_size_is_named_so_and_needs_no_file() -> None:
 
 def test_parts_stand_side_by_side_at_equal_strength() -> None:
     scene = make_scene(views=2)
-    joint, single = tiny(tap=list(ALL)), {tap: tiny(tap=tap).encode(scene).tokens for tap in ALL}
+    joint, single = (
+        tiny(feature_layer=list(ALL)),
+        {feature_layer: tiny(feature_layer=feature_layer).encode(scene).tokens for feature_layer in ALL},
+    )
     tokens, start = joint.encode(scene).tokens, 0
-    for tap, width in joint.parts().items():
+    for feature_layer, width in joint.parts().items():
         part = tokens[..., start : start + width]
         np.testing.assert_allclose(np.square(part).mean(-1), 1.0, rtol=1e-4)
-        cosine = (part * single[tap]).sum(-1) / np.linalg.norm(part, axis=-1) / np.linalg.norm(single[tap], axis=-1)
-        # The same network up to the tap: the other stages' weights are drawn from the seed stage by stage.
+        cosine = (
+            (part * single[feature_layer]).sum(-1)
+            / np.linalg.norm(part, axis=-1)
+            / np.linalg.norm(single[feature_layer], axis=-1)
+        )
+        # The same network up to the feature_layer: the other stages' weights are drawn from the seed stage by stage.
         assert cosine.min() > 1 - 1e-4
         start += width
     assert start == tokens.shape[-1]
@@ -120,7 +130,7 @@ def test_neither_pose_nor_depth_is_claimed() -> None:
 
 def test_one_view_is_enough_for_the_encoder_only() -> None:
     scene = make_scene("alone", views=1)
-    assert tiny(tap="enc_norm").encode(scene).tokens.shape == (1, 8, 8, 64)
+    assert tiny(feature_layer="enc_norm").encode(scene).tokens.shape == (1, 8, 8, 64)
     with pytest.raises(DataError, match=r"two views or more, scene 'alone' has 1"):
         tiny().prepare(scene)
 
@@ -138,11 +148,13 @@ def test_a_checkpoint_gives_the_features_of_its_weights(form: str, entries: dict
         save_file(entries, path)
     else:
         torch.save({"model": entries, "args": argparse.Namespace(lr=1e-4), "epoch": 3} if form == "model" else entries, path)
-    teacher = flare(checkpoint=str(path), tap=list(ALL))
+    teacher = flare(checkpoint=str(path), feature_layer=list(ALL))
     teacher.check_weights()
     assert teacher.load(None, "cpu")
     scene = make_scene(views=3)
-    np.testing.assert_allclose(teacher.encode(scene).tokens, tiny(tap=list(ALL), seed=7).encode(scene).tokens, atol=1e-5)
+    np.testing.assert_allclose(
+        teacher.encode(scene).tokens, tiny(feature_layer=list(ALL), seed=7).encode(scene).tokens, atol=1e-5
+    )
 
 
 def test_known_heads_are_left_out_and_unknown_names_are_said(
@@ -179,7 +191,7 @@ def test_a_file_of_the_released_names_and_shapes_is_accepted(tmp_path: Path) -> 
     path, zero = tmp_path / "geometry_pose.pth", torch.zeros(1)
     torch.save({"model": {name: zero.expand(shape) for name, shape in shapes.items()}}, path)
     assert path.stat().st_size < 2**20
-    teacher = flare(checkpoint=str(path), tap="enc_norm")
+    teacher = flare(checkpoint=str(path), feature_layer="enc_norm")
     teacher.check_weights()
     assert teacher.load(None, "cpu") == file_digest(path)
     torch.save({"model": {name: zero.expand(shape) for name, shape in list(shapes.items())[:-1]}}, path)

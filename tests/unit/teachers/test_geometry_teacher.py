@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 from box_rooms import ROOM_M, camera, make_scene, render
 
-from pipeline.errors import ConfigError
-from pipeline.registry import create
-from pipeline.scene import Scene
+from pipeline.core.errors import ConfigError
+from pipeline.core.registry import create
+from pipeline.scenes.types import Scene
 
 
 def teacher(**options: int):

@@ -12,15 +12,15 @@ import torch
 from box_rooms import make_scene
 from safetensors.torch import save_file
 
-from pipeline import registry
-from pipeline.errors import CheckpointError, ConfigError
-from pipeline.nets.pi3 import features
-from pipeline.nets.pi3.config import TINY, Variant
-from pipeline.nets.pi3.features import check_released, load_features, tiny_features
-from pipeline.nets.pi3.model import NETWORKS
-from pipeline.nets.weights import initialise
-from pipeline.scene import Scene
+from pipeline.core import registry
+from pipeline.core.errors import CheckpointError, ConfigError
+from pipeline.core.weights import initialise
+from pipeline.scenes.types import Scene
 from pipeline.teachers.base import Teacher, TeacherFeatures
+from pipeline.teachers.pi3 import features
+from pipeline.teachers.pi3.config import TINY, Variant
+from pipeline.teachers.pi3.features import check_released, load_features, tiny_features
+from pipeline.teachers.pi3.model import NETWORKS
 
 VARIANTS: tuple[Variant, ...] = ("pi3", "pi3x")
 
@@ -84,8 +84,8 @@ def test_description_of_the_released_size() -> None:
     assert made.dim == 4096
     assert made.parts() == {"layer8": 2048, "layer17": 2048}
     assert made.grid(968, 1296).count == 31 * 41
-    assert "pi3x" in made.tap()
-    assert teacher(checkpoint="w", predictions=True).tap() != teacher(checkpoint="w").tap()
+    assert "pi3x" in made.feature_layer()
+    assert teacher(checkpoint="w", predictions=True).feature_layer() != teacher(checkpoint="w").feature_layer()
     assert not made.order_dependent
     assert made.set_dependent
     assert not made.licences().commercial

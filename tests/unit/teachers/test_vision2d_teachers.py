@@ -19,12 +19,12 @@ from box_rooms import make_scene
 from PIL import Image
 from safetensors.torch import load_file, save_file
 
-from pipeline.errors import CheckpointError, ConfigError, FrameError
-from pipeline.nets.vision2d.layouts import LAYOUTS
-from pipeline.nets.vision2d.tiny import tiny_vision
-from pipeline.registry import create
-from pipeline.scene import Scene
+from pipeline.core.errors import CheckpointError, ConfigError, FrameError
+from pipeline.core.registry import create
+from pipeline.scenes.types import Scene
 from pipeline.teachers._vision2d import Vision2DTeacher
+from pipeline.teachers._vision2d.layouts import LAYOUTS
+from pipeline.teachers._vision2d.tiny import tiny_vision
 
 KINDS = {
     "dinov2": "dinov2",
@@ -283,7 +283,7 @@ def test_headers_alone_are_checked(architecture: str, folders: dict[str, Path], 
     def refuse(*_: Any, **__: Any) -> None:
         raise AssertionError("tensors were read")
 
-    monkeypatch.setattr("pipeline.nets.vision2d.checkpoint.read_weights", refuse)
+    monkeypatch.setattr("pipeline.teachers._vision2d.checkpoint.read_weights", refuse)
     teacher(architecture, folders[architecture]).check_weights()
 
 

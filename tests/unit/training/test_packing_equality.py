@@ -6,8 +6,8 @@ import pytest
 import torch
 from training_helpers import KINDS, backbone, entry, group, samples, scene
 
+from pipeline.study.recipe import Recipe
 from pipeline.training.model import SpatialMLLM
-from pipeline.training.recipe import Recipe
 
 TOLERANCE = 1e-5
 

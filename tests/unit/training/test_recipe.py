@@ -7,10 +7,10 @@ import sys
 
 import pytest
 
-from pipeline.errors import ConfigError
-from pipeline.options import validate
-from pipeline.scene import Sample
-from pipeline.training.recipe import Recipe
+from pipeline.core.errors import ConfigError
+from pipeline.core.options import validate
+from pipeline.scenes.types import Sample
+from pipeline.study.recipe import Recipe
 from pipeline.training.sampler import QuestionSampler
 
 
@@ -56,5 +56,5 @@ def test_an_epoch_of_samples_asks_every_question_once() -> None:
 
 
 def test_importing_the_recipe_is_light() -> None:
-    code = "import sys, pipeline.training.recipe; sys.exit('torch' in sys.modules or 'transformers' in sys.modules)"
+    code = "import sys, pipeline.study.recipe; sys.exit('torch' in sys.modules or 'transformers' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

@@ -6,8 +6,8 @@ from collections import Counter
 
 import pytest
 
-from pipeline.errors import DataError
-from pipeline.scene import Sample
+from pipeline.core.errors import DataError
+from pipeline.scenes.types import Sample
 from pipeline.training.sampler import QuestionSampler
 
 

@@ -7,11 +7,11 @@ import pytest
 import torch
 from training_helpers import MemoryFeatures, backbone, entry, memory_index, samples, scene, training_data
 
-from pipeline.errors import AnnotationError
-from pipeline.grid import resample_tokens
-from pipeline.scene import Sample
+from pipeline.core.errors import AnnotationError
+from pipeline.scenes.grid import resample_tokens
+from pipeline.scenes.types import Sample
+from pipeline.study.recipe import Recipe
 from pipeline.training.data import object_columns, stack_scenes, target_columns
-from pipeline.training.recipe import Recipe
 from pipeline.training.scenes import EntryCache, pooling_weights, scene_entry
 
 KIND = "llava_onevision"
@@ -36,7 +36,7 @@ def test_entry_marks_invalid_cells_and_unseen_boxes() -> None:
     assert found.cell_valid.shape == (2 * 16,)
     assert not found.cell_valid[0], "the top left cell has no valid depth"
     assert found.cell_valid[1:16].all()
-    assert found.box_seen.tolist() == [True, True, False]
+    assert found.box_visible.tolist() == [True, True, False]
     torch.testing.assert_close(found.pooling.sum(1), torch.tensor([1.0, 1.0, 0.0]))
     assert found.cell_voxels.dtype == torch.int64
 

@@ -9,11 +9,11 @@ import pytest
 import torch
 from training_helpers import MemoryFeatures, backbone, memory_index, training_data
 
-from pipeline.errors import ConfigError, TrainingError
+from pipeline.core.errors import ConfigError, TrainingError
 from pipeline.optim.loop import final_means
+from pipeline.study.recipe import Recipe
 from pipeline.training.loop import Trainer, make_optimizer
 from pipeline.training.model import SpatialMLLM
-from pipeline.training.recipe import Recipe
 
 KIND = "llava_onevision"
 RECIPE = Recipe(steps=6, scenes_per_step=2, questions_per_scene=6, checkpoint_every_steps=2, vision_learning_rate=1e-4)

@@ -12,19 +12,19 @@ import torch
 from torch.nn.functional import adaptive_avg_pool2d
 from training_helpers import MemoryIndex, backbone, scene
 
-from pipeline.alignment.losses import alignment_loss, cosine_distance
-from pipeline.errors import StoreError
+from pipeline.core.errors import StoreError
 from pipeline.features.manifest import ViewEntry, ViewManifest, source_reference
 from pipeline.features.store import FeatureReader, FeatureWriter, StoreSpec
-from pipeline.grid import IMAGE, TokenGrid, Window, area_matrices, resample_tokens, same_view, seen_cells
-from pipeline.nets.flare.config import RELEASED as FLARE
-from pipeline.nets.flare.images import image_rule as flare_rule
-from pipeline.nets.vggt.config import RELEASED_1B, VGGTConfig
-from pipeline.nets.vggt.images import image_rule as vggt_rule
-from pipeline.scene import Scene
+from pipeline.scenes.grid import IMAGE, TokenGrid, Window, area_matrices, resample_tokens, same_view, seen_cells
+from pipeline.scenes.types import Scene
+from pipeline.study.recipe import Recipe
 from pipeline.teachers.base import TeacherFeatures
+from pipeline.teachers.flare.config import RELEASED as FLARE
+from pipeline.teachers.flare.images import image_rule as flare_rule
+from pipeline.teachers.vggt.config import RELEASED_1B, VGGTConfig
+from pipeline.teachers.vggt.images import image_rule as vggt_rule
 from pipeline.training.data import stack_scenes
-from pipeline.training.recipe import Recipe
+from pipeline.training.losses import alignment_loss, cosine_distance
 from pipeline.training.scenes import scene_entry
 from pipeline.training.unseen import count_unseen
 

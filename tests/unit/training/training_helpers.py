@@ -9,15 +9,15 @@ from tempfile import mkdtemp
 import numpy as np
 import torch
 
-from pipeline import registry
+from pipeline.backbones._transformers.prompts import INSTRUCTION, target_text, user_text
 from pipeline.backbones.base import LoadedBackbone
-from pipeline.grid import TokenGrid
-from pipeline.prompts import INSTRUCTION, target_text, user_text
-from pipeline.scene import Sample, Scene, SceneObject, SceneRecord
+from pipeline.core import registry
+from pipeline.scenes.grid import TokenGrid
+from pipeline.scenes.types import Sample, Scene, SceneObject, SceneRecord
+from pipeline.study.recipe import Recipe
 from pipeline.teachers.base import TeacherFeatures
 from pipeline.training.data import Tokens, TrainingData, TrainingGroup, object_columns, stack_scenes, target_columns
 from pipeline.training.packing import pack
-from pipeline.training.recipe import Recipe
 from pipeline.training.sampler import QuestionSampler
 from pipeline.training.scenes import SceneEntry, scene_entry
 

@@ -1,8 +1,6 @@
 """A display of progress for people: one line when a job starts and one when it ends, with the time that is left.
 
-A Snakemake logger plugin, used by `make run`. By hand, from the root of the project:
-
-    PYTHONPATH=workflow/logger snakemake --cores all --logger study
+A Snakemake logger plugin, which `make setup` installs and `make run` uses. By hand: snakemake --cores all --logger study
 
 Snakemake's own complete log is written under .snakemake/log as always. The time left is the mean time of each rule's
 finished jobs times the jobs to come, so it is shown once every rule but the last, short ones has finished a job.

@@ -13,6 +13,7 @@ learned by cross-entropy on their tokens, references by InfoNCE.
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -30,13 +31,14 @@ from pipeline.core.provenance import seed_for
 from pipeline.optim.checkpoint import Checkpoints
 from pipeline.optim.loop import Loop, StepLosses, means
 from pipeline.optim.optimizer import decay_groups, schedule_factor, set_rates
+from pipeline.scenes.index import SceneIndex
 from pipeline.scenes.types import Sample
 from pipeline.training.losses import mean_per_question
 from pipeline.training.packing import Question, block_mask, block_positions, make_question, pack
 from pipeline.training.pretrain2d.cells import CellWords
 from pipeline.training.pretrain2d.pointing import Pointing
 from pipeline.training.pretrain2d.referring import Choice, Referring
-from pipeline.training.pretrain2d.views import Draw, ViewImages, ViewQuestion, ViewSampler
+from pipeline.training.pretrain2d.views import Draw, View, ViewImages, ViewQuestion, ViewSampler
 
 Losses = dict[str, tuple[float, torch.Tensor]]
 """Name -> (weight, loss)."""
@@ -79,7 +81,7 @@ def prompt(question: ViewQuestion) -> str:
 
 
 class Pretrainer(Loop[StageBatch]):
-    """Trains ``loaded`` on drawn views and sentences. ``folder`` holds checkpoints while it runs."""
+    """Trains ``loaded`` on ``views`` of ``index`` and on ``sentences``. ``folder`` holds checkpoints while it runs."""
 
     label = "pretrain"
     not_finite_fix = "lower the learning rates of the backbone's pretrain"
@@ -88,24 +90,27 @@ class Pretrainer(Loop[StageBatch]):
     def __init__(
         self,
         loaded: LoadedTransformersModel,
-        sampler: ViewSampler,
-        images: ViewImages,
-        words: CellWords,
-        referring: Referring,
-        sentences: list[str],
+        index: SceneIndex,
+        views: Sequence[View],
+        sentences: Sequence[str],
         options: PretrainOptions,
         folder: Path,
         digest: str,
         device: str,
     ):
-        self.loaded, self.sampler, self.images, self.words, self.options = loaded, sampler, images, words, options
-        self.device, self.referring = device, referring
-        self.pointing = Pointing(words, loaded, per_view=options.pointing_per_view if words else 0, seed=options.seed)
+        self.loaded, self.options, self.device, seed = loaded, options, device, options.seed
+        self.images = ViewImages(index, loaded.image_size)
+        per_view = options.questions_per_view
+        self.sampler = ViewSampler(views, views_per_step=options.views_per_step, questions_per_view=per_view, seed=seed)
+        self.word_sampler = self.sampler.with_views_per_step(options.word_views_per_step)
+        self.words = words = CellWords(index, views, loaded)
+        scenes = list(dict.fromkeys(view.scene_id for view in views))
+        self.referring = Referring(index, scenes, words, loaded, per_step=options.referring_per_step, seed=seed)
+        self.pointing = Pointing(words, loaded, per_view=options.pointing_per_view if words else 0, seed=seed)
         self.pointing.head.to(device)
         self._sentences = [ids for text in sentences if (ids := loaded.answer_ids(text))]
         self._questions: dict[tuple[str, str], Question] = {}
-        self.word_sampler = sampler.with_views_per_step(options.word_views_per_step)
-        self.stages = _stages(options, bool(words), bool(referring))
+        self.stages = _stages(options, bool(words), bool(self.referring))
         super().__init__(
             torch.nn.ModuleDict({"model": loaded.model, "pointing": self.pointing.head}),
             _optimizer(loaded, self.pointing.head, options),

@@ -12,12 +12,10 @@ from pipeline.backbones._transformers.member import TransformersBackbone
 from pipeline.core.errors import ConfigError
 from pipeline.core.files import UNFINISHED
 from pipeline.scenes.index import SceneIndex
-from pipeline.training.pretrain2d.cells import CellWords
 from pipeline.training.pretrain2d.loop import Pretrainer
-from pipeline.training.pretrain2d.referring import Referring
 from pipeline.training.pretrain2d.scores import held_out_scores
 from pipeline.training.pretrain2d.texts import dataset_texts, sentences, tokenizer_corpus
-from pipeline.training.pretrain2d.views import ViewImages, ViewSampler, hold_out, read_views
+from pipeline.training.pretrain2d.views import hold_out, read_views
 
 
 def pretrain(
@@ -41,18 +39,11 @@ def pretrain(
     texts = dataset_texts(index)
     folder.mkdir(parents=True, exist_ok=True)
     loaded = _fresh(member, tokenizer_corpus(texts), folder, options.seed, device)
-    images = ViewImages(index, loaded.image_size)
-    sampler = ViewSampler(
-        views, views_per_step=options.views_per_step, questions_per_view=options.questions_per_view, seed=options.seed
-    )
-    words = CellWords(index, views, loaded)
-    scenes = list(dict.fromkeys(view.scene_id for view in views))
-    referring = Referring(index, scenes, words, loaded, per_step=options.referring_per_step, seed=options.seed)
-    trainer = Pretrainer(loaded, sampler, images, words, referring, sentences(texts), options, folder, digest, device)
+    trainer = Pretrainer(loaded, index, views, sentences(texts), options, folder, digest, device)
     trainer.run()
     figures = {
         "loss": trainer.curve(),
-        "held_out": held_out_scores(loaded, held, images, device=device),
+        "held_out": held_out_scores(loaded, held, trainer.images, device=device),
         "views": {"training": len(views), "held_out": len(held)},
         "parameters": sum(p.numel() for p in loaded.model.parameters()),
         "vocabulary": len(loaded.tokenizer),

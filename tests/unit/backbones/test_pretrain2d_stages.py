@@ -16,10 +16,9 @@ from pipeline.scenes.geometry import unproject
 from pipeline.scenes.index import SceneIndex
 from pipeline.training.pretrain2d import loop
 from pipeline.training.pretrain2d.cells import MARGIN_M, TOKEN_NORM, CellWords
-from pipeline.training.pretrain2d.referring import Referring
 from pipeline.training.pretrain2d.run import pretrain
 from pipeline.training.pretrain2d.texts import dataset_texts, sentences, tokenizer_corpus
-from pipeline.training.pretrain2d.views import View, ViewImages, ViewSampler, read_views
+from pipeline.training.pretrain2d.views import View, read_views
 
 STAGES = {
     **{f"{stage}steps": 3 for stage in ("referring_", "reading_", "word_", "")},
@@ -39,13 +38,8 @@ def trainer(tiny_rooms: SceneIndex, tmp_path_factory: pytest.TempPathFactory) ->
     texts = dataset_texts(tiny_rooms)
     member.train_tokenizer(tokenizer_corpus(texts), folder)
     loaded = member.build(folder, seed=0, device="cpu")
-    views = read_views(tiny_rooms)
-    options = member.options.pretrain
-    sampler = ViewSampler(views, views_per_step=4, questions_per_view=3, seed=0)
-    words = CellWords(tiny_rooms, views, loaded)
-    images = ViewImages(tiny_rooms, loaded.image_size)
-    referring = Referring(tiny_rooms, [r.scene_id for r in tiny_rooms.split("train")], words, loaded, per_step=8, seed=0)
-    return loop.Pretrainer(loaded, sampler, images, words, referring, sentences(texts), options, folder, "d", "cpu")
+    views, options = read_views(tiny_rooms), member.options.pretrain
+    return loop.Pretrainer(loaded, tiny_rooms, views, sentences(texts), options, folder, "d", "cpu")
 
 
 def test_targets_are_the_shares_of_the_pixels_objects(tiny_rooms: SceneIndex, trainer: loop.Pretrainer) -> None:

@@ -52,6 +52,6 @@ pip=(.venv/bin/python -m pip install --no-input --disable-pip-version-check)
 torch=$(grep '^torch==' envs/constraints.txt)
 quietly "$torch" "${pip[@]}" -c envs/constraints.txt "$torch"
 quietly "$(grep -c == envs/constraints.txt) packages of envs/constraints.txt" "${pip[@]}" -r envs/constraints.txt
-quietly "this package (threedrs)" "${pip[@]}" --no-deps --no-build-isolation -e .
+quietly "this package (threedrs)" "${pip[@]}" --no-deps --no-build-isolation -e . -e workflow/logger
 quietly "system libraries" .venv/bin/python envs/system_libraries.py
 touch .venv/.ready

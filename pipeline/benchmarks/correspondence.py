@@ -3,7 +3,7 @@
 No annotation: one sample per scene of the split. The model is run on the scene's views, and the mean cosine of token pairs of
 different views that fall into the same voxel is taken (metrics/correspondence.py). ``different_voxel`` is the same for
 pairs in different voxels, ``margin`` the difference: a model whose tokens are all alike has a high score and no margin.
-Source: 3DRS section 3.
+Source: 3DRS (NeurIPS 2025), 2.1.2; formula: docs/method.md.
 """
 
 from __future__ import annotations

@@ -90,7 +90,7 @@ class Dataset(ABC):
         posed_images/{scene}/{frame}.jpg  colour      posed_images/{scene}/{frame}.png  depth uint16 mm, 0 = invalid
         posed_images/{scene}/{frame}.txt  4x4 world_from_camera    posed_images/{scene}/intrinsic.txt, depth_intrinsic.txt  4x4
         posed_images/{scene}/scene.json   the scene's entry of the index, and the dataset's own facts about it
-        annotations/<official file names>     the benchmarks' own formats (specs in benchmarks/*.py)
+        annotations/<official file names>     the benchmarks' own formats (see benchmarks/*.py)
         manifest.json                         the index, written last
     """
 

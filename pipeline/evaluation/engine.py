@@ -2,7 +2,7 @@
 
 Scenes of one shape are batched; grounding queries are read at ``<ground>``, answers are generated greedily, and the
 model's own visual tokens are measured in the same pass. Prompts come from pipeline.backbones._transformers.prompts, as in
-training. No feature store is opened here. Source: 3DRS section 4, Video-3D-LLM for grounding inference.
+training. No feature store is opened here. Sources: docs/method.md.
 """
 
 from __future__ import annotations

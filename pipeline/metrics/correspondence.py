@@ -1,6 +1,6 @@
 """Multi-view correspondence of features: do cells that see the same place have similar features?
 
-Source: 3DRS section 3 (the score that goes with task performance). Two cells of different views correspond when they fall
+Source: 3DRS (NeurIPS 2025), 2.1.2; formula: docs/method.md. Two cells of different views correspond when they fall
 into the same voxel; the score is the mean cosine of their features over all such pairs. Pairs in different voxels give
 the level to read it against: features that are all alike score 1 on both.
 

@@ -1,6 +1,6 @@
 """The training recipe: every setting of a fine-tuning run except dataset, backbone, teacher and seed. Light: no torch.
 
-Source of the paper's values: 3DRS (arXiv 2506.01946) section 4.1 and the released training script. Defaults are sized for
+Source of the paper's values: 3DRS (NeurIPS 2025), 3.2, and the released training script. Defaults are sized for
 the built-in rooms and tiny models; ``workflow/studies`` holds recipes with the paper's values.
 """
 

@@ -1,4 +1,4 @@
-"""Does correspondence go with performance, scene by scene? (3DRS section 3 groups samples by their correspondence score.)
+"""Does correspondence go with performance, scene by scene? (3DRS, 2.1.3, sorts samples by it.)
 
 Within one run every test scene has a correspondence score (representation benchmark) and a mean per-sample score of each
 other benchmark's headline metric. Two kinds of derived metrics follow, per run:

@@ -1,4 +1,4 @@
-"""Trained heads beside the MLLM: the alignment projector and the grounding head. Source: 3DRS 3.3 and 4.1, Video-3D-LLM.
+"""Trained heads beside the MLLM: the alignment projector and the grounding head. Formulas: docs/method.md.
 
 Object features are handed in as (f_vis + f_llm) / 2 per candidate box (training/model.py). Heads compute in float32 outside
 autocast: they are small and their cosines decide the ranking.

@@ -1,6 +1,6 @@
 """The two losses of 3DRS as pure functions: alignment of visual tokens to a 3D teacher and grounding by InfoNCE.
 
-Source: 3DRS (arXiv 2506.01946) section 3.3; the released code's present form of the alignment loss is ||a/|a| - b/|b|||^2 =
+Formulas and sources: docs/method.md. The released code's present form of the alignment loss is ||a/|a| - b/|b|||^2 =
 2 (1 - cos) at weight 1, so weight 2 here. Unlike it, norms have an epsilon and InfoNCE is computed in log space.
 All arithmetic is float32, whatever the inputs are.
 """

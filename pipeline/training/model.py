@@ -1,7 +1,7 @@
 """The trained system: a backbone's parts, world positions, object features, alignment projectors and the grounding head.
 
 Training and evaluation share ``see`` (views -> prefix embeddings), ``object_features`` and ``mark_coords``, so that both
-feed the model the same thing. Source: 3DRS sections 3.3 and 4.1; Video-3D-LLM for world positions and object features.
+feed the model the same thing. Formulas and sources: docs/method.md.
 """
 
 from __future__ import annotations

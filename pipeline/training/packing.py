@@ -1,6 +1,6 @@
 """Several questions behind ONE visual prefix: token rows, block mask, restarted positions, where losses are read.
 
-Design 6.1. Under causal attention a scene's visual tokens do not depend on the question, so a scene's row is
+Under causal attention a scene's visual tokens do not depend on the question, so a scene's row is
 
     [prefix][question 1 + answer 1][question 2 + answer 2] ...
 

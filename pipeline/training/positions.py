@@ -1,6 +1,6 @@
 """World-position encoding ``avg-discrete-sin3d`` of visual tokens, box centres and the ``<coord>`` token.
 
-Source: Video-3D-LLM section 3.2 as used by 3DRS: a cell's mean world point is clamped to a fixed volume, rounded to 0.1 m
+Source: Video-3D-LLM as used by 3DRS (docs/method.md): a cell's mean world point is clamped to a fixed volume, rounded to 0.1 m
 voxels and encoded by sines and cosines per axis. Unlike the reference (bf16 coordinates in training, fp16 in evaluation) voxel
 numbers are integers computed in float32, and cells without valid depth get no encoding (the reference averages the camera
 centre into them).

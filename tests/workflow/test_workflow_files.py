@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 import yaml
+from doc_dag import dag_text
 from workflow_project import ROOT, TOOLS, Project
 
 from pipeline.__main__ import commands
@@ -150,23 +151,30 @@ def test_a_make_target_of_readme_exists(command: str) -> None:
     assert re.search(rf"^{target}:", (ROOT / "Makefile").read_text(encoding="utf-8"), re.MULTILINE)
 
 
-@pytest.mark.parametrize("command", [c for c in _commands() if c.startswith("python -m pipeline")])
-def test_a_verb_of_readme_exists(command: str) -> None:
-    assert command.split()[3] in [*commands(), "--help"]
+WHOLE_STUDY = "snakemake --cores all"
+
+
+def _plans() -> set[str]:
+    """The Snakemake commands of README, those that only show the plan as well."""
+    return {command.removesuffix(" -n") for command in _commands() if command.startswith("snakemake ")}
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("command", dict.fromkeys(c.removesuffix(" -n") for c in _commands() if c.startswith("snakemake ")))
+def test_the_picture_of_the_workflow_is_what_snakemake_plans(untouched: Project) -> None:
+    assert WHOLE_STUDY in _plans()
+    (picture,) = re.findall(
+        r"^```mermaid\n(.*?)\n```", (ROOT / "docs/architecture.md").read_text(encoding="utf-8"), re.M | re.S
+    )
+    assert picture == dag_text(untouched.snakemake(*WHOLE_STUDY.split()[1:], "--rulegraph", "dot")), "python tests/doc_dag.py"
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("command", sorted(_plans() - {WHOLE_STUDY}))
 def test_a_snakemake_command_of_readme_plans_jobs(untouched: Project, command: str) -> None:
     arguments = command.split()[1:]
     if "--profile" in arguments:
         arguments += ["--executor", "local", "--cores", "2"]
     assert "Job stats" in untouched.snakemake(*arguments, "--dry-run") or "--unlock" in arguments
-
-
-@pytest.mark.parametrize("path", sorted(set(re.findall(r"\]\(([\w./-]+)\)", README))))
-def test_a_file_that_readme_links_exists(path: str) -> None:
-    assert (ROOT / path).exists()
 
 
 def test_the_licence_is_whole() -> None:

@@ -1,6 +1,6 @@
 """Chat formats of the families, their special tokens and templates. Light: no torch, no tokenizer.
 
-All three families speak ChatML. What differs is the system turn and how a view is written (specs: mllm, section 2.2):
+All three families speak ChatML. What differs is the system turn and how a view is written:
 
     Qwen2.5-VL         system turn; every view  <|vision_start|> <|image_pad|> x N <|vision_end|>, then a line break
     LLaVA-OneVision    no system turn; all views <video> x (V N + 1), the last being the learned newline, then a line break

@@ -1,6 +1,6 @@
 """Reading questions and greedy answers behind a shared visual prefix.
 
-The prefix of a scene is run once; its keys and values are reused by all questions of the scene (design 6.1). Questions are
+The prefix of a scene is run once; its keys and values are reused by all questions of the scene. Questions are
 right-padded to one length; explicit positions and a 4-D mask make a padded batch equal to one question at a time.
 
     cache  = encode_prefix(loaded, prefix, prefix_embeds(loaded, prefix, visual))

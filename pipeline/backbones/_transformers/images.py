@@ -1,6 +1,6 @@
 """Pixels for vision towers without torchvision or Processor classes: resizing, normalisation, Qwen's patch order.
 
-Images are squashed to the tower's size by Pillow's bicubic filter, as 3DRS does (specs: method, section 3.3); every family's
+Images are squashed to the tower's size by Pillow's bicubic filter, as 3DRS does; every family's
 own image processor uses the same filter.
 """
 
@@ -40,7 +40,7 @@ def patchify(pixels: torch.Tensor, patch: int, merge: int, temporal: int) -> tor
     """Still images (n,3,H,W) -> Qwen's patch rows (n * H/p * W/p, 3 * temporal * p * p).
 
     Rows are ordered (image, row block, column block, row in block, column in block) so that a merge block is contiguous;
-    inside a row channels come first, then the duplicated frames, then the patch's pixels (specs: mllm, section 2.2).
+    inside a row channels come first, then the duplicated frames, then the patch's pixels.
     """
     n, channels, height, width = pixels.shape
     rows, cols = height // (patch * merge), width // (patch * merge)

@@ -2,7 +2,7 @@
 
 The decoder is driven through ``model.model.language_model`` with embeddings, explicit positions and a 4-D boolean mask, so that
 packed questions, shared prefixes and caches are all the same call. Hidden states of inner layers are taken by hooks, which
-give the output of a decoder layer with or without gradient checkpointing (specs: mllm, section 2.3).
+give the output of a decoder layer with or without gradient checkpointing.
 """
 
 from __future__ import annotations

@@ -106,7 +106,7 @@ def unfit(info: dict[str, Any]) -> str:
 
 
 def _grow_embeddings(model: PreTrainedModel, tokenizer: Any) -> None:
-    """Rows for new tokens start as the mean of the trained embeddings (3DRS, specs: method, section 8)."""
+    """Rows for new tokens start as the mean of the trained embeddings, as in the 3DRS code."""
     rows = int(cast(torch.Tensor, model.get_input_embeddings().weight).shape[0])
     trained = min(rows, *(token_id(tokenizer, t) for t in (GROUND_TOKEN, COORD_TOKEN)))
     if len(tokenizer) > rows:

@@ -1,4 +1,4 @@
-"""ONE prompt builder for training and evaluation. Templates: specs of the 3DRS training data, section "Conversations";
+"""ONE prompt builder for training and evaluation. Templates: those of the 3DRS training data;
 VSI-Bench: the official evaluation (github.com/vision-x-nyu/thinking-in-space, lmms_eval/tasks/vsibench).
 
 The reference tests with a shorter prompt than it trains with; here both call ``user_text``. The images and

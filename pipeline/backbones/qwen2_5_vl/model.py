@@ -170,7 +170,7 @@ class Qwen25VLBackbone(LoadedTransformersModel):
         vision = self._vision
         types = (input_ids == self._visual_id).int()
         if int(types.sum()) != len(prefix.visual_index):
-            # Without matching token types Qwen2.5-VL silently falls back to 1-D positions (specs: mllm, section 2.4).
+            # Without matching token types Qwen2.5-VL silently falls back to 1-D positions.
             raise ValueError("mm_token_type_ids do not mark exactly the prefix's visual tokens")
         return {
             "input_ids": input_ids[None],

@@ -60,7 +60,7 @@ def _run(args: argparse.Namespace, device: str) -> None:
     recipe = validate(Recipe, spec["recipe"], where="--spec: recipe")
     member = registry.create("backbones", spec["backbone"])
     index = SceneIndex(args.scenes)
-    features = FeatureReader(args.features, part=recipe.part) if args.features else None
+    features = FeatureReader(args.features, layer=recipe.teacher_layer) if args.features else None
     folder, weights = _backbone(member, spec["backbone"], args.weights)
     _same_inputs(spec, index, features, args)
     sampler = _sampler(spec, index, recipe)

@@ -109,7 +109,7 @@ def _features(
     views = sum(extent.views.get(split, 0) for split in splits)
     try:
         grid, dim = teacher_shape(teacher, extent.image_size)
-        width = max(teacher.parts().values())
+        width = max(teacher.layers().values())
     except PipelineError:  # listed with the teachers or with the weights
         return FeatureCost(dataset, teacher.name, scenes, views, None, None, stored, None if foreign else 0.0)
     each = _bytes_per_view(selection, teacher, grid, dim)
@@ -128,8 +128,8 @@ def _bytes_per_view(selection: Selection, teacher: Teacher, native: TokenGrid, d
     """Bytes of one view's tokens (and scales) as the store writes them; where it packs them, before that."""
     features = selection.config.features
     grid, _ = stored_grid(features.model_dump(mode="json", include={"grid"}), native)
-    parts = tuple(teacher.parts().items())
-    spec = StoreSpec("", teacher.name, "", dim, grid.rows, grid.cols, grid.window, features.dtype, parts=parts)
+    layers = tuple(teacher.layers().items())
+    spec = StoreSpec("", teacher.name, "", dim, grid.rows, grid.cols, grid.window, features.dtype, layers=layers)
     return sum(math.prod(array.shape) * np.dtype(array.dtype).itemsize for array in array_types(spec, ()).values())
 
 

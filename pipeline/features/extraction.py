@@ -36,7 +36,7 @@ def store_spec(spec: dict[str, Any], index: SceneIndex, teacher: Teacher, weight
         weights=weights,
         feature_layer=teacher.feature_layer(),
         code=spec.get("code", ""),
-        parts=tuple(teacher.parts().items()),
+        layers=tuple(teacher.layers().items()),
         member=spec["teacher"],
         native=native,
         compression=spec["store"].get("compression", "none"),

@@ -21,7 +21,7 @@ from pipeline.scenes.grid import Window
 class SceneEntry:
     """A finished scene: its frames in order, per array one checksum per view, its bytes on disk.
 
-    ``views``: array name ("tokens" or "tokens.{part}", "scales", "confidence", "depth", "pose") -> checksums in frame order.
+    ``views``: array name ("tokens" or "tokens.{layer}", "scales", "confidence", "depth", "pose") -> checksums in frame order.
     ``source``: digest of the frames' files, poses and cameras that were encoded (index.source_digest; "" where nobody said).
     ``error``: largest 1 - cosine between a token before and after storing, for int8 (measured), else None (numbers.py).
     ``seen``: the part of its images that the teacher saw, where that is not what the spec's ``native`` grid says (scenes with

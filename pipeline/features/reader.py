@@ -65,19 +65,19 @@ class StoredFeatures:
 class FeatureReader:
     """Reads one dataset's features of one teacher from all shards; a derived teacher's view is resolved.
 
-    ``part``: read only this layer of several (``parts``). Nothing is kept in memory but which views are verified; the
+    ``layer``: read only this layer of several (``layers``). Nothing is kept in memory but which views are verified; the
     system keeps the files' pages. ``threads`` verify, unpack and convert the views of a scene (default:
     cores, at most 4); they live as long as a call. Threads may share a reader; processes may be forked or given it.
     """
 
-    def __init__(self, manifests: Sequence[Path], *, part: str | None = None, threads: int | None = None):
+    def __init__(self, manifests: Sequence[Path], *, layer: str | None = None, threads: int | None = None):
         if not manifests:
             raise StoreError("no feature manifests were given", fix="pass --features MANIFEST for every shard")
-        self._made_by = partial(FeatureReader, manifests, part=part, threads=threads)
+        self._made_by = partial(FeatureReader, manifests, layer=layer, threads=threads)
         contents = [(Path(path), read_store_manifest(Path(path))) for path in manifests]
         self.spec: StoreSpec = contents[0][1].spec
-        self._columns = self.spec.columns(part)
-        self._parts = [(name, width) for name, width in self.spec.parts if part in (None, name)]
+        self._columns = self.spec.columns(layer)
+        self._layers = [(name, width) for name, width in self.spec.layers if layer in (None, name)]
         self._manifest = contents[0][0]
         self._shards: dict[str, tuple[SceneEntry, SceneArrays]] = {}
         self._views: dict[str, ViewEntry] | None = None
@@ -113,11 +113,11 @@ class FeatureReader:
         """Digest of what reading these scenes gives: the layers that are read and every stored number of the scenes."""
         stored = [(scene_id, self._locate(scene_id)) for scene_id in scene_ids]
         scenes = [(scene_id, frames, self._shards[source][0].checksum) for scene_id, (frames, source) in stored]
-        return digest([self.spec.to_json(), self._parts, scenes])
+        return digest([self.spec.to_json(), self._layers, scenes])
 
     @property
     def dim(self) -> int:
-        """Feature width D: of the part when one was chosen."""
+        """Feature width D: of the layer when one was chosen."""
         return self._columns.stop - self._columns.start
 
     @property
@@ -126,9 +126,9 @@ class FeatureReader:
         return self.spec.grid
 
     @property
-    def parts(self) -> dict[str, int]:
-        """Names and widths of the parts in the store, in their order on D."""
-        return dict(self.spec.parts)
+    def layers(self) -> dict[str, int]:
+        """Names and widths of the layers in the store, in their order on D."""
+        return dict(self.spec.layers)
 
     @property
     def scene_ids(self) -> tuple[str, ...]:
@@ -165,7 +165,7 @@ class FeatureReader:
         return self._decode(source, range(len(stored)))
 
     def read_stored(self, scene_id: str, frame_ids: Sequence[str]) -> StoredFeatures:
-        """The stored numbers of all views, not converted; not copied either, of one part that is not packed.
+        """The stored numbers of all views, not converted; not copied either, of one layer that is not packed.
 
         Faults as ``read``.
         """
@@ -256,8 +256,8 @@ class FeatureReader:
         entry, _ = self._shards[source]
         scales = self._take(source, SCALES, views)[:, self._columns] if self.spec.dtype == "int8" else None
         arrays, start = [], 0
-        for part, width in self._parts:
-            arrays.append((self._open(source, token_array(self.spec, part)), slice(start, start + width)))
+        for layer, width in self._layers:
+            arrays.append((self._open(source, token_array(self.spec, layer)), slice(start, start + width)))
             start += width
         tokens = np.empty((len(views), self.grid.rows, self.grid.cols, self.dim), dtype=np.float32)
 
@@ -273,7 +273,7 @@ class FeatureReader:
 
     def _load(self, source: str, views: range) -> StoredFeatures:
         entry, _ = self._shards[source]
-        tokens = [self._take(source, token_array(self.spec, part), views) for part, _ in self._parts]
+        tokens = [self._take(source, token_array(self.spec, layer), views) for layer, _ in self._layers]
         return StoredFeatures(
             tokens=tokens[0] if len(tokens) == 1 else np.concatenate(tokens, axis=-1),
             grid=self.grid,

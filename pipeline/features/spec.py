@@ -14,7 +14,7 @@ from pipeline.features.dtypes import COMPRESSIONS, DTYPES, Compression, StoredDt
 from pipeline.scenes.conventions import checked_id
 from pipeline.scenes.grid import TokenGrid
 
-SCHEMA_VERSION = 5
+SCHEMA_VERSION = 6
 
 SCALES = "scales"
 EXTRAS = ("confidence", "depth", "pose")
@@ -30,7 +30,7 @@ class StoreSpec:
     so that a scene that changes costs that scene alone. ``window`` is the part of the image that the ``rows`` x ``cols``
     tokens cover (see grid.py).
 
-    ``parts`` (name, width) are the layers that stand side by side on D, in order; () stands for one part "tokens" of width
+    ``layers`` (name, width) are the layers that stand side by side on D, in order; () stands for one layer "tokens" of width
     ``dim``. ``member`` is the teacher's config entry {"name", "kind", "options"}: what builds it again. ``native`` is the
     teacher's own grid when the store's grid is another one (features are averaged into it), else None; that of the first
     scene where image sizes differ.
@@ -50,13 +50,13 @@ class StoreSpec:
     feature_layer: str = ""
     code: str = ""
     schema: int = SCHEMA_VERSION
-    parts: tuple[tuple[str, int], ...] = ()
+    layers: tuple[tuple[str, int], ...] = ()
     member: dict[str, Any] = field(default_factory=dict)
     native: TokenGrid | None = None
     compression: Compression = "none"
 
     def __post_init__(self) -> None:
-        """StoreError for sizes, names and texts that are none, parts that do not add up, an unknown dtype or compression."""
+        """StoreError for sizes, names and texts that are none, layers that do not add up, an unknown dtype or compression."""
         where = f"feature store of teacher {self.teacher!r}"
         texts = (self.dataset, self.teacher, self.kind, self.options, self.weights, self.feature_layer, self.code)
         if not all(isinstance(text, str) for text in texts) or not isinstance(self.member, dict):
@@ -67,14 +67,14 @@ class StoreSpec:
             raise StoreError(f"stored number format {self.dtype!r} is not known", where=where, allowed=", ".join(DTYPES))
         if self.compression not in COMPRESSIONS:
             raise StoreError(f"compression {self.compression!r} is not known", where=where, allowed=", ".join(COMPRESSIONS))
-        if not self.parts:
-            object.__setattr__(self, "parts", (("tokens", self.dim),))
-        names, widths = [name for name, _ in self.parts], [width for _, width in self.parts]
+        if not self.layers:
+            object.__setattr__(self, "layers", (("tokens", self.dim),))
+        names, widths = [name for name, _ in self.layers], [width for _, width in self.layers]
         for name in names:
-            checked_id(name, what="part", where=where)
+            checked_id(name, what="layer", where=where)
         if len(set(names)) != len(names) or not all(map(_is_size, widths)) or sum(widths) != self.dim or not _is_size(self.dim):
             raise StoreError(
-                f"parts {dict(self.parts)} do not make up the width {self.dim}",
+                f"layers {dict(self.layers)} do not make up the width {self.dim}",
                 where=where,
                 allowed="different names whose widths (1 or more) add up to dim",
             )
@@ -84,25 +84,25 @@ class StoreSpec:
         """The token grid of every view as stored."""
         return TokenGrid(self.rows, self.cols, self.window)
 
-    def columns(self, part: str | None) -> slice:
-        """Where a part lies on D; everything for None. StoreError for an unknown part."""
-        if part is None:
+    def columns(self, layer: str | None) -> slice:
+        """Where a layer lies on D; everything for None. StoreError for an unknown layer."""
+        if layer is None:
             return slice(0, self.dim)
         start = 0
-        for name, width in self.parts:
-            if name == part:
+        for name, width in self.layers:
+            if name == layer:
                 return slice(start, start + width)
             start += width
-        names = [name for name, _ in self.parts]
+        names = [name for name, _ in self.layers]
         raise StoreError(
-            f"teacher {self.teacher!r} has no part {part!r}{did_you_mean(part, names)}",
+            f"teacher {self.teacher!r} has no layer {layer!r}{did_you_mean(layer, names)}",
             allowed=", ".join(names),
             fix="name one of these, or add the layer to the teacher's options and extract again",
         )
 
     def to_json(self) -> dict[str, Any]:
         """Content for a manifest."""
-        return asdict(self) | {"window": list(self.window), "parts": [list(part) for part in self.parts]}
+        return asdict(self) | {"window": list(self.window), "layers": [list(layer) for layer in self.layers]}
 
     @classmethod
     def from_json(cls, content: Any, *, where: str) -> StoreSpec:
@@ -116,8 +116,8 @@ class StoreSpec:
                 fix=rebuild(where),
             )
         try:
-            parts = tuple((str(name), width) for name, width in content["parts"])
-            changed = {"window": tuple(content["window"]), "parts": parts, "native": _grid(content["native"])}
+            layers = tuple((str(name), width) for name, width in content["layers"])
+            changed = {"window": tuple(content["window"]), "layers": layers, "native": _grid(content["native"])}
             return cls(**(dict(content) | changed))
         except (TypeError, KeyError, ValueError, AttributeError) as error:
             raise StoreError(f"the store's spec is malformed ({error!r})", where=where, fix=rebuild(where)) from None
@@ -178,17 +178,17 @@ class ArrayType(NamedTuple):
     axes: tuple[str, ...] = ()
 
 
-def token_array(spec: StoreSpec, part: str) -> str:
-    """Name of the array that holds a part: reading one part touches no byte of the others."""
-    return "tokens" if spec.parts == (("tokens", spec.dim),) else f"tokens.{part}"
+def token_array(spec: StoreSpec, layer: str) -> str:
+    """Name of the array that holds a layer: reading one layer touches no byte of the others."""
+    return "tokens" if spec.layers == (("tokens", spec.dim),) else f"tokens.{layer}"
 
 
 def array_types(spec: StoreSpec, names: Iterable[str]) -> dict[str, ArrayType]:
     """Tokens, scales and, of the ``names`` given, extras of a store. Only tokens are compressed: the rest is small."""
     kind, maps, axes = stored_type(spec.dtype), (spec.rows, spec.cols), ("row", "column")
     found = {
-        token_array(spec, part): ArrayType((*maps, width), kind, spec.compression, (*axes, "channel"))
-        for part, width in spec.parts
+        token_array(spec, layer): ArrayType((*maps, width), kind, spec.compression, (*axes, "channel"))
+        for layer, width in spec.layers
     }
     if spec.dtype == "int8":
         found[SCALES] = ArrayType((spec.dim,), "float32", axes=("channel",))

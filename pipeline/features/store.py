@@ -3,7 +3,7 @@
 A shard is a folder ``results/features/{dataset}/{teacher}/shardN/`` with
 
     features.zarr/tokens/{scene}       (V,G,K,D) uint16 (bfloat16 bits), float32 or int8; chunk = one view, one file
-    features.zarr/tokens.{part}/...    the same per layer for teachers that store several (``StoreSpec.parts``)
+    features.zarr/tokens.{layer}/...    the same per layer for teachers that store several (``StoreSpec.layers``)
     features.zarr/scales/{scene}       (V,D) float32, only of int8: number = int8 * scale of its channel and view
     features.zarr/confidence, depth    (V,G,K) float32, and pose (V,4,4) float32, only where the teacher predicts them
     journal.jsonl                      finished scenes; what a killed job resumes from

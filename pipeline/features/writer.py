@@ -207,8 +207,8 @@ class FeatureWriter:
             values = dtypes.encode(tokens, spec.dtype, bits)
             if not dtypes.finite(values):
                 raise not_finite(where)
-        for part, _ in spec.parts:
-            found[token_array(spec, part)] = np.ascontiguousarray(values[..., spec.columns(part)])
+        for layer, _ in spec.layers:
+            found[token_array(spec, layer)] = np.ascontiguousarray(values[..., spec.columns(layer)])
         return found, moved
 
     def finish(self, scene_ids: Iterable[str] | None = None, *, shard: tuple[int, int] = (0, 1)) -> dict[str, Any]:

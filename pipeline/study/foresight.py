@@ -67,15 +67,15 @@ def _check_layers(config: StudyConfig) -> None:
 
 
 def _check_parts(config: StudyConfig, teachers: dict[str, Teacher]) -> None:
-    """The part of the features that a recipe aligns to exists in every selected teacher."""
+    """The teacher layer that a recipe aligns to exists in every selected teacher."""
     for recipe in config.study["recipes"]:
-        part = config.recipes[recipe].part
-        for name, teacher in teachers.items() if part is not None else ():
-            known = teacher.part_names() if teacher.has_features else None
-            if known is not None and part not in known:
+        layer = config.recipes[recipe].teacher_layer
+        for name, teacher in teachers.items() if layer is not None else ():
+            known = teacher.layer_names() if teacher.has_features else None
+            if known is not None and layer not in known:
                 raise ConfigError(
-                    f"the features of teacher {name!r} have no part {part!r}{did_you_mean(str(part), known)}",
-                    where=f"config.yaml: recipes.{recipe}.part",
+                    f"the features of teacher {name!r} have no layer {layer!r}{did_you_mean(str(layer), known)}",
+                    where=f"config.yaml: recipes.{recipe}.teacher_layer",
                     allowed=f"{', '.join(known)}; null for all of them together",
                 )
 

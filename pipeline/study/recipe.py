@@ -26,7 +26,7 @@ class Recipe(Options):
         description="LLM layers aligned to the teacher: -1 after the final norm (paper), k > 0 the output of decoder layer k, "
         "-k for k > 1 the k-th last. Several layers: one projector each, the mean of their losses.",
     )
-    part: str | None = Field(
+    teacher_layer: str | None = Field(
         None,
         description="Teacher layer to align with, where a store holds several side by side (`pipeline features inspect` names "
         "them); null: all of them as one vector (paper: one layer, the last).",

@@ -153,8 +153,8 @@ def _row(cell: Cell, keys: Sequence[RunKey], name: MetricKey, scores: Sequence[S
     facts = cell.benchmarks[benchmark]
     values = np.asarray([score.value for score in scores], dtype=np.float64)
     runs = [cell.runs[key] for key in keys]
-    kind = REFERENCE if reference else DERIVED if metric == SCENE_CORRELATION or subset in QUARTERS else MEASURED
-    headline = kind == MEASURED and metric == facts.headline and subset == "all"
+    row_type = REFERENCE if reference else DERIVED if metric == SCENE_CORRELATION or subset in QUARTERS else MEASURED
+    headline = row_type == MEASURED and metric == facts.headline and subset == "all"
     low, high = _ends(name, unit(facts.task, metric), float(values.mean()), sure, cell.level)
     return {
         "dataset": cell.dataset,
@@ -164,7 +164,7 @@ def _row(cell: Cell, keys: Sequence[RunKey], name: MetricKey, scores: Sequence[S
         "benchmark": benchmark,
         "metric": metric,
         "subset": subset,
-        "kind": kind,
+        "row_type": row_type,
         "reference": reference,
         "task": facts.task,
         "unit": unit(facts.task, metric),

@@ -286,5 +286,5 @@ def scene_correlations(rows: Sequence[Row], dataset: str, recipe: str) -> list[R
     return [
         row
         for row in rows
-        if row["kind"] == DERIVED and row["subset"] == "all" and (row["dataset"], row["recipe"]) == (dataset, recipe)
+        if row["row_type"] == DERIVED and row["subset"] == "all" and (row["dataset"], row["recipe"]) == (dataset, recipe)
     ]

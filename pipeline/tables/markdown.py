@@ -125,7 +125,7 @@ def reference_body(rows: Sequence[Row], dataset: str, recipe: str) -> tuple[list
     chosen = [
         row
         for row in rows
-        if row["kind"] == REFERENCE
+        if row["row_type"] == REFERENCE
         and (row["dataset"], row["recipe"], row["subset"]) == (dataset, recipe, "all")
         and heads.get(row["benchmark"]) == row["metric"]
         and row["diff_to_none"] is not None

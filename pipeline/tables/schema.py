@@ -3,7 +3,7 @@
 ``COLUMNS`` is the documentation: every column's type and meaning also stand in the files' own field metadata. Files are
 written byte for byte the same for equal rows: no times, no host, fixed compression.
 
-A row's ``kind`` says what its value is: ``measured`` (a run's metric), ``is_view`` (computed here from measured per-sample
+A row's ``row_type`` says what its value is: ``measured`` (a run's metric), ``derived`` (computed here from measured per-sample
 values: how scenes' scores go with scenes' correspondence, see derived.py) or ``reference`` (a level that no model was asked
 for: best constant answer, chance; then ``teacher`` is empty, ``reference`` names the level, there are no seeds, and the
 difference is level minus the baseline's metric).
@@ -35,7 +35,7 @@ COLUMNS: tuple[tuple[str, pa.DataType, bool, str], ...] = (
     ("benchmark", _TEXT, False, "benchmark name (config key)"),
     ("metric", _TEXT, False, "metric name of the benchmark"),
     ("subset", _TEXT, False, "subset of the samples, `all` for all of them"),
-    ("kind", _TEXT, False, "measured, derived or reference"),
+    ("row_type", _TEXT, False, "measured, derived or reference"),
     ("reference", _TEXT, False, "name of the reference level, else empty"),
     ("task", _TEXT, False, "grounding, caption, qa or representation"),
     ("unit", _TEXT, False, "percent, x100 (caption scores), cosine or rank correlation"),
@@ -66,7 +66,7 @@ COLUMNS: tuple[tuple[str, pa.DataType, bool, str], ...] = (
     ("code_version", _TEXT, False, "version of the pipeline package"),
     ("spec_digest", _TEXT, False, "digest of the cell's resolved specification, code included"),
 )
-KEY = ("dataset", "backbone", "teacher", "recipe", "benchmark", "metric", "subset", "kind", "reference")
+KEY = ("dataset", "backbone", "teacher", "recipe", "benchmark", "metric", "subset", "row_type", "reference")
 SCHEMA = pa.schema([pa.field(n, t, nullable, {"description": text}) for n, t, nullable, text in COLUMNS])
 
 Row = dict[str, Any]

@@ -42,7 +42,7 @@ if TYPE_CHECKING:
 class TeacherFeatures:
     """What a teacher says about the views of a scene.
 
-    ``tokens`` float32 (V,G,K,D), row-major on ``grid``; several layers stand side by side on D (``Teacher.parts``).
+    ``tokens`` float32 (V,G,K,D), row-major on ``grid``; several layers stand side by side on D (``Teacher.layers``).
     The rest is None where the teacher does not predict it: ``confidence`` (V,G,K) in [0,1] (a loss weight);
     ``depth`` (V,G,K) distance along the camera's axis per token, > 0, and ``pose`` (V,4,4) world_from_camera with the world
     of the first view's camera (OpenCV axes), both in the teacher's own unit of length.
@@ -129,13 +129,13 @@ class Teacher(ABC):
         """In words, what is taken from where ("layers [-1], frame and global"); part of a store's spec."""
         return ""
 
-    def parts(self) -> dict[str, int]:
+    def layers(self) -> dict[str, int]:
         """Layers that stand side by side in the tokens, in order: name -> width; the widths add up to ``dim``."""
         return {"tokens": self.dim}
 
-    def part_names(self) -> tuple[str, ...] | None:
-        """Names of ``parts`` where they are known without loading anything, else None."""
-        return tuple(self.parts())
+    def layer_names(self) -> tuple[str, ...] | None:
+        """Names of ``layers`` where they are known without loading anything, else None."""
+        return tuple(self.layers())
 
     def check_options(self) -> None:  # noqa: B027 - most option models say all there is to say
         """Refuse options that the network cannot have, as far as is known without loading anything. Raises ConfigError."""

@@ -63,7 +63,7 @@ def test_one_file_and_one_line_each_make_a_study(fresh: Project, plugins: Path) 
     table = "results/tables/summary.parquet"
     fresh.snakemake(table, "--cores", "2", "--configfile", *files, PIPELINE_PLUGINS=str(plugins))
 
-    rows = [r for r in pq.read_table(fresh.folder / table).to_pylist() if r["headline"] and r["kind"] == "measured"]
+    rows = [r for r in pq.read_table(fresh.folder / table).to_pylist() if r["headline"] and r["row_type"] == "measured"]
     assert {(r["dataset"], r["backbone"], r["teacher"], r["benchmark"], r["n"]) for r in rows} == {
         ("walls", "llava_next_video", teacher, "how_many", 3) for teacher in ("none", "depth_anything")
     }

@@ -48,7 +48,7 @@ def test_one_cell_from_streams_to_its_table(finished_copy: Callable[[], Project]
     project.snakemake(TABLE, "--cores", "2", "--configfile", *files)
 
     rows = pq.read_table(project.folder / TABLE).to_pylist()
-    headline = {(r["teacher"], r["benchmark"]) for r in rows if r["headline"] and r["kind"] == "measured" and r["n"] > 0}
+    headline = {(r["teacher"], r["benchmark"]) for r in rows if r["headline"] and r["row_type"] == "measured" and r["n"] > 0}
     assert headline == {(teacher, benchmark) for teacher in ("none", "geometry") for benchmark in BENCHMARKS}
 
     results = project.folder / "results"

@@ -27,7 +27,7 @@ def _cells_of(*teachers: str) -> set[tuple[str, str]]:
 
 def test_the_table_is_complete(finished: Project) -> None:
     table = pq.read_table(finished.folder / "results/tables/summary.parquet").to_pylist()
-    headline = [row for row in table if row["headline"] and row["kind"] == "measured" and row["subset"] == "all"]
+    headline = [row for row in table if row["headline"] and row["row_type"] == "measured" and row["subset"] == "all"]
     cells = {(row["backbone"], row["teacher"], row["benchmark"]) for row in headline}
     assert cells == {(b, t, m) for b in BACKBONES for t in TEACHERS for m in BENCHMARKS}
     assert all(row["n"] > 0 and row["seeds"] == [0] and row["run_digests"] for row in headline)

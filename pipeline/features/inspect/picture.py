@@ -55,7 +55,7 @@ def choose_scene(readers: Sequence[FeatureReader], index: SceneIndex, wanted: st
 
 
 def rows_of_scene(scene: Scene, manifests: Sequence[Path], shown: Sequence[int]) -> list[Row]:
-    """The world row on the first teacher's grid, then one row per teacher and part."""
+    """The world row on the first teacher's grid, then one row per teacher and layer."""
     rows: list[Row] = []
     for (_, teacher), paths in by_store(manifests).items():
         reader = FeatureReader(paths)
@@ -63,9 +63,9 @@ def rows_of_scene(scene: Scene, manifests: Sequence[Path], shown: Sequence[int])
         if not rows:
             colors = to_colors(means.astype(np.float64), valid)
             rows.append(Row("where", reader.grid, colors[list(shown)]))
-        for part in reader.parts:
-            label = teacher if len(reader.parts) == 1 else f"{teacher}\n{part}"
-            rows.append(_feature_row(label, FeatureReader(paths, part=part), scene, means, valid, shown))
+        for layer in reader.layers:
+            label = teacher if len(reader.layers) == 1 else f"{teacher}\n{layer}"
+            rows.append(_feature_row(label, FeatureReader(paths, layer=layer), scene, means, valid, shown))
     return rows
 
 

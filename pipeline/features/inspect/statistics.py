@@ -22,7 +22,7 @@ DEAD = 1e-4
 
 
 @dataclass(frozen=True, slots=True)
-class PartStatistics:
+class LayerStatistics:
     """One layer of one store, without padding and cells that the teacher did not see (grid.py).
 
     Cosines are means over pairs of tokens, of tokens that are not zero.
@@ -31,7 +31,7 @@ class PartStatistics:
     of different views. Features that tell places apart have the first well above the second.
     """
 
-    part: str
+    layer: str
     width: int
     mean_norm: float
     dead_channels: float
@@ -54,12 +54,12 @@ class StoreStatistics:
     bytes_per_scene: float
     error: float
     sampled_views: int
-    parts: tuple[PartStatistics, ...]
+    layers: tuple[LayerStatistics, ...]
 
 
 @dataclass(slots=True)
 class _Sums:
-    """Sums over the sampled tokens of one part."""
+    """Sums over the sampled tokens of one layer."""
 
     count: int = 0
     norms: float = 0.0
@@ -85,14 +85,14 @@ class _Sums:
             self.far += _cosines(units, self.previous)
         self.previous = units
 
-    def statistics(self, part: str, width: int) -> PartStatistics:
+    def statistics(self, layer: str, width: int) -> LayerStatistics:
         if not self.count:  # a shard may have no scene
-            return PartStatistics(part, width, *[float("nan")] * 4)
+            return LayerStatistics(layer, width, *[float("nan")] * 4)
         mean = self.values / self.count
         deviation = np.sqrt(np.maximum(self.squares / self.count - mean**2, 0.0))
         limit = DEAD * float(np.sqrt(np.mean(deviation**2)))
-        return PartStatistics(
-            part=part,
+        return LayerStatistics(
+            layer=layer,
             width=width,
             mean_norm=self.norms / self.count,
             dead_channels=float(np.mean(deviation <= limit)),
@@ -139,15 +139,15 @@ def store_statistics(manifests: Sequence[Path], *, views: int = 32) -> StoreStat
     """Statistics of one store from its manifests and ``views`` views read one by one (memory: two views)."""
     reader = FeatureReader(manifests)
     spec, scenes = reader.spec, reader.scene_ids
-    sums = {part: _Sums() for part in reader.parts}
+    sums = {layer: _Sums() for layer in reader.layers}
     extras: set[str] = set()
     last, sampled = "", 0
     for scene, view in sample(reader, views):
         found = reader.read_view(scene, view)
         extras |= {name for name in ("confidence", "depth", "pose") if getattr(found, name) is not None}
-        for part, total in sums.items():
+        for layer, total in sums.items():
             total.previous = total.previous if scene == last else None
-            total.add(found.tokens[0][..., spec.columns(part)], seen_cells(found.grid, found.window))
+            total.add(found.tokens[0][..., spec.columns(layer)], seen_cells(found.grid, found.window))
         last, sampled = scene, sampled + 1
     derived = any(isinstance(read_store_manifest(path), ViewManifest) for path in manifests)
     grid = f"{spec.rows} x {spec.cols}" + (f" of {spec.native.rows} x {spec.native.cols}" if spec.native else "")
@@ -163,7 +163,7 @@ def store_statistics(manifests: Sequence[Path], *, views: int = 32) -> StoreStat
         bytes_per_scene=0.0 if derived or not scenes else float(np.mean([reader.stored_bytes(s) for s in scenes])),
         error=max((reader.cosine_error(scene) for scene in scenes), default=0.0),
         sampled_views=sampled,
-        parts=tuple(total.statistics(part, reader.parts[part]) for part, total in sums.items()),
+        layers=tuple(total.statistics(layer, reader.layers[layer]) for layer, total in sums.items()),
     )
 
 
@@ -180,21 +180,21 @@ def _without_nan(value: Any) -> Any:
     return None if isinstance(value, float) and value != value else value
 
 
-_HEADER = ("dataset", "teacher", "part", "shards", "scenes", "views", "grid", "width", "dtype", "beside", "MB/scene")
+_HEADER = ("dataset", "teacher", "layer", "shards", "scenes", "views", "grid", "width", "dtype", "beside", "MB/scene")
 _FIGURES = ("norm", "dead", "neighbours", "views apart", "1-cos stored")
 
 
 def text_table(stores: Sequence[StoreStatistics]) -> list[str]:
-    """One line per store and part, and a legend."""
+    """One line per store and layer, and a legend."""
     body = []
     for store in stores:
-        for part in store.parts:
-            values = (part.mean_norm, part.dead_channels, part.neighbour_cosine, part.distant_cosine)
+        for layer in store.layers:
+            values = (layer.mean_norm, layer.dead_channels, layer.neighbour_cosine, layer.distant_cosine)
             figures = ["–" if v != v else format(v, how) for v, how in zip(values, (".3g", ".1%", ".3f", ".3f"), strict=True)]
-            sizes = [str(store.shards), str(store.scenes), str(store.views), store.grid, str(part.width), store.dtype]
+            sizes = [str(store.shards), str(store.scenes), str(store.views), store.grid, str(layer.width), store.dtype]
             beside = " ".join(store.extras) or "–"
             megabytes = f"{store.bytes_per_scene / 1e6:.3g}"
-            body.append([store.dataset, store.teacher, part.part, *sizes, beside, megabytes, *figures, f"{store.error:.1e}"])
+            body.append([store.dataset, store.teacher, layer.layer, *sizes, beside, megabytes, *figures, f"{store.error:.1e}"])
     sampled = ", ".join(f"{store.teacher} {store.sampled_views}" for store in stores)
     return [
         *render_table([*_HEADER, *_FIGURES], body, left=3),

@@ -113,10 +113,10 @@ class Vision2DTeacher(NetworkTeacher):
         norm = "with" if self.options.norm else "without"
         return f"blocks {list(self.options.layers)}, {norm} final norm, {self.options.precision}"
 
-    def parts(self) -> dict[str, int]:
+    def layers(self) -> dict[str, int]:
         return {f"layer{layer % self._vision.depth}": self._vision.width for layer in self.options.layers}
 
-    def part_names(self) -> tuple[str, ...] | None:
+    def layer_names(self) -> tuple[str, ...] | None:
         depth = self._known_depth()
         return None if depth is None else tuple(f"layer{layer % depth}" for layer in self.options.layers)
 

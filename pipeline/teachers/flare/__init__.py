@@ -100,9 +100,9 @@ class FlareTeacher(NetworkTeacher):
 
     @property
     def dim(self) -> int:
-        return sum(self.parts().values())
+        return sum(self.layers().values())
 
-    def parts(self) -> dict[str, int]:
+    def layers(self) -> dict[str, int]:
         return {feature_layer: self._config.feature_layer_width(feature_layer) for feature_layer in self.options.feature_layers}
 
     def grid(self, height_px: int, width_px: int) -> TokenGrid:

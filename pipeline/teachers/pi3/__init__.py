@@ -86,7 +86,7 @@ class Pi3Teacher(NetworkTeacher):
         more = ", depth, confidence and pose" if self.options.predictions else ""
         return f"{self.options.variant}, pairs of decoder blocks {list(self.options.layers)}, {self.options.precision}{more}"
 
-    def parts(self) -> dict[str, int]:
+    def layers(self) -> dict[str, int]:
         config = _config(self.options.size)
         return {f"layer{layer % config.layers}": config.dim for layer in self.options.layers}
 

@@ -129,7 +129,7 @@ class VGGTTeacher(NetworkTeacher):
         predictions = ", with depth, confidence and poses" if self.options.predictions else ""
         return f"{self.options.feature_layer}, layers {list(self.options.layers)}, {self.options.precision}{predictions}"
 
-    def parts(self) -> dict[str, int]:
+    def layers(self) -> dict[str, int]:
         found = {f"layer{layer % self._config.depth}": self._config.dim for layer in self.options.layers}
         return found | ({"encoder": self._config.width} if self._with_encoder else {})
 

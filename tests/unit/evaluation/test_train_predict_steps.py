@@ -231,7 +231,7 @@ def store(index: SceneIndex, folder: Path, scenes: int, reverse: str = "", windo
     records = index.split("train")[:scenes]
     grid = replace(teacher.grid(*records[0].image_size), window=window)
     parts = (("low", 5), ("high", teacher.dim - 5))
-    spec = StoreSpec("tiny_rooms", teacher.name, "random", teacher.dim, grid.rows, grid.cols, window, parts=parts)
+    spec = StoreSpec("tiny_rooms", teacher.name, "random", teacher.dim, grid.rows, grid.cols, window, layers=parts)
     with FeatureWriter(folder, spec) as writer:
         for record in records:
             frames = record.frame_ids[::-1] if record.scene_id == reverse else record.frame_ids
@@ -290,9 +290,9 @@ def test_one_part_of_a_store_is_aligned(
     tiny_rooms: SceneIndex, run_command: Callable[..., int], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     features, run = store(tiny_rooms, tmp_path / "features", scenes=6), tmp_path / "run" / "manifest.json"
-    assert run_command("train", run, train_spec(part="lwo") | {"teacher": "random"}, "--features", features) == 2
+    assert run_command("train", run, train_spec(teacher_layer="lwo") | {"teacher": "random"}, "--features", features) == 2
     assert "did you mean 'low'" in capsys.readouterr().err
-    assert run_command("train", run, train_spec(part="low") | {"teacher": "random"}, "--features", features) == 0
+    assert run_command("train", run, train_spec(teacher_layer="low") | {"teacher": "random"}, "--features", features) == 0
     heads = load_file(run.parent / "heads.safetensors")
     assert {len(bias) for name, bias in heads.items() if name.startswith("alignment") and name.endswith("2.bias")} == {5}
 

@@ -28,7 +28,7 @@ from pipeline.features.store import FeatureReader, FeatureWriter, StoreSpec
 from pipeline.scenes.grid import TokenGrid
 from pipeline.teachers.base import TeacherFeatures
 
-PARTS = (("layer_4", 2), ("layer_11", 3))
+LAYERS = (("layer_4", 2), ("layer_11", 3))
 LARGE = TokenGrid(16, 16)
 FRAMES = tuple(f"f{number}" for number in range(6))
 
@@ -91,15 +91,15 @@ def test_bytes_that_are_not_packed_numbers_are_refused() -> None:
 
 
 @pytest.mark.parametrize("dtype", ["bfloat16", "float32", "int8"])
-@pytest.mark.parametrize("parts", [(), PARTS])
-def test_every_way_of_reading_gives_what_a_plain_store_gives(tmp_path: Path, spec, features_of, frames, dtype, parts) -> None:
-    plain = dataclasses.replace(spec, dtype=dtype, parts=parts)
+@pytest.mark.parametrize("layers", [(), LAYERS])
+def test_every_way_of_reading_gives_what_a_plain_store_gives(tmp_path: Path, spec, features_of, frames, dtype, layers) -> None:
+    plain = dataclasses.replace(spec, dtype=dtype, layers=layers)
     features = features_of("a", confidence=True)
     manifests = [
         write(tmp_path / name, dataclasses.replace(plain, compression=name), frames, features) for name in ("none", "lossless")
     ]
-    for part in [None, *(name for name, _ in parts)]:
-        one, other = (FeatureReader([manifest], part=part) for manifest in manifests)
+    for layer in [None, *(name for name, _ in layers)]:
+        one, other = (FeatureReader([manifest], layer=layer) for manifest in manifests)
         np.testing.assert_array_equal(one.read("a", frames).tokens, other.read("a", frames).tokens)
         np.testing.assert_array_equal(one.read_view("a", 1).tokens, other.read_view("a", 1).tokens)
         stored = [reader.read_stored("a", frames) for reader in (one, other)]
@@ -284,8 +284,8 @@ def _sums(reader: FeatureReader, order: list[int]) -> list[float]:
 @pytest.mark.parametrize("start", ["fork", "spawn"])
 def test_a_reader_in_worker_processes(tmp_path: Path, start: str) -> None:
     """After threads of this process have read, too: a forked worker inherits none of them, a spawned one gets the reader."""
-    manifest = write(tmp_path, large_spec(parts=(("x", 1000), ("y", 24))), FRAMES, TeacherFeatures(scaled_numbers(), LARGE))
-    reader = FeatureReader([manifest], part="y", threads=3)
+    manifest = write(tmp_path, large_spec(layers=(("x", 1000), ("y", 24))), FRAMES, TeacherFeatures(scaled_numbers(), LARGE))
+    reader = FeatureReader([manifest], layer="y", threads=3)
     expected = _sums(reader, [0, 5])
     assert FeatureReader([manifest], threads=3).read("a", FRAMES).tokens.nbytes > SMALL_BYTES
     with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context(start)) as pool:  # a worker that dies is an error there

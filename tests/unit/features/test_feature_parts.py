@@ -17,7 +17,7 @@ from pipeline.features.store import FeatureReader, FeatureWriter, StoreSpec
 from pipeline.scenes.grid import TokenGrid, resample_tokens
 from pipeline.teachers.base import TeacherFeatures
 
-PARTS = (("layer_4", 2), ("layer_11", 3))
+LAYERS = (("layer_4", 2), ("layer_11", 3))
 
 
 def full_features(features_of) -> TeacherFeatures:
@@ -89,58 +89,58 @@ def test_wrong_depth_and_pose_are_refused(tmp_path: Path, spec, features_of, fra
 
 @pytest.mark.parametrize("dtype", ["bfloat16", "float32", "int8"])
 def test_a_part_is_a_slice_of_the_whole(tmp_path: Path, spec: StoreSpec, features_of, frames, dtype: str) -> None:
-    manifest = stored(tmp_path, dataclasses.replace(spec, parts=PARTS, dtype=dtype), features_of("a"), frames)
-    whole, parts = FeatureReader([manifest]), [FeatureReader([manifest], part=name) for name, _ in PARTS]
+    manifest = stored(tmp_path, dataclasses.replace(spec, layers=LAYERS, dtype=dtype), features_of("a"), frames)
+    whole, layers = FeatureReader([manifest]), [FeatureReader([manifest], layer=name) for name, _ in LAYERS]
     tokens = whole.read("a", frames).tokens
-    assert (whole.dim, whole.parts, [part.dim for part in parts]) == (5, dict(PARTS), [2, 3])
+    assert (whole.dim, whole.layers, [layer.dim for layer in layers]) == (5, dict(LAYERS), [2, 3])
     np.testing.assert_allclose(tokens, features_of("a").tokens, atol=2e-2)
-    joined = np.concatenate([part.read("a", frames).tokens for part in parts], axis=-1)
+    joined = np.concatenate([layer.read("a", frames).tokens for layer in layers], axis=-1)
     np.testing.assert_array_equal(joined, tokens)
-    np.testing.assert_array_equal(parts[1].read_view("a", 1).tokens, tokens[1:2, ..., 2:])
-    assert parts[0].read_tensor("a", frames).shape == (3, 3, 4, 2)
+    np.testing.assert_array_equal(layers[1].read_view("a", 1).tokens, tokens[1:2, ..., 2:])
+    assert layers[0].read_tensor("a", frames).shape == (3, 3, 4, 2)
 
 
 def test_reading_a_part_or_a_view_touches_nothing_else(tmp_path: Path, spec: StoreSpec, features_of, frames) -> None:
-    manifest = stored(tmp_path, dataclasses.replace(spec, parts=PARTS), features_of("a"), frames)
+    manifest = stored(tmp_path, dataclasses.replace(spec, layers=LAYERS), features_of("a"), frames)
     flip(data_file(manifest, "tokens.layer_11"), 100)  # view 1 of 3, of 72 bytes each
-    FeatureReader([manifest], part="layer_4").read("a", frames)
-    reader = FeatureReader([manifest], part="layer_11")
+    FeatureReader([manifest], layer="layer_4").read("a", frames)
+    reader = FeatureReader([manifest], layer="layer_11")
     reader.read_view("a", 0)
     reader.read_view("a", 2)
     with pytest.raises(StoreError, match=r"tokens\.layer_11 of view 1, frame 'f010'"):
         reader.read_view("a", 1)
 
 
-def test_unknown_parts_and_parts_that_do_not_add_up(tmp_path: Path, spec: StoreSpec, features_of, frames) -> None:
-    manifest = stored(tmp_path, dataclasses.replace(spec, parts=PARTS), features_of("a"), frames)
-    with pytest.raises(StoreError, match="no part 'layer_44', did you mean 'layer_4'") as caught:
-        FeatureReader([manifest], part="layer_44")
+def test_unknown_layers_and_layers_that_do_not_add_up(tmp_path: Path, spec: StoreSpec, features_of, frames) -> None:
+    manifest = stored(tmp_path, dataclasses.replace(spec, layers=LAYERS), features_of("a"), frames)
+    with pytest.raises(StoreError, match="no layer 'layer_44', did you mean 'layer_4'") as caught:
+        FeatureReader([manifest], layer="layer_44")
     assert "layer_4, layer_11" in str(caught.value)
-    for parts in ((("a", 2), ("b", 2)), (("a", 2), ("a", 3)), (("a", 5), ("b", 0))):
+    for layers in ((("a", 2), ("b", 2)), (("a", 2), ("a", 3)), (("a", 5), ("b", 0))):
         with pytest.raises(StoreError, match="do not make up the width 5"):
-            dataclasses.replace(spec, parts=parts)
+            dataclasses.replace(spec, layers=layers)
     with pytest.raises(DataError, match="not a valid id"):
-        dataclasses.replace(spec, parts=(("../a", 5),))
+        dataclasses.replace(spec, layers=(("../a", 5),))
     with pytest.raises(StoreError, match="float16"):
         dataclasses.replace(spec, dtype="float16")
 
 
-def test_parts_keep_their_order_through_the_manifest(spec: StoreSpec) -> None:
-    parts = (("z", 1), ("a", 4))
-    changed = dataclasses.replace(spec, parts=parts, native=TokenGrid(9, 9, (0.1, 0.0, 0.9, 1.0)), member={"kind": "x"})
+def test_layers_keep_their_order_through_the_manifest(spec: StoreSpec) -> None:
+    layers = (("z", 1), ("a", 4))
+    changed = dataclasses.replace(spec, layers=layers, native=TokenGrid(9, 9, (0.1, 0.0, 0.9, 1.0)), member={"kind": "x"})
     again = StoreSpec.from_json(changed.to_json(), where="here")
     assert again == changed
-    assert again.parts == parts
-    assert len({spec.digest(), changed.digest(), dataclasses.replace(spec, parts=parts).digest()}) == 3
+    assert again.layers == layers
+    assert len({spec.digest(), changed.digest(), dataclasses.replace(spec, layers=layers).digest()}) == 3
 
 
-def test_a_view_of_a_store_with_parts(tmp_path: Path, spec: StoreSpec, features_of, frames) -> None:
-    parted = dataclasses.replace(spec, parts=PARTS)
+def test_a_view_of_a_store_with_layers(tmp_path: Path, spec: StoreSpec, features_of, frames) -> None:
+    parted = dataclasses.replace(spec, layers=LAYERS)
     source, view = stored(tmp_path / "source", parted, full_features(features_of), frames), tmp_path / "view" / "manifest.json"
     view.parent.mkdir()
     entry = ViewEntry("a", ("g0", "g1", "g2", "g3"))
     ViewManifest(dataclasses.replace(parted, kind="view"), {"b": entry}, (source_reference(source, view),)).write(view)
-    found = FeatureReader([view], part="layer_11").read("b", entry.frame_ids)
+    found = FeatureReader([view], layer="layer_11").read("b", entry.frame_ids)
     direct = FeatureReader([source]).read("a", frames)
     np.testing.assert_array_equal(found.tokens, direct.tokens[[0, 1, 2, 0], ..., 2:])
     np.testing.assert_array_equal(found.pose, direct.pose[[0, 1, 2, 0]])

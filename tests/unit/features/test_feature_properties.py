@@ -48,9 +48,9 @@ def scenes(draw: st.DrawFn) -> tuple[NDArray[np.float32], tuple[tuple[str, int],
 @settings(deadline=None, max_examples=60)
 @given(scenes(), st.sampled_from(["bfloat16", "float32"]), st.sampled_from(["none", "lossless"]), st.sampled_from([1, 3]))
 def test_what_is_written_comes_back(scene, dtype, compression, threads) -> None:
-    tokens, parts = scene
+    tokens, layers = scene
     views, rows, cols, dim = tokens.shape
-    spec = StoreSpec("d", "t", "t", dim, rows, cols, dtype=dtype, compression=compression, parts=parts)
+    spec = StoreSpec("d", "t", "t", dim, rows, cols, dtype=dtype, compression=compression, layers=layers)
     frames = [f"f{view}" for view in range(views)]
     expected = dtypes.decode(dtypes.encode(tokens, dtype), dtype)
     with tempfile.TemporaryDirectory() as folder:
@@ -62,8 +62,8 @@ def test_what_is_written_comes_back(scene, dtype, compression, threads) -> None:
         same(reader.read_tensor("a", frames).float().numpy(), expected)
         same(np.concatenate([reader.read_view("a", view).tokens for view in range(views)]), expected)
         same(read_by_zarr(Path(folder), spec, dtype), expected)
-        for name in reader.parts:
-            one = FeatureReader([Path(folder) / "manifest.json"], part=name, threads=threads)
+        for name in reader.layers:
+            one = FeatureReader([Path(folder) / "manifest.json"], layer=name, threads=threads)
             same(one.read("a", frames).tokens, expected[..., spec.columns(name)])
 
 
@@ -81,10 +81,10 @@ def read_by_zarr(folder: Path, spec: StoreSpec, dtype: str) -> NDArray[np.float3
 @settings(deadline=None, max_examples=40)
 @given(scenes(), st.sampled_from(["none", "lossless"]))
 def test_int8_is_within_its_measured_error(scene, compression) -> None:
-    tokens, parts = scene
+    tokens, layers = scene
     tokens = np.where((np.abs(tokens) < 1e-20) | (np.abs(tokens) > 1e20), 0, tokens).astype(np.float32)
     views, rows, cols, dim = tokens.shape
-    spec = StoreSpec("d", "t", "t", dim, rows, cols, dtype="int8", compression=compression, parts=parts)
+    spec = StoreSpec("d", "t", "t", dim, rows, cols, dtype="int8", compression=compression, layers=layers)
     frames = [f"f{view}" for view in range(views)]
     with tempfile.TemporaryDirectory() as folder:
         with FeatureWriter(Path(folder), spec) as writer:

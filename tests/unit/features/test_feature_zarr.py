@@ -58,19 +58,19 @@ def opened_by_zarr(folder: Path, array: str) -> tuple[dict[str, Any], Any]:
 
 @pytest.mark.parametrize(("dtype", "compression"), [("bfloat16", "lossless"), ("bfloat16", "none"), ("int8", "lossless")])
 def test_plain_zarr_opens_a_store_and_shows_what_is_inside(tmp_path: Path, dtype: Any, compression: Any) -> None:
-    parts = (("layer_4", 2), ("layer_11", 4))
-    spec = StoreSpec("rooms", "oracle", "geometry", 6, 3, 4, dtype=dtype, compression=compression, parts=parts)
+    layers = (("layer_4", 2), ("layer_11", 4))
+    spec = StoreSpec("rooms", "oracle", "geometry", 6, 3, 4, dtype=dtype, compression=compression, layers=layers)
     manifest = write(tmp_path, spec)
     said, found = opened_by_zarr(tmp_path, "tokens.layer_11/a")
     shown = said["attributes"]
     assert (shown["dataset"], shown["teacher"], shown["kind"], shown["dtype"]) == ("rooms", "oracle", "geometry", dtype)
     assert (shown["rows"], shown["cols"], shown["window"]) == (3, 4, [0.0, 0.0, 1.0, 1.0])
-    assert shown["parts"] == [["layer_4", 2], ["layer_11", 4]]
+    assert shown["layers"] == [["layer_4", 2], ["layer_11", 4]]
     assert shown["spec_digest"] == json.loads(manifest.read_text())["spec_digest"]
     assert said["scene"]["frame_ids"] == list(FRAMES)
     assert said["axes"] == ["view", "row", "column", "channel"]
     assert all(name in said["tree"] for name in ("tokens.layer_4", "tokens.layer_11", "(3, 3, 4, 4)"))
-    stored = FeatureReader([manifest], part="layer_11").read_stored("a", FRAMES)
+    stored = FeatureReader([manifest], layer="layer_11").read_stored("a", FRAMES)
     np.testing.assert_array_equal(found, stored.tokens)
     if dtype == "bfloat16":  # as the attribute "numbers" says
         assert "<< 16).view('float32')" in shown["numbers"]

@@ -66,18 +66,18 @@ def test_inspect_is_a_table(stores: dict[str, Path], tmp_path: Path, capsys: pyt
     )
     assert 0 < random["error"] < 1e-3
     assert shuffled["bytes_per_scene"] == 0
-    assert geometry["parts"][0]["neighbour_cosine"] > geometry["parts"][0]["distant_cosine"]
+    assert geometry["layers"][0]["neighbour_cosine"] > geometry["layers"][0]["distant_cosine"]
 
 
 def test_statistics_are_those_of_the_tokens(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     tokens = np.random.default_rng(0).normal(size=(2, 2, 3, 8)).astype(np.float32)
     tokens[..., :2] = 3.0
-    spec = StoreSpec("d", "t", "t", 8, 2, 3, dtype="float32", parts=(("flat", 2), ("moving", 6)))
+    spec = StoreSpec("d", "t", "t", 8, 2, 3, dtype="float32", layers=(("flat", 2), ("moving", 6)))
     with FeatureWriter(tmp_path, spec) as writer:
         writer.write("a", ("f0", "f1"), TeacherFeatures(tokens, TokenGrid(2, 3)))
         writer.finish()
     assert main(["features", "inspect", str(tmp_path / "manifest.json"), "--json", str(tmp_path / "f.json")]) == 0
-    flat, moving = json.loads((tmp_path / "f.json").read_text())[0]["parts"]
+    flat, moving = json.loads((tmp_path / "f.json").read_text())[0]["layers"]
     assert (flat["part"], flat["width"], flat["dead_channels"], moving["dead_channels"]) == ("flat", 2, 1.0, 0.0)
     assert flat["mean_norm"] == pytest.approx(18**0.5)
     units = tokens[..., 2:] / np.linalg.norm(tokens[..., 2:], axis=-1, keepdims=True)
@@ -97,8 +97,8 @@ def test_a_shard_without_scenes_has_its_line(tmp_path: Path, capsys: pytest.Capt
     assert main(["features", "inspect", manifest, "--json", str(tmp_path / "f.json")]) == 0
     (line,) = [line for line in capsys.readouterr().out.splitlines() if "| empty_one " in line]
     assert [cell.strip() for cell in line.split("|")[3:8]] == ["tokens", "1", "0", "0", "2 x 3"]
-    (part,) = json.loads((tmp_path / "f.json").read_text())[0]["parts"]
-    assert (part["width"], part["mean_norm"]) == (8, None)
+    (layer,) = json.loads((tmp_path / "f.json").read_text())[0]["layers"]
+    assert (layer["width"], layer["mean_norm"]) == (8, None)
     assert main(["features", "verify", manifest, "--all"]) == 0
     assert "0 of 0 scenes" in capsys.readouterr().out
 

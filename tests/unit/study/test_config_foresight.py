@@ -31,10 +31,10 @@ def changed(tmp_path: Path, text: str) -> list[Path]:
         ("recipes: {3drs: {layers: [-1, 40]}}", "has 3 layers and no layer 40"),
         ("recipes: {3drs: {layers: [-4]}}", "has 3 layers and no layer -4"),
         ("benchmarks: {correspondence: {layer: 9}}", "has 3 layers and no layer 9"),
-        ("recipes: {3drs: {part: layer11}}", "the features of teacher 'geometry' have no part 'layer11'"),
+        ("recipes: {3drs: {teacher_layer: layer11}}", "the features of teacher 'geometry' have no layer 'layer11'"),
         (
-            "{recipes: {3drs: {part: layer11}}, study: {teachers: [shuffled]}}",
-            "the features of teacher 'shuffled' have no part",
+            "{recipes: {3drs: {teacher_layer: layer11}}, study: {teachers: [shuffled]}}",
+            "the features of teacher 'shuffled' have no layer",
         ),
         (
             "recipes: {3drs: {train_on: [scanqa, correspondence]}}",
@@ -57,7 +57,7 @@ def test_a_study_that_would_fail_later(change: str, message: str, tmp_path: Path
 
 
 def test_what_the_study_does_not_select_may_be_anything(tmp_path: Path) -> None:
-    read_config(changed(tmp_path, "{recipes: {other: {layers: [40], part: x, train_on: [correspondence]}}}"))
+    read_config(changed(tmp_path, "{recipes: {other: {layers: [40], teacher_layer: x, train_on: [correspondence]}}}"))
     read_config(changed(tmp_path, "{features: {splits: [val]}, study: {teachers: [none]}}"))
     read_config(changed(tmp_path, f"recipes: {{3drs: {{layers: [0, {TINY_LAYERS}, -{TINY_LAYERS}]}}}}"))
 

@@ -28,7 +28,7 @@ EFFECT = {"none": 0.0, "geometry": 6.0, "shuffled": -0.4}
 def blank_row(backbone: str, teacher: str, benchmark: str, **more: Any) -> Row:
     """A headline row of the table with nothing in it but its key."""
     row: Row = {name: [] if str(SCHEMA.field(name).type).startswith("list") else None for name in SCHEMA.names}
-    row |= {"dataset": "rooms", "recipe": "3drs", "subset": "all", "kind": "measured", "reference": "", "metric": "em"}
+    row |= {"dataset": "rooms", "recipe": "3drs", "subset": "all", "row_type": "measured", "reference": "", "metric": "em"}
     row |= {"backbone": backbone, "teacher": teacher, "benchmark": benchmark, "task": "qa", "unit": "percent"}
     return row | {"headline": True, "n_scenes": 40} | more
 

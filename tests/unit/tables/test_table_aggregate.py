@@ -68,7 +68,7 @@ def test_values_intervals_and_paired_differences_by_hand(hand_cell):
     assert geometry["diff_low"] < 0 < geometry["diff_high"]
     assert geometry["diff_high"] - 3.0 == pytest.approx(3.0 - geometry["diff_low"])
     assert geometry["diff_p"] > 0.05
-    assert (chance["kind"], chance["teacher"], chance["reference"]) == ("reference", "", "chance")
+    assert (chance["row_type"], chance["teacher"], chance["reference"]) == ("reference", "", "chance")
     assert (chance["value"], chance["n_seeds"], chance["seeds"]) == (5.0, 0, [])
     assert (chance["ci_low"], chance["ci_high"]) == (None, None)  # a level that never varies
     assert chance["diff_to_none"] == -20.0

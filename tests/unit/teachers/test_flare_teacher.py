@@ -46,7 +46,7 @@ def released_is_tiny(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_the_released_model_describes_itself_without_its_file() -> None:
     teacher = flare(checkpoint="weights/flare/geometry_pose.pth", feature_layer=["enc_norm", "dec_norm_fine"])
-    assert teacher.parts() == {"enc_norm": 1024, "dec_norm_fine": 768}
+    assert teacher.layers() == {"enc_norm": 1024, "dec_norm_fine": 768}
     assert teacher.dim == 1792
     assert (teacher.grid(968, 1296).rows, teacher.grid(968, 1296).cols) == (24, 32)
     assert teacher.feature_layer() == "enc_norm, dec_norm_fine, float32"
@@ -62,8 +62,8 @@ def test_the_released_model_describes_itself_without_its_file() -> None:
 
 
 def test_one_tap_may_stand_without_a_list() -> None:
-    assert flare(checkpoint="x.pth").parts() == {"dec_norm_point": 768}
-    assert flare(checkpoint="x.pth", feature_layer="enc_norm").parts() == {"enc_norm": 1024}
+    assert flare(checkpoint="x.pth").layers() == {"dec_norm_point": 768}
+    assert flare(checkpoint="x.pth", feature_layer="enc_norm").layers() == {"enc_norm": 1024}
     assert (
         flare(checkpoint="x.pth", feature_layer="enc_norm").options
         == flare(checkpoint="x.pth", feature_layer=["enc_norm"]).options
@@ -109,7 +109,7 @@ def test_parts_stand_side_by_side_at_equal_strength() -> None:
         {feature_layer: tiny(feature_layer=feature_layer).encode(scene).tokens for feature_layer in ALL},
     )
     tokens, start = joint.encode(scene).tokens, 0
-    for feature_layer, width in joint.parts().items():
+    for feature_layer, width in joint.layers().items():
         part = tokens[..., start : start + width]
         np.testing.assert_allclose(np.square(part).mean(-1), 1.0, rtol=1e-4)
         cosine = (

@@ -82,7 +82,7 @@ def test_impossible_options_are_refused(options: dict[str, Any], message: str) -
 def test_description_of_the_released_size() -> None:
     made = teacher(checkpoint="w/model.safetensors", variant="pi3x", layers=[8, -1])
     assert made.dim == 4096
-    assert made.parts() == {"layer8": 2048, "layer17": 2048}
+    assert made.layers() == {"layer8": 2048, "layer17": 2048}
     assert made.grid(968, 1296).count == 31 * 41
     assert "pi3x" in made.feature_layer()
     assert teacher(checkpoint="w", predictions=True).feature_layer() != teacher(checkpoint="w").feature_layer()

@@ -83,9 +83,9 @@ def test_released_weights_give_the_networks_features(network: VGGT, released: Pa
 
 def test_parts_name_what_stands_side_by_side(released: Path) -> None:
     member = teacher(released / "model.pt", layers=[0, -1], feature_layer="aggregated+encoder")
-    assert member.parts() == {"layer0": ROOMS.dim, "layer1": ROOMS.dim, "encoder": ROOMS.width}
-    assert sum(member.parts().values()) == member.dim
-    assert list(teacher(released / "model.pt", layers=[-2]).parts()) == ["layer0"]
+    assert member.layers() == {"layer0": ROOMS.dim, "layer1": ROOMS.dim, "encoder": ROOMS.width}
+    assert sum(member.layers().values()) == member.dim
+    assert list(teacher(released / "model.pt", layers=[-2]).layers()) == ["layer0"]
 
 
 def test_licences_and_files_are_stated(released: Path) -> None:

@@ -166,7 +166,7 @@ def test_layers_are_block_outputs_with_the_final_norm_on_request(
 
 def test_layers_side_by_side_are_scaled_alike(folders: dict[str, Path], scene: Scene) -> None:
     found = teacher("dinov2", folders["dinov2"], image_px=112, layers=[-1, 0], norm=False)
-    assert (found.dim, found.parts()) == (64, {"layer1": 32, "layer0": 32})
+    assert (found.dim, found.layers()) == (64, {"layer1": 32, "layer0": 32})
     both = tokens("dinov2", folders["dinov2"], scene, layers=[-1, 0], norm=False)
     for part, layer in ((both[..., :32], -1), (both[..., 32:], 0)):
         alone = tokens("dinov2", folders["dinov2"], scene, layers=[layer], norm=False)

@@ -11,6 +11,7 @@ from typing import Protocol
 
 import numpy as np
 import torch
+import webdataset
 import zarr
 from numpy.typing import NDArray
 from safetensors.torch import load_file, save_file
@@ -67,6 +68,26 @@ class Safetensors:
         return float(self._path.stat().st_size)
 
 
+class WebDatasetShard:
+    """A tar file with the scene as one sample; a `.npy` member, which the library decodes."""
+
+    name = "WebDataset"
+
+    def __init__(self, folder: Path, bits: NDArray[np.uint16]):
+        self._path, self._bits = folder / "scenes.tar", bits
+
+    def write(self) -> None:
+        with webdataset.TarWriter(str(self._path)) as sink:
+            sink.write({"__key__": "scene", "tokens.npy": self._bits})
+
+    def read(self) -> object:
+        (sample,) = webdataset.WebDataset(str(self._path), shardshuffle=False).decode()
+        return sample["tokens.npy"]
+
+    def bytes(self) -> float:
+        return float(self._path.stat().st_size)
+
+
 def all_formats(folder: Path, bits: NDArray[np.uint16]) -> list[Format]:
     """Every other format, of the scene with these bit patterns (V,G,K,D)."""
-    return [PlainZarr(folder, bits), Safetensors(folder, bits)]
+    return [PlainZarr(folder, bits), Safetensors(folder, bits), WebDatasetShard(folder, bits)]

@@ -111,7 +111,7 @@ def test_a_store_of_an_older_schema_is_refused_and_made_anew(tmp_path: Path, mon
     with pytest.raises(StoreError, match="the store has schema 4") as caught:
         FeatureReader([manifest])
     assert caught.value.allowed is not None
-    assert caught.value.allowed.startswith("schema 5")
+    assert caught.value.allowed.startswith("schema 6")
     assert caught.value.fix == f"rm -f {manifest} && snakemake --cores all {manifest}"
     newer = write(tmp_path, StoreSpec("rooms", "oracle", "geometry", 6, 3, 4))
     assert "1 scenes are of another spec and are made anew" in capsys.readouterr().err

@@ -56,7 +56,7 @@ def test_inspect_is_a_table(stores: dict[str, Path], tmp_path: Path, capsys: pyt
     names = ("geometry", "random", "shuffled")
     assert main(["features", "inspect", *(str(stores[n]) for n in names), "--json", str(tmp_path / "figures.json")]) == 0
     lines = capsys.readouterr().out.splitlines()
-    assert lines[0].split()[1:8:2] == ["dataset", "teacher", "part", "shards"]
+    assert lines[0].split()[1:8:2] == ["dataset", "teacher", "layer", "shards"]
     assert [line.split("|")[2].strip() for line in lines[2:5]] == list(names)
     geometry, random, shuffled = json.loads((tmp_path / "figures.json").read_text())
     assert (geometry["scenes"], geometry["views"], geometry["grid"], geometry["dtype"]) == (4, 12, "6 x 8", "bfloat16")
@@ -78,7 +78,7 @@ def test_statistics_are_those_of_the_tokens(tmp_path: Path, capsys: pytest.Captu
         writer.finish()
     assert main(["features", "inspect", str(tmp_path / "manifest.json"), "--json", str(tmp_path / "f.json")]) == 0
     flat, moving = json.loads((tmp_path / "f.json").read_text())[0]["layers"]
-    assert (flat["part"], flat["width"], flat["dead_channels"], moving["dead_channels"]) == ("flat", 2, 1.0, 0.0)
+    assert (flat["layer"], flat["width"], flat["dead_channels"], moving["dead_channels"]) == ("flat", 2, 1.0, 0.0)
     assert flat["mean_norm"] == pytest.approx(18**0.5)
     units = tokens[..., 2:] / np.linalg.norm(tokens[..., 2:], axis=-1, keepdims=True)
     assert moving["mean_norm"] == pytest.approx(float(np.linalg.norm(tokens[..., 2:], axis=-1).mean()), rel=1e-5)
@@ -214,7 +214,7 @@ def test_padding_is_in_no_figure_and_no_colour(dataset: SceneIndex, tmp_path: Pa
                 writer.write(scene_id, dataset.records[scene_id].frame_ids, TeacherFeatures(values, grid))
             writer.finish()
         manifest = tmp_path / str(outside) / "manifest.json"
-        figures = store_statistics([manifest]).parts[0]
+        figures = store_statistics([manifest]).layers[0]
         _, row = rows_of_scene(dataset.load("box0"), [manifest], (0, 2))
         assert (row.colors[:, [0, 1, 6, 7]] == 1).all(), "white"
         found.append((figures, row.fit, row.colors))

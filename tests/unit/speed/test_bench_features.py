@@ -91,7 +91,7 @@ def test_what_the_issue_asks_for_is_measured(measured: tuple[dict, str]) -> None
     assert {"write peak of 4 scenes", "read peak of 4 scenes"} <= {name for name, _ in targets}
     compared = {(row["name"], row["other_name"]) for row in measured[0]["rows"]}
     for setting in ("bfloat16", "bfloat16 lossless"):
-        for other in ("plain zarr", "safetensors"):
+        for other in ("plain zarr", "safetensors", "WebDataset"):
             for what in ("bytes of a scene", "write a scene", "read"):
                 assert (f"native grid, {setting}: {what}", other) in compared
         assert (f"native grid, {setting}: read", "zarr-python's reader") in compared

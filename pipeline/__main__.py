@@ -161,7 +161,7 @@ def _report(error: PipelineError) -> int:
 
 
 def _readers_gone() -> bool:
-    """Whether nobody reads standard output or error any more; what is still to be written there is dropped then."""
+    """Return whether nobody reads standard output or error any more; what is still to be written there is dropped then."""
     gone = [stream for stream in (sys.stdout, sys.stderr) if _reader_gone(stream.fileno())]
     for stream in gone:
         os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())

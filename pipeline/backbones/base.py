@@ -66,7 +66,7 @@ class Prefix:
 
 @dataclass(frozen=True, slots=True)
 class ModelSize:
-    """What a released model's work is estimated from.
+    """Sizes of a released model, from which its work is estimated.
 
     ``language`` and ``vision``: parameters of the two parts (projector and embeddings count as language); ``layers`` and
     ``width`` of the decoder; per view ``tokens`` in the decoder and ``patches`` in the vision tower.
@@ -95,7 +95,7 @@ class LoadedBackbone(ABC):
 
     @abstractmethod
     def view_grid(self, height_px: int, width_px: int) -> TokenGrid:
-        """Where the N = rows*cols visual tokens of one view look, in normalised coordinates of the ORIGINAL image."""
+        """Return where the N = rows*cols visual tokens of one view look, in normalised coordinates of the ORIGINAL image."""
 
     @abstractmethod
     def preprocess(self, rgb: NDArray[np.uint8]) -> torch.Tensor:

@@ -105,7 +105,7 @@ class RepresentationBenchmark(Benchmark):
     @property
     @abstractmethod
     def layer(self) -> int:
-        """Which states are measured, as in ``LoadedBackbone.language`` (-1: after the last norm)."""
+        """Return which states are measured, as in ``LoadedBackbone.language`` (-1: after the last norm)."""
 
     @abstractmethod
     def measure(self, states: NDArray[np.float32], points: NDArray[np.float32], valid: NDArray[np.bool_]) -> ModelOutput:

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
 
 class CorrespondenceOptions(Options):
-    """What counts as the same place, and whose states are compared."""
+    """Options: what counts as the same place, and whose states are compared."""
 
     voxel_m: float = Field(
         0.1, ge=1e-3, le=10, description="Edge of a voxel in metres (paper: 0.1, for 14 x 14 tokens a view)."

@@ -33,7 +33,7 @@ EVAL_TYPES = ("zt_w_d", "zt_wo_d", "st_w_d", "st_wo_d", "mt")
 
 
 class Multi3DReferOptions(AnnotationOptions):
-    """How many candidates are taken."""
+    """Options: how many candidates are taken."""
 
     cumulative_probability: float = Field(
         0.4, gt=0, le=1, description="Candidates are taken until their probabilities sum to this (reference: 0.4)."
@@ -47,7 +47,7 @@ class Multi3DReferOptions(AnnotationOptions):
 
 
 def targets_fit(eval_type: str, targets: int) -> bool:
-    """Whether an evaluation type goes with a number of targets."""
+    """Return whether an evaluation type goes with a number of targets."""
     if eval_type.startswith("zt"):
         return targets == 0
     return targets == 1 if eval_type.startswith("st") else targets > 1

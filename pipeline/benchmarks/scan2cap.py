@@ -41,7 +41,7 @@ OFFICIAL_WORDS = 30
 
 
 class Scan2CapOptions(TextAnnotationOptions):
-    """Which rules are scored besides those of the module's text."""
+    """Options: rules that are scored besides those of the module's docstring."""
 
     official: bool = Field(False, description="Score the rules of the Scan2Cap script too, under names with `_official`.")
 

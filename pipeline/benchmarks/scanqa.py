@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 
 
 class ScanQAOptions(TextAnnotationOptions):
-    """Which tokenizers the text metrics are computed with."""
+    """Options: the tokenizers of the text metrics."""
 
     ptb: bool = Field(
         False, description="Score texts of the PTB tokenizer too, under names with `_ptb` (starts Java once more for it)."
@@ -111,7 +111,7 @@ class ScanQA(Benchmark):
 
 
 def _is_hidden(entry: Entry) -> bool:
-    """Whether an entry is as in the hidden test files: a question alone."""
+    """Return whether an entry is as in the hidden test files: a question alone."""
     return "answers" not in entry.content and "object_ids" not in entry.content
 
 

@@ -49,7 +49,7 @@ Described = tuple[Entry, SceneRecord, SceneObject]
 
 
 class ScanReferOptions(AnnotationOptions):
-    """How unique and multiple are told apart."""
+    """Options: how the subsets unique and multiple are separated."""
 
     unique_among: Literal["auto", "described", "annotated"] = Field(
         "auto",

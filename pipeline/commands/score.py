@@ -161,7 +161,7 @@ def read_answers(path: Path, samples: Sequence[Sample], *, dataset: str, benchma
 
 
 def _mismatch(rows: Sequence[dict[str, Any]], samples: Sequence[Sample], facts: dict[str, str]) -> str | None:
-    """What is wrong with the rows' identity, or None."""
+    """Return what is wrong with the rows' identity, or None."""
     for key, expected in facts.items():
         found = sorted({str(row[key]) for row in rows} - {expected})
         if found:
@@ -197,7 +197,7 @@ def _answer(row: dict[str, Any], path: Path, fix: str) -> Answer:
 
 
 def _row_fault(row: dict[str, Any]) -> str | None:
-    """What is wrong with a row's content, or None."""
+    """Return what is wrong with a row's content, or None."""
 
     def numbers(values: Any) -> bool:
         return isinstance(values, list) and all(isinstance(v, int | float) and math.isfinite(v) for v in values)

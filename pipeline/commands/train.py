@@ -76,7 +76,7 @@ def _run(args: argparse.Namespace, device: str) -> None:
 
 @dataclass(frozen=True, slots=True)
 class _Job:
-    """What one run is trained with."""
+    """Everything that one run is trained with."""
 
     index: SceneIndex
     sampler: QuestionSampler

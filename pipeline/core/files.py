@@ -161,7 +161,7 @@ def check_readable(path: Path) -> None:
 
 
 def entries(folder: Path, pattern: str = "*") -> list[Path]:
-    """What a folder holds of this name pattern, sorted. Unlike ``glob`` a PermissionError where it may not be read."""
+    """Return what a folder holds of this name pattern, sorted. Unlike ``glob`` a PermissionError where it may not be read."""
     return sorted(path for path in folder.iterdir() if path.match(pattern))
 
 

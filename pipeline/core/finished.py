@@ -30,7 +30,7 @@ _NOT_RESULTS = ("manifest.json", FINISHED, "run.json", "metrics.jsonl", LOCK)
 
 
 def forced(command: str, outputs: Iterable[Path]) -> bool:
-    """Whether the user told Snakemake to make these outputs of this rule again (-f, -F, --forcerun)."""
+    """Return whether the user told Snakemake to make these outputs of this rule again (-f, -F, --forcerun)."""
     names = {os.path.normpath(name) for name in json.loads(os.environ.get(FORCED) or "[]")}  # ./results/... as typed
     return bool(names & {"*", command, *(str(path) for path in outputs)})
 

@@ -37,7 +37,7 @@ def checked_layers(layers: Sequence[int], depth: int) -> list[int]:
 
 
 def stand_in(path: Path) -> tuple[str, str | None] | None:
-    """What a file is that stands where a download went wrong, and what fixes that; None when it is something else.
+    """Return what a file is that a failed download left, and the fix; None when it is something else.
 
     The second is None where only the whole download again helps.
     """

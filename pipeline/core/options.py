@@ -50,7 +50,7 @@ def _items(value: object, levels: int = 2) -> Iterator[object]:
 
 
 def _mentions(annotation: Any, wanted: tuple[Any, ...]) -> bool:
-    """Whether a type is one of ``wanted`` or made of one."""
+    """Return whether a type is one of ``wanted`` or made of one."""
     return annotation in wanted or any(_mentions(part, wanted) for part in get_args(annotation))
 
 

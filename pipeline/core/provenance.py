@@ -114,7 +114,7 @@ def seed_for(*parts: object) -> int:
 
 
 def machine() -> dict[str, str]:
-    """What of this machine decides the last digits of a result: CPU, the instructions torch uses on it, the GPU in use."""
+    """Return what decides a result's last digits on this machine: CPU, the instructions torch uses on it, the GPU in use."""
     found = {"cpu": _cpu_model()}
     torch = sys.modules.get("torch")  # not loaded for this: a step without it computes nothing with it
     if torch is not None:

@@ -56,7 +56,7 @@ def plugin_folders() -> list[Path]:
 
 
 def folders(interface: Interface) -> list[Path]:
-    """Where the members of an interface are: in the package, then in the folders of plug-ins."""
+    """Return where the members of an interface are: in the package, then in the folders of plug-ins."""
     return [folder / interface for folder in (PACKAGE, *plugin_folders())]
 
 

@@ -101,7 +101,9 @@ def lock_folder() -> Path | None:
 
 
 def _is_private(folder: Path) -> bool:
-    """Whether it is (now) a real folder of this user's with no rights for others, so that nobody else can put names in it."""
+    """Return whether it is (now) a real folder of this user's with no rights for others, so that nobody else can put names in
+    it.
+    """
     try:
         folder.mkdir(mode=0o700)
     except FileExistsError:

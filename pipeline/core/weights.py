@@ -129,7 +129,7 @@ def _unreadable(path: Path, error: Exception, fix: str) -> CheckpointError:
 
 
 def _other_format(path: Path) -> str | None:
-    """What a file is whose first bytes show that it is not of the format which its name says."""
+    """Return what a file is whose first bytes show that it is not of the format which its name says."""
     with path.open("rb") as stream:
         start = stream.read(16)
     named_safetensors = path.suffix == ".safetensors"
@@ -185,7 +185,9 @@ def check_shapes(model: nn.Module, found: Mapping[str, Shape], *, where: str, fi
 
 
 def differences(own: Mapping[str, Shape], found: Mapping[str, Shape], *, every: bool = True) -> str:
-    """What a file has other than the network: counts, and the first of each; "" when nothing. ``every``: also what is more."""
+    """Describe how a file differs from the network: counts, and the first of each; "" when nothing. ``every``: also what is
+    more.
+    """
     missing = [name for name in sorted(own) if name not in found]
     extra = [name for name in sorted(found) if name not in own] if every else []
     shapes = [name for name in sorted(own) if name in found and own[name] != tuple(found[name])]
@@ -202,7 +204,7 @@ def differences(own: Mapping[str, Shape], found: Mapping[str, Shape], *, every: 
 
 
 def _prefix(missing: Sequence[str], extra: Sequence[str]) -> str:
-    """What stands before every name in the file (`module.` of parallel training), where the names fit without it."""
+    """Return what stands before every name in the file (`module.` of parallel training), where the names fit without it."""
     if not missing or not extra or not extra[0].endswith(missing[0]):
         return ""
     before = extra[0][: -len(missing[0])]
@@ -214,5 +216,5 @@ def _shown(shape: Shape) -> str:
 
 
 def other_weights(fix: str) -> str:
-    """What to do about a file that is whole and of another network: the same download would change nothing."""
+    """Return what to do about a file that is whole and of another network: the same download would change nothing."""
     return f"the file is whole but of another network, so not the same one again: {fix}"

@@ -59,7 +59,8 @@ class SourceFile:
 
 @dataclass(frozen=True, slots=True)
 class ScenePlan:
-    """What ``prepare`` will make, where the options say it: scenes per split, views per scene, colour images (H,W).
+    """The scenes that ``prepare`` will make, as far as the options say it: scenes per split, views per scene, colour images
+    (H,W).
 
     ``samples``: split -> benchmark kind -> samples, published counts (split train: training samples); empty where the options
     do not say them. ``about``: the scenes are a published average, of which options and faults leave some out.
@@ -74,7 +75,9 @@ class ScenePlan:
 
 @dataclass(frozen=True, slots=True)
 class Needs:
-    """What the rule `prepare` asks the scheduler for: CPU threads, memory in MB, minutes. A profile may say otherwise."""
+    """Resources that the rule `prepare` asks the scheduler for: CPU threads, memory in MB, minutes. A profile may say
+    otherwise.
+    """
 
     threads: int = 1
     mem_mb: int = 2000
@@ -114,15 +117,15 @@ class Dataset(ABC):
         finished scenes. `prepare` sets both (``digests``)."""
 
     def source_files(self) -> tuple[SourceFile, ...]:
-        """What must be there before ``prepare``; nothing for datasets that are made here."""
+        """Return what must be there before ``prepare``; nothing for datasets that are made here."""
         return ()
 
     def planned(self) -> ScenePlan | None:
-        """What ``prepare`` will make; None when only the source files say it."""
+        """Return what ``prepare`` will make; None when only the source files say it."""
         return None
 
     def annotates(self, kind: str, split: str) -> bool:
-        """Whether ``prepare`` will write annotations of a benchmark kind for a split, as far as the options say."""
+        """Return whether ``prepare`` will write annotations of a benchmark kind for a split, as far as the options say."""
         return True
 
     @classmethod
@@ -137,7 +140,7 @@ class Dataset(ABC):
         return digest(whole), digest(whole | {"dataset": member})
 
     def place(self, folder: Path, scene_id: str, split: str, made_of: str = "") -> ScenePlace:
-        """Where a scene goes below ``folder``. ``made_of``: digest of what it is made of besides the specification."""
+        """Return where a scene goes below ``folder``. ``made_of``: digest of what it is made of besides the specification."""
         spec = digest([self.scenes_digest, made_of]) if made_of else self.scenes_digest
         return ScenePlace(folder / SCENES / scene_id, split, spec)
 

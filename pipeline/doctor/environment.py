@@ -29,7 +29,7 @@ SETUP = "make setup"
 
 @dataclass(frozen=True, slots=True)
 class Wanted:
-    """What of the environment the study uses: METEOR needs Java, rooms that are still to be made need Open3D."""
+    """The parts of the environment that the study uses: METEOR needs Java, rooms that are still to be made need Open3D."""
 
     java: bool
     open3d: bool
@@ -52,7 +52,7 @@ class Probe:
             self._answer = (False, [f"cannot be started ({error.strerror})"])
 
     def answer(self) -> tuple[bool, list[str]]:
-        """Whether it ended well, and the lines that it wrote (one at least)."""
+        """Return whether it ended well, and the lines that it wrote (one at least)."""
         process, self._process = self._process, None
         if process is not None:
             try:

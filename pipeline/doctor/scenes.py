@@ -23,7 +23,7 @@ from pipeline.study.specs import Specs
 
 @dataclass(frozen=True, slots=True)
 class Extent:
-    """How much there is, or will be (``about``: on average): scenes and views per split, largest colour image (H,W)."""
+    """The size of what there is, or will be (``about``: on average): scenes and views per split, largest colour image (H,W)."""
 
     scenes: dict[str, int]
     views: dict[str, int]
@@ -231,7 +231,7 @@ def will_lack(selection: Selection, name: str, extent: Extent | None) -> list[Ne
 def _annotations(
     selection: Selection, name: str, index: SceneIndex | None, needs: list[Need]
 ) -> tuple[dict[str, dict[str, bool]], Counts]:
-    """Which annotation files of a prepared study dataset are there, and how many samples they make."""
+    """Return which annotation files of a prepared study dataset are there, and how many samples they make."""
     counts = Counts({}, {})
     if index is None or name not in selection.study:
         return {}, counts

@@ -147,7 +147,7 @@ def _origin(teacher: Teacher) -> str:
 
 
 def has_foreign_weights(teacher: Teacher) -> bool:
-    """Whether features come from weights of others, in files named here or brought by a package of the user's."""
+    """Return whether features come from weights of others, in files named here or brought by a package of the user's."""
     if not teacher.has_features or teacher.is_view or teacher.trained_in_workflow:
         return False
     return bool(teacher.weight_files()) or not teacher.licences().weights.startswith("none")

@@ -178,7 +178,7 @@ def _free_memory(cost: Cost) -> str:
 
 
 def _environment(rows: tuple[EnvironmentRow, ...]) -> Entries:
-    """What is as it should be in one paragraph, everything else by itself."""
+    """Return what is as it should be in one paragraph, everything else by itself."""
     good = [row.detail if row.name == "packages" else f"{row.name}: {row.detail}" for row in rows if row.state == "ok"]
     entries = _entry("as tested", "; ".join(good)) if good else []
     for row in rows:
@@ -200,7 +200,7 @@ def _verdict(report: Report, width: int) -> list[str]:
 
 
 def _need(need: Need) -> str:
-    """What to get, where to put it, how large it is and where it comes from; or the fault and what fixes it."""
+    """Return what to get, where to put it, how large it is and where it comes from; or the fault and what fixes it."""
     origin = need.fix.removeprefix("get it ")
     if origin != need.fix and need.area == "weights" and not need.fault:
         size = f", {bytes_text(need.bytes)}" if need.bytes is not None else ""

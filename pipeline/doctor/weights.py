@@ -49,7 +49,7 @@ def _owners(selection: Selection) -> Iterator[tuple[str, Teacher | Backbone]]:
 
 
 def _fault(member: Teacher | Backbone) -> PipelineError | None:
-    """What is wrong with weights that are there; a fault of the program keeps its traceback."""
+    """Return what is wrong with weights that are there; a fault of the program keeps its traceback."""
     try:
         member.check_weights()
     except PipelineError as error:

@@ -207,7 +207,7 @@ class Engine:
         return outputs
 
     def _edits(self, batch: _Batch, questions: Sequence[Asked]) -> list[EditEmbeds | None] | None:
-        """What marks each question's box at ``<coord>``; None when no question has one."""
+        """Return what marks each question's box at ``<coord>``; None when no question has one."""
         if all(q.sample.input_box is None for q in questions):
             return None
         features = self.model.coord_features(batch.scenes, batch.visual)
@@ -227,7 +227,7 @@ class Engine:
     # ------------------------------------------------------------ the model's own tokens
 
     def _measure(self, batch: _Batch, asked: Sequence[Asked]) -> Outputs:
-        """What representation benchmarks say about the states of each scene's visual tokens."""
+        """Return what representation benchmarks say about the states of each scene's visual tokens."""
         outputs: Outputs = {}
         for question in asked:
             benchmark, entry = self.measured[question.benchmark], batch.entries[question.row]
@@ -245,7 +245,7 @@ class Engine:
 
 
 def _is_finite(output: ModelOutput) -> bool:
-    """Whether all numbers of a measurement are finite; none at all is fine."""
+    """Return whether all numbers of a measurement are finite; none at all is fine."""
     return bool(np.isfinite([*output.scores, *([] if output.value is None else [output.value])]).all())
 
 

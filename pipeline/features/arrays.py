@@ -134,7 +134,7 @@ class ArrayWriter:
 
 
 def _holds(path: Path, content: bytes) -> bool:
-    """Whether it is a file with this content: one that a crash or a full disk cut short is not."""
+    """Return whether it is a file with this content: one that a crash or a full disk cut short is not."""
     try:
         return path.read_bytes() == content
     except FileNotFoundError:

@@ -19,7 +19,7 @@ from pipeline.teachers.base import TeacherFeatures
 
 
 def view_checksum(stored: NDArray[np.uint8]) -> str:
-    """Of one view's bytes (n,) as stored: 8 hex digits of CRC-32C.
+    """Return the CRC-32C of one stored view's bytes (n,) as 8 hex digits.
 
     Zarr's own checksum too. It finds every error of up to 32 bits in a row and all others but one in 4e9; processors compute
     it at 15 GB/s, about as fast as memory is copied (SHA-256: 0.7 GB/s), and other threads run meanwhile.

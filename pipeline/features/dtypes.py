@@ -112,7 +112,7 @@ def decode(
 
 
 def finite(stored: NDArray[Any]) -> bool:
-    """Whether stored tokens hold neither NaN nor infinities (bfloat16 bits, float32; int8 always). Needs no memory."""
+    """Return whether stored tokens hold neither NaN nor infinities (bfloat16 bits, float32; int8 always). Needs no memory."""
     if not stored.size or stored.dtype == np.int8:
         return True
     if stored.dtype == np.uint16:  # all exponent bits set: the largest numbers of either sign bit

@@ -29,7 +29,9 @@ MOST_READERS = 8
 
 @dataclass(frozen=True, slots=True)
 class Concurrency:
-    """How much is on its way: ``readers`` threads decode; ``scenes`` bounds what is read, encoded or being written."""
+    """Limits of an extraction's concurrency: ``readers`` threads decode; ``scenes`` bounds what is read, encoded or being
+    written.
+    """
 
     readers: int = 1
     scenes: int = 3

@@ -27,7 +27,7 @@ class ShardManifest:
 
     @property
     def digest(self) -> str:
-        """Of the spec and of all features."""
+        """Return a digest of the spec and of all features."""
         return digest([self.spec.digest(), sorted((s, e.checksum) for s, e in self.scenes.items())])
 
     def write(self, path: Path) -> dict[str, Any]:
@@ -67,7 +67,7 @@ class ViewManifest:
 
     @property
     def digest(self) -> str:
-        """Of the spec, of which scene stands in for which, and of the features behind it."""
+        """Return a digest of the spec, of which scene stands in for which, and of the features behind it."""
         return digest([self.spec.digest(), self._scenes(), [value for _, value in self.sources]])
 
     def _scenes(self) -> dict[str, Any]:
@@ -102,7 +102,7 @@ class ViewManifest:
 
 
 def source_reference(source: Path, view: Path) -> tuple[str, str]:
-    """How a view's manifest at ``view`` refers to the manifest ``source``."""
+    """Return how a view's manifest at ``view`` refers to the manifest ``source``."""
     return os.path.relpath(source.resolve(), view.resolve().parent), str(_content(source)["digest"])
 
 

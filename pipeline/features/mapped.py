@@ -88,7 +88,7 @@ class MappedArray:
         self._starts = self._read_index()
 
     def _read_index(self) -> list[int]:
-        """Where each view's bytes start, and where the last one's end."""
+        """Return where each view's bytes start, and where the last one's end."""
         views = self.shape[0]
         size = len(self._map) - 16 * views - CHECKSUM.size
         if size < 0:
@@ -147,7 +147,7 @@ class MappedArray:
 
 
 def _layout(description: dict[str, Any]) -> list[Any]:
-    """What of a zarr.json decides where the numbers are."""
+    """Return what of a zarr.json decides where the numbers are."""
     sharding = description["codecs"][0]
     inner = sharding["configuration"]
     return [

@@ -147,12 +147,12 @@ class FeatureReader:
         return common_window(self.grid.window, self._seen(self._locate(scene_id)[1]) or self.grid.window)
 
     def _seen(self, source: str) -> Window | None:
-        """What the teacher saw of a stored scene, where that is not the grid's window."""
+        """Return what the teacher saw of a stored scene, where that is not the grid's window."""
         native = self.spec.native.window if self.spec.native else None
         return self._shards[source][0].seen or native
 
     def extras(self, scene_id: str) -> tuple[str, ...]:
-        """What is stored beside a scene's tokens: confidence, depth, pose."""
+        """Return what is stored beside a scene's tokens: confidence, depth, pose."""
         return tuple(name for name in EXTRAS if name in self._shards[self._locate(scene_id)[1]][0].views)
 
     def read(self, scene_id: str, frame_ids: Sequence[str]) -> TeacherFeatures:

@@ -85,7 +85,7 @@ class StoreSpec:
         return TokenGrid(self.rows, self.cols, self.window)
 
     def columns(self, layer: str | None) -> slice:
-        """Where a layer lies on D; everything for None. StoreError for an unknown layer."""
+        """Return where a layer lies on D; everything for None. StoreError for an unknown layer."""
         if layer is None:
             return slice(0, self.dim)
         start = 0
@@ -127,7 +127,7 @@ class StoreSpec:
         return digest(self.to_json())
 
     def attributes(self) -> dict[str, Any]:
-        """What the store's group says of itself to whoever opens it with zarr: all fields and their digest."""
+        """Return what the store's group says of itself to whoever opens it with zarr: all fields and their digest."""
         numbers = "uint16 are bit patterns of bfloat16: (x.astype('uint32') << 16).view('float32')"
         told = {"bfloat16": {"numbers": numbers}, "int8": {"numbers": "tokens are int8 * scales[view, channel]"}}
         return self.to_json() | {"spec_digest": self.digest()} | told.get(self.dtype, {})
@@ -170,7 +170,7 @@ def rebuild(manifest: object) -> str:
 
 
 class ArrayType(NamedTuple):
-    """How an array is stored: shape of one view, type on disk, compression of each view, names of a view's axes."""
+    """The form of a stored array: shape of one view, type on disk, compression of each view, names of a view's axes."""
 
     shape: tuple[int, ...]
     dtype: str

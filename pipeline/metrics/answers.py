@@ -127,7 +127,7 @@ def question_type(question: str) -> str:
 
 
 def best_constant(references: Sequence[Sequence[str]], groups: Sequence[str] | None = None) -> list[bool]:
-    """Which samples the best constant answer hits, one answer for all or one per group; ties: the first in the alphabet."""
+    """Return the samples that the best constant answer hits, one answer for all or per group; ties: the alphabet's first."""
     keys = groups if groups is not None else [""] * len(references)
     counts: dict[str, Counter[str]] = defaultdict(Counter)
     for key, refs in zip(keys, references, strict=True):

@@ -43,7 +43,7 @@ def paired_iou(a: ArrayLike, b: ArrayLike) -> NDArray[np.float64]:
 
 
 def usable_boxes(boxes: ArrayLike) -> NDArray[np.bool_]:
-    """Which boxes (N,6) can be compared (N,): finite, within 1,000 km, no negative size."""
+    """Return which boxes (N,6) can be compared (N,): finite, within 1,000 km, no negative size."""
     table = as_boxes(boxes)
     within = (np.abs(table) <= _FAR_M).all(axis=1)  # false for NaN and infinities too
     return np.asarray(within & (table[:, 3:] >= 0).all(axis=1), dtype=np.bool_)

@@ -134,7 +134,7 @@ class MeteorRuntime:
         return np.array([100.0 * self._evaluate(row) for row in sums])
 
     def covers(self, words: frozenset[str]) -> bool:
-        """Whether references of these words may be scored with the loaded part of the table."""
+        """Return whether references of these words may be scored with the loaded part of the table."""
         return self.words is None or words <= self.words
 
     def close(self) -> None:

@@ -21,7 +21,7 @@ Floats = NDArray[np.float64]
 
 
 class Counts(NamedTuple):
-    """How often a text has an n-gram: rows sorted by text, then n-gram; ``grams`` different n-grams in all."""
+    """Counts of each text's n-grams: rows sorted by text, then n-gram; ``grams`` different n-grams in all."""
 
     text: Ints
     gram: Ints

@@ -39,7 +39,7 @@ def vocabulary(texts: Iterable[str]) -> frozenset[str]:
 
 
 def cache_folder() -> Path:
-    """Where filtered tables are kept."""
+    """Return where filtered tables are kept."""
     if os.environ.get("PIPELINE_CACHE"):
         return Path(os.environ["PIPELINE_CACHE"])
     base = os.environ.get("XDG_CACHE_HOME")
@@ -67,7 +67,9 @@ def filtered_table(source: Path, words: frozenset[str]) -> Path | None:
 
 
 def _whole(table: Path) -> bool:
-    """Whether a cached table is the one that was written: one flipped bit would be another METEOR in every study of a user."""
+    """Return whether a cached table is the one that was written: one flipped bit would be another METEOR in every study of a
+    user.
+    """
     try:
         return _digest_file(table).read_text(encoding="utf-8", errors="replace").strip() == file_digest(table)
     except OSError:

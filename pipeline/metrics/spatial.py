@@ -27,7 +27,7 @@ _TOLERANCES = 1 - np.linspace(0.5, 0.95, 10)
 
 
 def first_word(text: str) -> str:
-    """What of an answer is scored: everything before the first blank, without final full stops."""
+    """Return what of an answer is scored: everything before the first blank, without final full stops."""
     return text.strip().split(" ")[0].rstrip(".").strip()
 
 

@@ -26,14 +26,14 @@ Correlation = Literal["pearson", "spearman"]
 
 @dataclass(frozen=True, slots=True)
 class Bootstrap:
-    """How many resamples of scenes, and the seed they follow from."""
+    """The number of resamples of scenes, and their seed."""
 
     replicates: int = 1000
     seed: int = 0
 
 
 def scene_weights(scene_ids: Sequence[str], replicates: int, seed: int) -> NDArray[np.float64]:
-    """How often each scene is drawn in each resample: (R, S), columns in the order of ``sorted(set(scene_ids))``.
+    """Count how often each scene is drawn in each resample: (R, S), columns in the order of ``sorted(set(scene_ids))``.
 
     Every row sums to S. The draw depends on the set of ids, ``replicates`` and ``seed`` only.
     """

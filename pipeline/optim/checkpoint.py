@@ -81,7 +81,7 @@ class Checkpoints:
         return None
 
     def _facts(self, path: Path) -> dict[str, Any] | None:
-        """What stands in checkpoint.json; None when it is damaged: the step alone decides how much is trained again."""
+        """Return what stands in checkpoint.json; None when it is damaged: the step alone decides how much is trained again."""
         try:
             return read_manifest(path / _FACTS, made_by="")
         except DataError:

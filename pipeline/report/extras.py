@@ -24,7 +24,7 @@ MAX_TEXT = 260
 
 
 def data_section(indices: Sequence[SceneIndex]) -> Section:
-    """What was left out of the datasets or is doubtful: all notes of their manifests."""
+    """Return what was left out of the datasets or is doubtful: all notes of their manifests."""
 
     def add(page: Page) -> None:
         page.section("data", "Data: what was left out or is doubtful")

@@ -118,7 +118,7 @@ def _metrics(path: Path) -> list[dict[str, Any]]:
 
 
 def _written_digest(path: Path) -> str | None:
-    """What run.json says of a file beside it; None where it says nothing (no rule depends on it: it may be missing)."""
+    """Return what run.json says of a file beside it; None where it says nothing (no rule depends on it: it may be missing)."""
     try:
         return str(json.loads(path.with_name("run.json").read_text(encoding="utf-8"))["files"][path.name])
     except (OSError, ValueError, KeyError, TypeError):

@@ -93,7 +93,7 @@ def studies(rows: Sequence[Row]) -> list[tuple[str, str]]:
 
 
 def study_section(page: Page, rows: Sequence[Row], metadata: Mapping[str, Any], study: Mapping[str, Sequence[Any]]) -> None:
-    """What was run."""
+    """Return what was run."""
     page.section("study", "What was run")
     runs = {(r["dataset"], r["backbone"], r["teacher"], r["recipe"], seed) for r in rows for seed in r["seeds"]}
     items = [(name, ", ".join(f"`{value}`" for value in values)) for name, values in study.items()]
@@ -176,7 +176,7 @@ def lift_section(page: Page, rows: Sequence[Row], dataset: str, recipe: str, lev
 
 
 def reference_section(page: Page, rows: Sequence[Row], dataset: str, recipe: str) -> None:
-    """How far the baseline is above levels without a model."""
+    """Return how far the baseline is above levels without a model."""
     header, body = reference_body(rows, dataset, recipe)
     if body:
         page.subsection("Do the models know anything?")

@@ -60,7 +60,7 @@ def with_depth_figures(record: SceneRecord, depth_m: Callable[[int], NDArray[np.
 
 
 def looked_at(views: int) -> tuple[int, ...]:
-    """Which of a scene's views are looked at."""
+    """Return which of a scene's views are looked at."""
     if views <= VIEWS:
         return tuple(range(views))
     first = np.linspace(0, views - 2, VIEWS // 2).astype(int).tolist()

@@ -34,7 +34,7 @@ BATCH_ITEMS = 1 << 20
 
 
 class FrameOptions(Options):
-    """Which frames of a scene become its views."""
+    """Options: the frames of a scene that become its views."""
 
     strategy: Strategy = Field(
         "uniform",
@@ -149,7 +149,7 @@ def choose_frames(
 
 @dataclass(frozen=True, slots=True)
 class _Sight:
-    """Which frame sees which item, as sparse rows and columns; items are numbered 0..items-1.
+    """The items that each frame sees, as sparse rows and columns; items are numbered 0..items-1.
 
     Frame f sees ``item_of[row_start[f]:row_start[f+1]]``; item i is seen by ``frame_of[column_start[i]:column_start[i+1]]``.
     """
@@ -182,7 +182,7 @@ class _Sight:
         return self.item_of[self.row_start[frame] : self.row_start[frame + 1]]
 
     def viewers(self, items: NDArray[np.int32]) -> NDArray[np.int64]:
-        """How many of ``items`` each frame sees (frames,)."""
+        """Count the ``items`` that each frame sees (frames,)."""
         start, length = self.column_start[items], self.column_start[items + 1] - self.column_start[items]
         ends = np.cumsum(length)
         position = np.arange(ends[-1] if len(ends) else 0) + np.repeat(start - ends + length, length)

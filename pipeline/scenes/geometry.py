@@ -103,7 +103,7 @@ def voxel_ids(
 
 
 def inside_box(points: NDArray[np.float32], valid: NDArray[np.bool_], box: ArrayLike) -> NDArray[np.bool_]:
-    """Which points (...,3) are valid and inside one box (6,) [cx,cy,cz,dx,dy,dz], faces included."""
+    """Return which points (...,3) are valid and inside one box (6,) [cx,cy,cz,dx,dy,dz], faces included."""
     corners = np.asarray(box, dtype=np.float64)
     low, high = corners[:3] - corners[3:] / 2, corners[:3] + corners[3:] / 2
     inside = np.array(valid, dtype=bool)

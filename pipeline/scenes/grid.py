@@ -58,13 +58,13 @@ class TokenGrid:
 
 
 def common_window(*windows: Window) -> Window:
-    """What windows have in common; x1 <= x0 or y1 <= y0 when there is nothing."""
+    """Return what windows have in common; x1 <= x0 or y1 <= y0 when there is nothing."""
     x0, y0, x1, y1 = zip(*windows, strict=True)
     return max(x0), max(y0), min(x1), min(y1)
 
 
 def seen_cells(target: TokenGrid, seen: Window) -> NDArray[np.bool_]:
-    """Which cells (G,K) of ``target`` lie in the window ``seen`` of the image with at least half of their area."""
+    """Return which cells (G,K) of ``target`` lie in the window ``seen`` of the image with at least half of their area."""
     x0, y0, x1, y1 = common_window(seen, IMAGE)
     share = np.outer(_inside(target.row_edges(), y0, y1), _inside(target.col_edges(), x0, x1))
     return share >= LEAST_SEEN - 1e-9

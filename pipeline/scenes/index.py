@@ -189,12 +189,12 @@ class SceneIndex:
 
     @cached_property
     def notes(self) -> tuple[Note, ...]:
-        """What a user has to know about the data."""
+        """Return what a user has to know about the data."""
         return notes_from_json(self.content.get("notes", []))
 
     @property
     def skip_unmatched(self) -> bool:
-        """Whether readers of annotations leave out entries about scenes or objects that are not there."""
+        """Return whether readers of annotations leave out entries about scenes or objects that are not there."""
         return bool(self.content.get("skip_unmatched"))
 
     def content_digest(self, split: str) -> str:

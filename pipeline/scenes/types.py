@@ -24,7 +24,7 @@ class SceneObject:
 
 @dataclass(frozen=True, slots=True)
 class DepthFigures:
-    """What a scene's depth is like, over the views that were looked at (depth_quality.py).
+    """Quality figures of a scene's depth, over the examined views (depth_quality.py).
 
     ``valid``: share of pixels with depth; ``blank``: views without any. ``near_m``, ``median_m``, ``far_m``: 1st, 50th and 99th
     percentile of depth; None where no pixel has any. ``compared``: points of one view that another measured, too; of these the
@@ -134,7 +134,7 @@ class Sample:
 
 @dataclass(frozen=True, slots=True)
 class ModelOutput:
-    """What a model said to one sample, before parsing.
+    """A model's raw answer to one sample, before parsing.
 
     ``raw_text``: generated text (qa, caption). ``probabilities`` (N+1,): softmax over the scene's candidate boxes
     followed by the zero target (grounding). ``boxes`` (N,6): those candidates. ``value``: a number measured on the

@@ -35,7 +35,9 @@ JPEG_QUALITY = 95
 
 @dataclass(frozen=True, slots=True)
 class ScenePlace:
-    """Where one scene goes. The folder's name is the scene's id; ``spec`` is a digest of all that its files are made of."""
+    """The place of one scene on the disk. The folder's name is the scene's id; ``spec`` is a digest of all that its files are
+    made of.
+    """
 
     folder: Path
     split: str

@@ -63,7 +63,7 @@ def reference_tokens(shape: Shape, seed: int = 0) -> NDArray[np.float32]:
 
 
 def features_of(shape: Shape, tokens: NDArray[np.float32]) -> TeacherFeatures:
-    """What our teacher would give of the same scene: patch tokens on their grid."""
+    """Return what our teacher would give of the same scene: patch tokens on their grid."""
     patches = tokens[:, SPECIAL:].reshape(shape.views, shape.rows, shape.cols, shape.dim)
     return TeacherFeatures(np.ascontiguousarray(patches), shape.native)
 

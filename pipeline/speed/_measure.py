@@ -40,7 +40,7 @@ class Row:
 
     @property
     def met(self) -> bool | None:
-        """Whether the target is met; None without a target."""
+        """Return whether the target is met; None without a target."""
         if self.target is None:
             return None
         return self.ratio >= self.target if self.kind == "faster" else self.ratio <= self.target
@@ -123,7 +123,7 @@ def _status_mb(status: Path, key: str) -> float:
 
 
 def machine() -> dict[str, Any]:
-    """What the figures were measured on."""
+    """Return what the figures were measured on."""
     cpu = platform.processor() or platform.machine()
     info = Path("/proc/cpuinfo")
     if info.is_file():

@@ -241,7 +241,7 @@ def _against_raw(store: _Store, found: dict[str, float]) -> list[Row]:
 
 
 def _ours(store: _Store) -> str:
-    """Which of our reads ends with all numbers in memory of their own."""
+    """Return which of our reads ends with all numbers in memory of their own."""
     return "stored" if store.packed else "copied"
 
 

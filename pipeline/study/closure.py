@@ -111,7 +111,7 @@ class Closure:
         return {name for text in texts for names in _IMPORTED.findall(text) for name in _WORD.findall(names)}
 
     def _look(self, place: Place, without: tuple[str, ...]) -> tuple[str, tuple[Place, ...]]:
-        """What a part is, as text, and where it leads."""
+        """Return what a part is, as text, and where it leads."""
         path, name = place
         source = self._read(path, without)
         if name == WHOLE:
@@ -170,7 +170,7 @@ class Closure:
 
 
 def counts(place: Place) -> bool:
-    """Whether a part can change a result."""
+    """Return whether a part can change a result."""
     path, name = place
     if not _in_package(path):
         return True
@@ -224,14 +224,14 @@ def _one(path: Path) -> Path:
 
 
 def _installed(folder: Path) -> bool:
-    """Whether a folder is of the standard library or of installed packages."""
+    """Return whether a folder is of the standard library or of installed packages."""
     known = {Path(sysconfig.get_path(name)) for name in ("stdlib", "platstdlib", "purelib", "platlib")}
     return folder in known or bool({"site-packages", "dist-packages", "lib-dynload"} & set(folder.parts))
 
 
 @cache
 def _beginnings(path: Path) -> tuple[Place, ...]:
-    """What runs when a module is imported: its own statements that bind no name, and those of the packages it is in."""
+    """Return what runs when a module is imported: its own statements that bind no name, and those of the packages it is in."""
     packages = (folder / "__init__.py" for folder in path.parents if _in_package(folder))
     return _first(path), *map(_first, packages if _in_package(path) else ())
 

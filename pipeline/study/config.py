@@ -45,7 +45,7 @@ class StoredGrid(Options):
 
 
 class FeatureOptions(Options):
-    """How teacher features are cached."""
+    """Options: how teacher features are cached."""
 
     shards: int = Field(
         1, ge=1, le=4096, description="Shards per dataset x teacher; one extract job each, scenes by stable hash."
@@ -71,7 +71,7 @@ class FeatureOptions(Options):
 
 
 class EvaluationOptions(Options):
-    """How runs are scored and compared."""
+    """Options: how runs are scored and compared."""
 
     split: Literal["train", "val", "test"] = Field("test", description="Split that predict and score use.")
     bootstrap_replicates: int = Field(1000, ge=100, le=100_000, description="Resamples of scenes behind every interval.")

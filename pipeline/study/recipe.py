@@ -18,7 +18,7 @@ REFERENCE_OBJECT_FRACTION = 91 / 729
 
 
 class Recipe(Options):
-    """What is trained, on what, for how long, and how the 3D alignment enters the loss."""
+    """Options of a fine-tuning: what is trained, on what, for how long, and how 3D alignment enters the loss."""
 
     layers: tuple[int, ...] = Field(
         (-1,),

@@ -25,7 +25,7 @@ _TO_READ = ("score", "parse", "tune", "measure")
 
 
 def _run(dataset: str, backbone: str, teacher: str, recipe: str, seed: str) -> dict[str, Any]:
-    """What names a run: every step compares it with what it is given (finished.same_identity)."""
+    """Return what names a run: every step compares it with what it is given (finished.same_identity)."""
     return {"dataset": dataset, "backbone": backbone, "teacher": teacher, "recipe": recipe, "seed": int(seed)}
 
 
@@ -33,7 +33,7 @@ _Members = Mapping[registry.Interface, Iterable[Member]]
 
 
 def _start(interface: registry.Interface, kind: str) -> Place:
-    """Where a member's code begins: its class; all of a plug-in's file."""
+    """Return where a member's code begins: its class; all of a plug-in's file."""
     path = registry.member_path(interface, kind)
     return path, registry.member_class(interface, kind).__name__ if path.is_relative_to(PACKAGE) else WHOLE
 

@@ -31,7 +31,7 @@ _HELP = "HELP"
 
 @dataclass(frozen=True, slots=True)
 class Imported:
-    """What an import statement binds: a module (``name`` ""), or a name in it. ``level``: dots of a relative import."""
+    """The target of an import statement: a module (``name`` ""), or a name in it. ``level``: dots of a relative import."""
 
     module: str
     name: str = ""
@@ -122,7 +122,7 @@ def _running(statements: Iterable[ast.stmt]) -> Iterator[ast.stmt]:
 
 
 def _never(test: ast.expr) -> bool:
-    """Whether a condition is false in a command: it is of type checkers, or of a file that is run as a program."""
+    """Return whether a condition is false in a command: it is of type checkers, or of a file that is run as a program."""
     if isinstance(test, ast.Compare):
         return isinstance(test.left, ast.Name) and test.left.id == "__name__"
     return getattr(test, "id", getattr(test, "attr", "")) == "TYPE_CHECKING"
@@ -223,7 +223,7 @@ class _Reader:
 
 
 def _is_message(node: ast.AST, inside: bool) -> bool:
-    """Whether texts in a node are for people: an error's, what is printed, help and descriptions of options."""
+    """Return whether texts in a node are for people: an error's, what is printed, help and descriptions of options."""
     if isinstance(node, ast.Raise):
         return isinstance(node.exc, ast.Call)
     if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == "print":

@@ -251,7 +251,9 @@ def _association(runs: Sequence[_Run], scope: tuple[str, str, str, str], parts: 
 
 
 def _independent(sides: Sequence[NDArray[np.float64]], teachers: Sequence[tuple[object, ...]], parts: int) -> float:
-    """How many independent runs these are worth (see the module's text); all of them where teachers' means are taken off."""
+    """Return how many independent runs these are worth (see the module's text); all of them where teachers' means are taken
+    off.
+    """
     count, clusters = len(teachers), len(set(teachers))
     if parts > 1 or count == clusters:
         return float(count)

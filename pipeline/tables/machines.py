@@ -40,7 +40,7 @@ def _label(content: Mapping[str, Any]) -> str:
 
 
 def machine_notes(rows: Sequence[Row]) -> list[str]:
-    """What a reader must know of the rows' machines: nothing when all come from one; which cells come from which, else."""
+    """Return what a reader must know of the rows' machines: nothing when all come from one, else which cells come from which."""
     cells: dict[str, dict[str, None]] = {}
     for row in rows:
         for name in row["machines"]:

@@ -93,7 +93,7 @@ def read_table(path: Path, *, made_by: str) -> tuple[list[Row], dict[str, Any]]:
 
 
 def row_key(row: Row) -> tuple[str, ...]:
-    """What must be unique in a table."""
+    """Return what must be unique in a table."""
     return tuple(row[column] for column in KEY)
 
 

@@ -70,7 +70,7 @@ class RunScores:
 
 @dataclass(frozen=True, slots=True)
 class BenchmarkFacts:
-    """What a table must know of a benchmark."""
+    """Facts of a benchmark that a table needs."""
 
     task: str
     headline: str
@@ -160,7 +160,7 @@ def load_cell(spec: Mapping[str, Any], scores: Sequence[Path], manifests: Sequen
 
 
 def identity(dataset: str, backbone: str, key: RunKey) -> dict[str, Any]:
-    """What names a run, in its own manifest and in all that is made of it."""
+    """Return what names a run, in its own manifest and in all that is made of it."""
     return {"dataset": dataset, "backbone": backbone, **asdict(key)}
 
 
@@ -176,7 +176,7 @@ def _run_manifest(path: Path, dataset: str, backbone: str, key: RunKey, made_wit
 
 
 def _machine(manifest: Path) -> str:
-    """Where a run was trained and, with predictions in the same results folder, where it answered."""
+    """Return where a run was trained and, with predictions in the same results folder, where it answered."""
     answered = manifest.parents[6] / "predictions" / Path(*manifest.parts[-6:-1]) if len(manifest.parts) > 6 else None
     folders = [manifest.parent, *([answered] if answered else [])]
     return machine_of([folder / "run.json" for folder in folders])

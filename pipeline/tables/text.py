@@ -14,7 +14,7 @@ LEGEND = (
 
 
 def intervals_sentence(level: float) -> str:
-    """What an interval holds, where there is none, and how often a mark means nothing."""
+    """Return what an interval holds, where there is none, and how often a mark means nothing."""
     return (
         f"{level:.0%} intervals cover variation between test scenes and between training seeds (of these backbones, on these "
         "benchmarks); differences are paired by scene and seed. A number has no interval and no mark below "
@@ -33,7 +33,7 @@ def number(value: float | None, unit: str, *, sign: bool = False) -> str:
 
 
 def mark(row: Row) -> str:
-    """Whether the interval of a row's difference excludes zero (see LEGEND)."""
+    """Return whether the interval of a row's difference excludes zero (see LEGEND)."""
     sign = Estimate(0.0, row["diff_low"], row["diff_high"], 0).sign
     return MARKS[sign, all(value * sign > 0 for value in row["diff_seed_values"])] if sign else ""
 

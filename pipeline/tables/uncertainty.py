@@ -114,7 +114,7 @@ def _satterthwaite(parts: Sequence[tuple[float, float]], otherwise: float) -> fl
 
 
 def spread(values: Sequence[Reals], replicates: Sequence[Reals], scenes: int, noise: Sequence[Noise]) -> Spread | None:
-    """How sure the mean over groups (backbones, or only one) of the mean over their seeds is.
+    """Return how sure the mean over groups (backbones, or only one) of the mean over their seeds is.
 
     ``values``: per group (K,); ``replicates``: per group (K,R), on the same resamples of ``scenes`` scenes; ``noise``: per
     group, of one run. None where there are too few scenes or seeds, where a value is not finite, or where nothing varies.

@@ -40,7 +40,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class TeacherFeatures:
-    """What a teacher says about the views of a scene.
+    """A teacher's features and predictions for the views of a scene.
 
     ``tokens`` float32 (V,G,K,D), row-major on ``grid``; several layers stand side by side on D (``Teacher.layers``).
     The rest is None where the teacher does not predict it: ``confidence`` (V,G,K) in [0,1] (a loss weight);

@@ -19,7 +19,7 @@ from pipeline.teachers.vggt.images import image_rule
 
 
 class RandomOptions(Options):
-    """Which random network."""
+    """Options: the random network."""
 
     seed: int = Field(0, ge=0, description="Seed of its weights.")
     layers: tuple[int, ...] = Field((-1,), min_length=1, description="Aggregator layers, concatenated; -1 is the last.")

@@ -20,7 +20,7 @@ from pipeline.teachers.base import Teacher, TeacherFeatures
 
 
 class ShuffledOptions(Options):
-    """Which features, and which of the possible rearrangements."""
+    """Options: the teacher whose features are shuffled, and the seed of the rearrangement."""
 
     of: str = Field("geometry", description="Name of the teacher whose stored features are used.")
     seed: int = Field(0, ge=0, description="Seed of the rearrangement of scenes.")

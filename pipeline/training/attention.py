@@ -28,7 +28,7 @@ _backward = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu_backward
 
 @dataclass(frozen=True, slots=True)
 class BlockLayout:
-    """Where the blocks of packed rows lie: S rows of L question tokens, Q blocks padded to T tokens each.
+    """The positions of the blocks in packed rows: S rows of L question tokens, Q blocks padded to T tokens each.
 
     ``prefix`` P; ``take`` (S*Q*T,) the flat token (0..S*L-1) at each place of the padded block layout, any token at padding;
     ``back`` (S*L,) the flat place of each token in it; ``inside`` (S,L) False for padding of the row; ``real`` (S*Q,T) False

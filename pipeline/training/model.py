@@ -30,7 +30,7 @@ from pipeline.training.pruning import last_feed_forward, only_rows
 
 @dataclass(frozen=True, slots=True)
 class SceneEncoding:
-    """What the model sees of S scenes before any question: the prefix's embeddings (S,P,C) and the projected visual tokens
+    """The encoding of S scenes before any question: the prefix's embeddings (S,P,C) and the projected visual tokens
     (S,M,C) without world positions."""
 
     prefix: Prefix
@@ -114,7 +114,7 @@ class SpatialMLLM(nn.Module):
         return (before + self.box_features(scenes, visual_states)) / 2
 
     def coord_features(self, scenes: SceneBatch, visual: torch.Tensor) -> torch.Tensor:
-        """What is added to the ``<coord>`` embedding for each box, (S,N,C).
+        """Return what is added to the ``<coord>`` embedding for each box, (S,N,C).
 
         With world positions the encoding of the box centre (Video-3D-LLM). Without them no visual token carries positions, so a
         centre could not be matched with anything: the box's pooled visual feature is added instead.
@@ -181,7 +181,7 @@ class SpatialMLLM(nn.Module):
             )
 
     def _mask(self, prefix_length: int, text: PackedText) -> Any:
-        """Which tokens see which: the layout of blocks where the attention understands it, else the dense mask."""
+        """Return which tokens see which: the layout of blocks where the attention understands it, else the dense mask."""
         if self.sparse_attention:
             return block_layout(prefix_length, text.block, text.offset)
         return block_mask(prefix_length, text.block)

@@ -31,7 +31,7 @@ def discretise(points_m: NDArray[np.floating]) -> NDArray[np.int64]:
 
 
 def clamped_centres(records: Sequence[SceneRecord]) -> str | None:
-    """How many cameras and boxes lie outside of the volume and are encoded as if at its edge, in words; None for none.
+    """Return how many cameras and boxes lie outside of the volume and are encoded as if at its edge, in words; None for none.
 
     A scan in another coordinate system (millimetres, a map's origin far away) gets equal encodings everywhere.
     """

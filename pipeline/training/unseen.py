@@ -43,7 +43,7 @@ class Unseen:
         return self.cells / self.out_of if self.out_of else 0.0
 
     def lines(self, teacher: str, backbone: str) -> list[str]:
-        """What a user has to know, one line each; none when all is well."""
+        """Return what a user has to know, one line each; none when all is well."""
         of, found = f"teacher {teacher!r}, backbone {backbone!r}", []
         if self.share > WORTH_SAYING:
             x0, y0, x1, y1 = self.seen

@@ -22,7 +22,7 @@ TURN_START, TURN_END, PAD = "<|im_start|>", "<|im_end|>", "<|endoftext|>"
 
 @dataclass(frozen=True, slots=True)
 class ChatFormat:
-    """How a family writes a conversation. ``visual`` is the placeholder token that visual tokens replace.
+    """The way in which a family writes a conversation. ``visual`` is the placeholder token that visual tokens replace.
 
     ``opening``/``closing`` stand around the placeholders of one view (``per_view``) or of the whole video; ``trailing`` is
     the number of placeholders after the last view that are not visual tokens (LLaVA-OneVision's newline: 1).
@@ -56,7 +56,7 @@ class ChatFormat:
         return "" if self.closing.endswith("\n") else "\n"
 
     def question_text(self, user_text: str) -> str:
-        """What follows the prefix: the user's text, end of turn, the assistant's header. Outer white space is dropped."""
+        """Return what follows the prefix: the user's text, end of turn, the assistant's header; outer blanks are dropped."""
         return f"{user_text.strip()}{TURN_END}\n{TURN_START}assistant\n"
 
     def answer_text(self, answer: str) -> str:

@@ -95,7 +95,7 @@ def _from_pretrained(family: type[LoadedTransformersModel], folder: Path, dtype:
 
 
 def unfit(info: dict[str, Any]) -> str:
-    """What the library's loading report says of entries that are missing or misshapen: counts, and the first of each."""
+    """Return what the library's loading report says of entries that are missing or misshapen: counts, and the first of each."""
     missing = sorted(str(name) for name in info["missing_keys"])
     shapes = sorted((str(name), tuple(file), tuple(model)) for name, file, model in info["mismatched_keys"])
     parts = [f"{len(missing)} missing, first {missing[0]!r}"] if missing else []

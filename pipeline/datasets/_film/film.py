@@ -30,7 +30,7 @@ class Filmable(camera.Walkable, Protocol):
     """A room that can be filmed."""
 
     def on_floor(self, points: Floats) -> NDArray[np.bool_]:
-        """Which floor points (N,2) of a path a camera may stand on."""
+        """Return which floor points (N,2) of a path a camera may stand on."""
 
 
 @dataclass(frozen=True, slots=True)

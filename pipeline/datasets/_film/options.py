@@ -9,7 +9,9 @@ from pipeline.datasets.base import Dataset
 
 
 class FilmedOptions(Options):
-    """How scenes are filmed, and how many annotations they get. Numbers per room are aims: a sparse room may offer fewer."""
+    """Options: how scenes are filmed, and how many annotations they get. Numbers per room are aims: a sparse room may offer
+    fewer.
+    """
 
     views: int = Field(6, ge=1, le=64, description="Views per room, chosen from a walk to cover room and objects.")
     width_px: int = Field(128, ge=32, le=1280, description="Width of colour and depth images in pixels.")

@@ -64,7 +64,7 @@ class Room:
         return np.array(rects + ([self.pillar] if self.pillar else [])).reshape(-1, 4)
 
     def on_floor(self, points: NDArray[np.float64]) -> NDArray[np.bool_]:
-        """Which floor points (N,2) of a camera path may be used: all of them, in a room made here."""
+        """Return which floor points (N,2) of a camera path may be used: all of them, in a room made here."""
         return np.ones(len(points), dtype=bool)
 
     def wall_length(self, wall: int) -> float:
@@ -79,5 +79,5 @@ class Room:
 
 
 def overlap(a: Rect, b: Rect, gap: float = 0.0) -> bool:
-    """Whether two footprints come closer than ``gap``."""
+    """Return whether two footprints come closer than ``gap``."""
     return a[0] < b[2] + gap and b[0] < a[2] + gap and a[1] < b[3] + gap and b[1] < a[3] + gap

@@ -27,7 +27,7 @@ class Query:
 
     @property
     def form(self) -> tuple[bool, bool]:
-        """Which parts it has, so that no eval type is known by its form."""
+        """Return which parts it has, so that no eval type is known by its form."""
         return self.colour is not None, self.relation is not None
 
     def noun(self, *, plural: bool = False) -> str:
@@ -74,7 +74,7 @@ def scanrefer(room: RoomFacts, balancer: Balancer, objects: int, each: int) -> l
 
 
 def _tells(room: RoomFacts, thing: Thing, relation: Relation) -> bool:
-    """Whether colour, category and relation together mean this object and no other."""
+    """Return whether colour, category and relation together mean this object and no other."""
     holds, maybe = meant(room, thing.category, thing.colour, relation)
     return holds == maybe == frozenset([thing.object_id])
 

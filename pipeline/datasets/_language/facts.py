@@ -49,7 +49,7 @@ class Thing:
 
     @property
     def hung(self) -> bool:
-        """Whether it hangs on a wall or from the ceiling."""
+        """Return whether it hangs on a wall or from the ceiling."""
         return self.hangs is not None
 
     @property
@@ -105,12 +105,12 @@ class RoomFacts:
 
     @cached_property
     def counts(self) -> Counter[str]:
-        """How many objects of each category."""
+        """Count the objects of each category."""
         return Counter(t.category for t in self.things)
 
     @cached_property
     def named_counts(self) -> Counter[tuple[str, str]]:
-        """How many objects of each category and colour."""
+        """Count the objects of each category and colour."""
         return Counter((t.category, t.colour) for t in self.things)
 
     @cached_property
@@ -127,7 +127,7 @@ class RoomFacts:
         return [t for t in self.things if t.category == category and colour in (None, t.colour)]
 
     def all_seen(self, things: Sequence[Thing]) -> bool:
-        """Whether every one of them is shown by some view."""
+        """Return whether every one of them is shown by some view."""
         return all(t.object_id in self.seen for t in things)
 
     def single(self, kind: str) -> Landmark | None:

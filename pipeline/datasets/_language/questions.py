@@ -114,7 +114,7 @@ def _what(view: View, balancer: Balancer, kinds: Iterable[str], verbs: tuple[str
 
 
 def _disputed(room: RoomFacts, relation: Relation) -> bool:
-    """Whether a thing without a noun could be the answer: one is close to what the relation refers to."""
+    """Return whether a thing without a noun could be the answer: one is close to what the relation refers to."""
     if relation.anchor is None:
         return bool(room.unnamed)
     anchor = room.things[relation.anchor]

@@ -38,12 +38,12 @@ class Relation:
 
     @property
     def superlative(self) -> bool:
-        """Whether it picks one out of several ("closest to"), so that the noun takes "the"."""
+        """Return whether it picks one out of several ("closest to"), so that the noun takes "the"."""
         return self.category is not None
 
     @property
     def place(self) -> str:
-        """What it refers to: its last words, equal for relations with the same door, window or object."""
+        """Return what it refers to: its last words, equal for relations with the same door, window or object."""
         return " ".join(self.phrase.split()[-2:])
 
     def sentence(self, subject: str = "it") -> str:

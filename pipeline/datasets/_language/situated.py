@@ -190,7 +190,7 @@ def _are_there(around: Surroundings, _: Balancer) -> Iterator[Asked]:
 
 
 def _turned(around: Surroundings, _: Balancer) -> Iterator[Asked]:
-    """What is nearest ahead after a turn: the question needs the heading twice."""
+    """Return what is nearest ahead after a turn: the question needs the heading twice."""
     for word, angle in (("left", np.pi / 2), ("right", -np.pi / 2), ("around", np.pi)):
         thing = nearest_in(surroundings(around.view, around.situation.turned(angle)), "in front of me")
         if thing is not None:

@@ -42,7 +42,7 @@ def turn(angle: float) -> str | None:
 
 
 def free_walk(room: RoomFacts, a: Thing, b: Thing) -> bool:
-    """Whether nothing else stands on the straight line between two objects, nor what is no floor (a cut-off corner)."""
+    """Return whether nothing else stands on the straight line between two objects, nor what is no floor (a cut-off corner)."""
     blocks: list[Any] = [
         (t.low[0], t.low[1], t.high[0], t.high[1])
         for t in room.things

@@ -43,7 +43,7 @@ REPORT = "report.json"
 
 
 class Front3dOptions(FilmedOptions):
-    """Where the files are, which rooms are taken, how they are filmed, how many annotations they get."""
+    """Options: the files, the rooms that are taken, how they are filmed, and how many annotations they get."""
 
     houses: str = Field("data/3D-FRONT", min_length=1, description="Folder of the house files <house>.json.")
     models: str = Field("data/3D-FUTURE-model", min_length=1, description="Folder of the models <jid>/raw_model.obj.")

@@ -67,7 +67,7 @@ class Scenery:
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """Which rooms are taken: numbers of named objects, floor areas in m2, shortest side in m, types (None: all)."""
+    """Limits of the rooms that are taken: number of named objects, floor area in m2, shortest side in m, types (None: all)."""
 
     objects: tuple[int, int]
     floor_m2: tuple[float, float]
@@ -114,7 +114,7 @@ class FrontRoom:
         return found + self.plan.built_in()
 
     def on_floor(self, points: Floats) -> NDArray[np.bool_]:
-        """Which points (N,2) are floor and in no obstacle."""
+        """Return which points (N,2) are floor and in no obstacle."""
         free = self.plan.contains(points)
         for rect in self.obstacles():
             free &= ~((points > rect[:2]) & (points < rect[2:])).all(1)
@@ -162,7 +162,7 @@ def assemble(
 
 
 def _cupboards(source: HouseRoom, room: FrontRoom) -> bool:
-    """Whether something built in that people may call a cabinet, wardrobe or bookshelf is in the room."""
+    """Return whether something built in that people may call a cabinet, wardrobe or bookshelf is in the room."""
     for part, placement in source.parts:
         if any(word in part.kind.lower() for word in STORAGE_PARTS):
             points = room.frame.points(placement.apply(part.vertices))
@@ -212,7 +212,7 @@ def _surface(model: Model) -> NDArray[np.int64]:
 
 
 def _overlaps(bounds: Rect, low: Floats, high: Floats) -> bool:
-    """Whether the middle of a box is over the room's bounding rectangle, 0.3 m of walls included."""
+    """Return whether the middle of a box is over the room's bounding rectangle, 0.3 m of walls included."""
     x, y = ((low + high) / 2)[:2]
     return bool(bounds[0] - 0.3 < x < bounds[2] + 0.3 and bounds[1] - 0.3 < y < bounds[3] + 0.3)
 

@@ -15,7 +15,9 @@ LARGEST = 1e12
 
 
 class Tally:
-    """What was left out. A *fault* is something wrong with the files, a *choice* follows from the options or the release."""
+    """Counts of what was left out. A *fault* is something wrong with the files, a *choice* follows from the options or the
+    release.
+    """
 
     def __init__(self, *, refuse: bool = False):
         self.refuse = refuse

@@ -107,7 +107,7 @@ def _with_openings(rooms: list[HouseRoom]) -> list[HouseRoom]:
 
 
 def is_opening(kind: str) -> bool:
-    """Whether a mesh type is that of a door or window."""
+    """Return whether a mesh type is that of a door or window."""
     return "door" in kind.lower() or "window" in kind.lower()
 
 

@@ -61,7 +61,7 @@ class ModelStore:
         self._info = read_model_list(root / "model_info.json")
 
     def has(self, jid: str) -> bool:
-        """Whether the release holds the model."""
+        """Return whether the release holds the model."""
         return jid in self._models or (self.root / jid / "raw_model.obj").is_file()
 
     def get(self, jid: str) -> Model:

@@ -77,11 +77,11 @@ class FloorPlan:
 
     @property
     def rectangular(self) -> bool:
-        """Whether the free floor fills its bounding rectangle."""
+        """Return whether the free floor fills its bounding rectangle."""
         return float((self.inside & ~self.taken).mean()) >= RECTANGULAR_SHARE
 
     def contains(self, points: Floats) -> NDArray[np.bool_]:
-        """Which points (N,2) lie on the floor."""
+        """Return which points (N,2) lie on the floor."""
         cells = np.floor((points - self.low) / CELL_M).astype(np.int64)
         rows, cols = self.inside.shape
         known = (cells >= 0).all(1) & (cells[:, 0] < cols) & (cells[:, 1] < rows)
@@ -221,7 +221,7 @@ def _standing_triangles(solids: Sequence[Solid]) -> Floats:
 
 
 def _covered(points: Floats, triangles: Floats) -> NDArray[np.bool_]:
-    """Which points (N,2) of a grid lie in any of the triangles (T,3,2)."""
+    """Return which points (N,2) of a grid lie in any of the triangles (T,3,2)."""
     found = np.zeros(len(points), dtype=bool)
     near = np.ones(len(triangles), dtype=bool)
     for axis in (0, 1):  # most triangles of fine meshes hold no point of the grid
@@ -234,7 +234,7 @@ def _covered(points: Floats, triangles: Floats) -> NDArray[np.bool_]:
 
 
 def _in_triangle(points: Floats, triangle: Floats) -> NDArray[np.bool_]:
-    """Which points (N,2) lie in a triangle (3,2), its edges included; none in one without area."""
+    """Return which points (N,2) lie in a triangle (3,2), its edges included; none in one without area."""
     sides = []
     for k in range(3):
         a, b = triangle[k], triangle[(k + 1) % 3]

@@ -70,7 +70,7 @@ class HouseJob:
         return self.root / MARKERS / f"{self.house_id}.json"
 
     def place(self, scene_id: str, made_of: str) -> ScenePlace:
-        """Where a room of this house goes; ``made_of``: its fingerprint."""
+        """Return where a room of this house goes; ``made_of``: its fingerprint."""
         return ScenePlace(self.root / scene_id, self.split, digest([self.spec, made_of]))
 
     def state(self, jids: Collection[str], textures: Collection[str]) -> str:

@@ -40,7 +40,7 @@ Pinhole = tuple[float, float, float, float]
 
 
 class PosedRgbdOptions(Options):
-    """Where scenes are, how to read them, which frames to take, and what belongs to them."""
+    """Options: the scenes, how to read them, which frames to take, and what belongs to them."""
 
     model_config = ConfigDict(allow_inf_nan=False)
 

@@ -48,7 +48,7 @@ class Listing:
 
 @dataclass(frozen=True, slots=True)
 class ReadOptions:
-    """What a reader may need to be told: names of files in the scene's folder, largest time difference of a pair, seconds that
+    """Options of a reader: names of files in the scene's folder, largest time difference of a pair, seconds that
     are added to the times of the trajectory, and what the entries of a trajectory count."""
 
     trajectory: str | None = None
@@ -72,7 +72,7 @@ class Convention(ABC):
 
     @abstractmethod
     def matches(self, folder: Path, options: ReadOptions) -> bool:
-        """Whether ``folder`` looks like a scene of this convention; reads names only."""
+        """Return whether ``folder`` looks like a scene of this convention; reads names only."""
 
     def split(self, folder: Path) -> str | None:
         """The split that the scene's own files put it in; None where they say nothing. DataError when they contradict."""

@@ -28,7 +28,7 @@ from pipeline.scenes.writer import ScenePlace, SceneWriter, jpeg_bytes
 
 @dataclass(frozen=True, slots=True)
 class ConvertOptions:
-    """What scenes are converted with; None leaves it to the convention or the scene's files. See datasets/posed_rgbd.py."""
+    """Options of a conversion; None leaves it to the convention or the scene's files. See datasets/posed_rgbd.py."""
 
     read: ReadOptions
     frames: FrameOptions

@@ -20,7 +20,7 @@ _VALUES = 1 << 16
 
 @dataclass(frozen=True)
 class DepthCode:
-    """How a scan stores depth.
+    """The encoding of a scan's depth.
 
     ``unit_per_m``: stored units per metre. ``invalid``: values besides 0 that mean no measurement. ``code``: ``plain`` numbers,
     or ``rotated`` to the left by three bits (SUN RGB-D and SUN3D). ``max_m``: depth beyond this many metres is dropped.

@@ -101,7 +101,7 @@ def _period_s(paths: Collection[Path]) -> float | None:
 
 
 def _times_contradict(colour: dict[int, Path], depth: dict[int, Path], common: Sequence[int]) -> bool:
-    """Whether images of one number are more than half a period apart, or none has a number of the other kind."""
+    """Return whether images of one number are more than half a period apart, or none has a number of the other kind."""
     period = _period_s(depth.values())
     if period is None or _period_s(colour.values()) is None:
         return False

@@ -11,7 +11,7 @@ from pipeline.datasets.posed_rgbd.detect import Scan
 
 
 def notes_of(converted: Sequence[Converted]) -> list[Note]:
-    """What was left out of all scenes."""
+    """Return what was left out of all scenes."""
     frames = sum(done.facts["frames"] for done in converted)
     found = []
     for key, text, out_of in (

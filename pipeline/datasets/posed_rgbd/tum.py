@@ -78,7 +78,7 @@ class Tum(Convention):
 
 
 def listed(folder: Path) -> bool:
-    """Whether a folder lists its images as TUM RGB-D or ICL-NUIM do."""
+    """Return whether a folder lists its images as TUM RGB-D or ICL-NUIM do."""
     return all((folder / name).is_file() for name in ("rgb.txt", "depth.txt")) or (folder / ASSOCIATIONS).is_file()
 
 

@@ -19,8 +19,9 @@ JPEG_QUALITY = 92
 
 @dataclass(frozen=True, slots=True)
 class RoomJob:
-    """What makes one room: where it goes, its number among the rooms of its split, and the options that pixels depend on;
-    ``spatial``: measure what VSI-Bench asks for."""
+    """Everything that makes one room: where it goes, its number among the rooms of its split, and the options that pixels
+    depend on; ``spatial``: measure what VSI-Bench asks for.
+    """
 
     place: ScenePlace
     number: int

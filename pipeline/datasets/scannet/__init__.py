@@ -68,7 +68,7 @@ Benchmark = Literal["scanrefer", "multi3drefer", "scan2cap", "scanqa", "sqa3d", 
 
 
 class ScanNetOptions(Options):
-    """Where the files are and what is taken of them. ``{root}`` in a path stands for the option root."""
+    """Options: the files, and what is taken of them. ``{root}`` in a path stands for the option root."""
 
     root: str = Field("data/scannet", description="Folder of the release; other paths may refer to it as {root}.")
     scans: str = Field("{root}/scans", description="Folder with one folder per scan.")
@@ -256,7 +256,7 @@ class ScanNet(Dataset):
         return choose_scans(splits, o.only, annotations.scans if o.scenes == "annotated" else None), annotations
 
     def _release(self, scans: Mapping[str, tuple[str, ...]]) -> Release:
-        """What all scenes share; read once."""
+        """Return what all scenes share; read once."""
         from pipeline.datasets.scannet.proposals import BoxFile
         from pipeline.datasets.scannet.scenes import Release
 

@@ -55,7 +55,7 @@ def _alignment(value: str, path: Path) -> Floats:
 
 
 def is_rigid(matrix: Floats, tolerance: float = 1e-2) -> bool:
-    """Whether a 4x4 matrix is finite and a rotation with a translation of less than ``FARTHEST_M``."""
+    """Return whether a 4x4 matrix is finite and a rotation with a translation of less than ``FARTHEST_M``."""
     if not np.isfinite(matrix).all() or np.abs(matrix[:3, 3]).max() >= FARTHEST_M:
         return False
     rotation = matrix[:3, :3]

@@ -43,7 +43,7 @@ def write_report(
 
 
 def _notes(done: Sequence[tuple[SceneRecord, Counts]], skipped: Mapping[str, str], unturned: tuple[str, ...]) -> list[Note]:
-    """What a user has to know; ``unturned``: scans without alignment. Empty masks are usual and none of it."""
+    """Return what a user has to know; ``unturned``: scans without alignment. Empty masks are usual and none of it."""
     lost = tuple(record.scene_id for record, counts in done if counts.invalid_poses)
     named = tuple(record.scene_id for record, counts in done if counts.unknown_labels)
     labels = sorted({label for _, counts in done for label in counts.unknown_labels})

@@ -25,7 +25,7 @@ from pipeline.scenes.writer import ScenePlace, SceneWriter, jpeg_bytes
 
 @dataclass(frozen=True, slots=True)
 class Release:
-    """How scenes are made of a release; the same for every scene.
+    """The rules by which scenes are made of a release; the same for every scene.
 
     ``boxes``: the file of proposals, where they come from one. ``listed``: frame ids per scan, None to choose among all
     frames. ``step``: every how many frames of a stream is a candidate. ``image_size`` (height, width), None to keep.
@@ -56,8 +56,9 @@ class SceneJob:
 
 @dataclass(frozen=True, slots=True)
 class Counts:
-    """What was left out of a scene: frames without a valid pose (of ``frames`` candidates), empty masks, unknown names; and
-    whether its world is ``aligned`` with the walls (otherwise the release states no alignment)."""
+    """Counts of what was left out of a scene: frames without a valid pose (of ``frames`` candidates), empty masks, unknown
+    names; and whether its world is ``aligned`` with the walls (otherwise the release states no alignment).
+    """
 
     frames: int
     invalid_poses: int
@@ -126,7 +127,7 @@ def _objects(
 
 
 def _choose(frames: ScanFrames, usable: list[int], poses: NDArray[np.float64], options: FrameOptions) -> tuple[int, ...]:
-    """Which of the usable frames become views."""
+    """Return which of the usable frames become views."""
 
     def seen(number: int) -> NDArray[np.int64]:
         depth_m = frames.depth_mm(usable[number]).astype(np.float32) / np.float32(DEPTH_UNIT_PER_M)

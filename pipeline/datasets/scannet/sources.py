@@ -19,7 +19,7 @@ Stamps = Mapping[str, list[int]]
 
 @dataclass(frozen=True, slots=True)
 class Places:
-    """Where the files of a release are.
+    """Paths of the files of a release.
 
     ``exported`` None: always the .sens stream; ``either``: the exported folder where there is one. ``masks`` None: no scan
     has proposals from masks. ``shared`` are files that every scan is made of: label table, frame lists.
@@ -41,7 +41,7 @@ class Places:
         return self.scans / scene / f"{scene}.sens"
 
     def annotated(self, scene: str, split: str) -> bool:
-        """Whether a scan has objects: those of the split test only where their files are there (they were not released)."""
+        """Return whether a scan has objects: those of the split test only where their files are there (not released)."""
         return split != "test" or (self.scans / scene / f"{scene}.aggregation.json").exists()
 
     def mask_file(self, scene: str, split: str) -> Path | None:
@@ -80,7 +80,7 @@ def stamps(places: Places, scene: str, split: str) -> tuple[Stamps, tuple[Path, 
 
 
 def unchanged(then: object, now: Stamps) -> bool:
-    """Whether all that is there ``now`` is as it was ``then`` (stamps in a marker)."""
+    """Return whether all that is there ``now`` is as it was ``then`` (stamps in a marker)."""
     return isinstance(then, Mapping) and all(then.get(path) == stamp for path, stamp in now.items())
 
 

@@ -61,7 +61,7 @@ class WrappedNetwork:
         return features
 
     def _stored(self, answer: Mapping[str, Tensor], views: int, size: tuple[int, int]) -> dict[str, Tensor]:
-        """What ``forward`` gave for some views: float32, tokens (v,G,K,D), maps (v,G,K), ``pose`` (v,4,4) unchanged."""
+        """Return what ``forward`` gave for some views: float32, tokens (v,G,K,D), maps (v,G,K), ``pose`` (v,4,4) unchanged."""
         unknown = [name for name in answer if name not in KEYS]
         if unknown or "tokens" not in answer:
             raise ConfigError(
@@ -112,7 +112,7 @@ class WrappedNetwork:
 
 
 def _rigid(poses: NDArray[np.float32]) -> bool:
-    """Whether poses (V,4,4) are rotations without reflection, to the precision of bfloat16, and translations."""
+    """Return whether poses (V,4,4) are rotations without reflection, to the precision of bfloat16, and translations."""
     if not np.isfinite(poses).all():
         return False
     rotation = poses[:, :3, :3].astype(np.float64)

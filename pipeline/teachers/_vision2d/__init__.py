@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 
 class Vision2DOptions(Options):
-    """Which weights, which pixels, and what is taken from the network."""
+    """Options: the weights, the pixels, and the layers that are taken from the network."""
 
     size: Literal["checkpoint", "tiny_untrained"] = Field(
         "checkpoint", description="checkpoint: the folder below; tiny_untrained: random weights, for trying out and tests only."

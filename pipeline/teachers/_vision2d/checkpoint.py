@@ -65,7 +65,7 @@ class Vision:
         return int(size if isinstance(size, int) else size[0])
 
     def digest(self) -> str:
-        """Of everything but the weights that decides the features."""
+        """Return a digest of everything but the weights that decides the features."""
         content = self.config.to_dict() | {"transformers_version": None}
         return digest([json.loads(json.dumps(content, default=str)), self.pixels, self.resampling])
 

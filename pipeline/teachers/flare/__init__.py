@@ -33,7 +33,7 @@ once, as torch stores them. Upstream loads the file whether or not all names fit
 
 
 class FlareOptions(Options):
-    """Which weights, and what is taken from them."""
+    """Options: the weights, and the layers that are taken."""
 
     size: Literal["released", "tiny_untrained"] = Field(
         "released", description="released: the geometry and pose model; tiny_untrained: small, with random weights."

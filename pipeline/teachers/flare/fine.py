@@ -43,7 +43,7 @@ class FineGeometry(nn.Module):
         self.rotary = RotaryTable(width // heads, config.rope_base, first=0)
 
     def embedded(self, cameras: Tensor) -> Tensor:
-        """What later stages know of cameras (B,V,9): (B,V,C), in float32."""
+        """Return what later stages know of cameras (B,V,9): (B,V,C), in float32."""
         with without_autocast(cameras):
             return self.embed_pose(camera_numbers(cameras))
 

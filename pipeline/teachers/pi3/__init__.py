@@ -31,7 +31,7 @@ REPOSITORIES = {"pi3": ("yyfz233/Pi3", 4 * 958_696_738), "pi3x": ("yyfz233/Pi3X"
 
 
 class Pi3Options(Options):
-    """Which weights, and what is taken from them."""
+    """Options: the weights, and the layers that are taken."""
 
     size: Literal["released", "tiny_untrained"] = Field(
         "released",

@@ -73,7 +73,7 @@ class Residual(nn.Module):
 
 
 class CameraNumbers(NamedTuple):
-    """What the camera head says before it is a pose: ``translation`` (...,3), ``matrix`` (...,3,3), any numbers."""
+    """The camera head's numbers before they become a pose: ``translation`` (...,3), ``matrix`` (...,3,3), any numbers."""
 
     translation: Tensor
     matrix: Tensor

@@ -31,7 +31,7 @@ VIEWS_AT_ONCE = 8
 
 @dataclass(frozen=True, slots=True)
 class Prediction:
-    """What the heads say, per token. The unit of length is the network's own (Pi3X: metres, as it believes).
+    """The heads' predictions, per token. The unit of length is the network's own (Pi3X: metres, as it believes).
 
     ``depth`` (B,V,gh,gw): mean distance along the camera's axis over the token's pixels, > 0; ``confidence`` (B,V,gh,gw) in
     [0,1]: mean of the logistic of the pixels' logits; ``camera``: numbers of the camera-to-world poses (B,V,...).

@@ -30,7 +30,7 @@ TENSOR_BYTES_1B = 4 * 1_256_537_516
 
 
 class PretrainOptions(Options):
-    """How the small network is made. The defaults take about two CPU-minutes on one thread."""
+    """Options: how the small network is trained. The defaults take about two CPU-minutes on one thread."""
 
     dataset: str = Field(description="Dataset (config key) whose scenes it learns from; share none with the study.")
     masked_steps: int = Field(200, ge=0, description="Steps of masked-image pretraining of the patch encoder.")
@@ -44,7 +44,7 @@ class PretrainOptions(Options):
 
 
 class VGGTOptions(Options):
-    """Which weights, and what is taken from them."""
+    """Options: the weights, and the layers that are taken."""
 
     size: Literal["rooms", "1b"] = Field("1b", description="rooms: small, trained here; 1b: the released checkpoint.")
     checkpoint: str | None = Field(None, description="File of the released weights (model.pt or model.safetensors), size 1b.")

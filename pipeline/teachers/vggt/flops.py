@@ -16,7 +16,9 @@ def block_flops(tokens: int, width: int, sequences: int = 1) -> int:
 
 
 def aggregator_flops(config: VGGTConfig, views: int, rows: int, cols: int, layers: int | None = None) -> dict[str, int]:
-    """Of one scene, by part. ``layers``: blocks of each kind that run (default all; the last wanted layer + 1)."""
+    """Return the operations of one scene, by part. ``layers``: blocks of each kind that run (default all; the last wanted layer
+    + 1).
+    """
     depth, width, patches = config.depth if layers is None else layers, config.width, rows * cols
     inside, encoded = config.lead + patches, 1 + REGISTERS + patches
     return {

@@ -22,7 +22,7 @@ HEADS: tuple[Head, ...] = ("camera", "depth", "point")
 
 @dataclass(frozen=True, slots=True)
 class Prediction:
-    """What the network says about scenes of V views, in each scene's normalised unit of length.
+    """The network's predictions for scenes of V views, in each scene's normalised unit of length.
 
     ``pose_codes`` (B,V,9) per iteration; ``depth`` (B,U,h,w) and ``points`` (B,U,h,w,3) in the first view's camera frame, with
     confidences (B,U,h,w), of the U views that were asked for; ``tokens`` (B,V,P,2C): the last layer's patch tokens.

@@ -43,7 +43,7 @@ Item = TypeVar("Item")
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """How long and how: steps, images per step and peak learning rate of both stages, hidden share of patches, seed."""
+    """A pretraining's plan: steps, images per step and peak learning rate of both stages, hidden share of patches, seed."""
 
     masked_steps: int
     masked_images: int

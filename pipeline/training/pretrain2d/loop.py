@@ -63,7 +63,7 @@ class Stage:
 
 @dataclass(frozen=True, slots=True)
 class StageBatch:
-    """What a step sees: step ``number`` of a stage, and of what the stage needs the descriptions (n), the views and their
+    """The input of a step: step ``number`` of a stage, and of what the stage needs the descriptions (n), the views and their
     questions (n), and the views' pixels uint8 (n,h,w,3)."""
 
     stage: Stage

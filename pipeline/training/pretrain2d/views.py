@@ -104,7 +104,7 @@ class ViewImages:
 
 @dataclass(frozen=True, slots=True)
 class Draw:
-    """What a step sees: views, for each its chosen questions with the chosen answer, and whether it is mirrored."""
+    """The input of a step: views, for each its chosen questions with the chosen answer, and whether it is mirrored."""
 
     views: tuple[View, ...]
     questions: tuple[tuple[tuple[ViewQuestion, str], ...], ...]

@@ -40,7 +40,7 @@ def _label(content: Mapping[str, Any]) -> str:
 
 
 def machine_notes(rows: Sequence[Row]) -> list[str]:
-    """Return what a reader must know of the rows' machines: nothing when all come from one, else which cells come from which."""
+    """Return what a reader must know of the rows' machines: nothing when all come from one, else which come from which."""
     cells: dict[str, dict[str, None]] = {}
     for row in rows:
         for name in row["machines"]:

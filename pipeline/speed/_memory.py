@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import shutil
 import subprocess
 import sys
@@ -30,10 +29,8 @@ def measure(folder: Path, shape: Shape, counts: tuple[int, int]) -> list[Row]:
 
 def child(module: str, task: dict[str, Any]) -> dict[str, Any]:
     """Run ``python -m module`` with a JSON task; its JSON answer. EnvironmentFaultError with its last words when it fails."""
-    root = str(Path(__file__).parents[2])
-    environment = os.environ | {"PYTHONPATH": os.pathsep.join(p for p in (root, os.environ.get("PYTHONPATH")) if p)}
     command = [sys.executable, "-m", module, json.dumps(task)]
-    done = subprocess.run(command, capture_output=True, text=True, env=environment)
+    done = subprocess.run(command, capture_output=True, text=True)
     if done.returncode:
         words = done.stderr.strip().splitlines()[-1:] or [f"signal {-done.returncode}"]
         raise EnvironmentFaultError(f"a measuring process failed: {words[0]}", where=module)

@@ -63,9 +63,8 @@ def test_an_interrupted_verb_says_so_without_a_traceback_and_keeps_its_scenes(tm
 def test_workers_end_with_a_parent_that_was_killed(tmp_path: Path) -> None:
     script = tmp_path / "parent.py"
     script.write_text(PARENT)
-    environment = os.environ | {"PYTHONPATH": str(ROOT)}
     pipe = subprocess.PIPE
-    with subprocess.Popen([sys.executable, str(script)], stdin=pipe, stdout=pipe, text=True, env=environment) as parent:
+    with subprocess.Popen([sys.executable, str(script)], stdin=pipe, stdout=pipe, text=True) as parent:
         assert parent.stdout is not None
         os.kill(int(parent.stdout.readline()), 0)  # the worker is there
         parent.kill()

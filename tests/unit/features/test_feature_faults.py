@@ -155,8 +155,8 @@ sys.stdin.read()
 
 def test_a_writer_in_another_process_is_refused_until_it_is_killed(tmp_path: Path, spec: StoreSpec) -> None:
     command = [sys.executable, "-c", HOLDER, str(tmp_path)]
-    pipe, environment = subprocess.PIPE, os.environ | {"PYTHONPATH": str(ROOT)}
-    with subprocess.Popen(command, stdin=pipe, stdout=pipe, text=True, env=environment) as other:
+    pipe = subprocess.PIPE
+    with subprocess.Popen(command, stdin=pipe, stdout=pipe, text=True) as other:
         try:
             assert other.stdout is not None
             assert other.stdout.readline() == "held\n"

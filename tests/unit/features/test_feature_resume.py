@@ -36,7 +36,7 @@ with FeatureWriter(Path(sys.argv[1]), spec) as writer:
 
 
 def start_writer(folder: Path, scenes: int) -> subprocess.Popen[str]:
-    environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(Path(__file__).parents[3])}
+    environment = os.environ | {"OMP_NUM_THREADS": "1"}
     command = [sys.executable, "-c", WRITER, str(folder), str(scenes)]
     return subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environment)
 

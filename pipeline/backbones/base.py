@@ -81,7 +81,7 @@ class ModelSize:
 
     @property
     def parameters(self) -> int:
-        """All of them."""
+        """Return the number of all parameters."""
         return self.language + self.vision
 
 
@@ -99,28 +99,27 @@ class LoadedBackbone(ABC):
 
     @abstractmethod
     def preprocess(self, rgb: NDArray[np.uint8]) -> torch.Tensor:
-        """Views uint8 (V,H,W,3) -> the family's pixel tensor (V, ...), float32, one leading entry per view."""
+        """Turn views uint8 (V,H,W,3) into the family's pixel tensor (V, ...), float32, one leading entry per view."""
 
     @abstractmethod
     def encode_views(self, pixels: torch.Tensor, height_px: int, width_px: int) -> torch.Tensor:
-        """Pixel tensor (S, V, ...) of scenes with equally sized images -> projected visual tokens (S, V*N, C)."""
+        """Encode pixels (S, V, ...) of scenes with equally sized images to projected visual tokens (S, V*N, C)."""
 
     @abstractmethod
     def prefix(self, views: int, height_px: int, width_px: int) -> Prefix:
-        """The shared prefix for V views of this size (chat template of the family, then the images, then
-        ``prompts.INSTRUCTION``)."""
+        """Return the shared prefix for V views of this size: chat template, then images, then ``prompts.INSTRUCTION``."""
 
     @abstractmethod
     def question_ids(self, user_text: str) -> list[int]:
-        """Token ids that follow the prefix: the user's text, end of turn, start of the assistant's turn."""
+        """Return the token ids after the prefix: the user's text, end of turn, start of the assistant's turn."""
 
     @abstractmethod
     def answer_ids(self, answer: str) -> list[int]:
-        """Token ids of an answer with the end-of-turn token (training target)."""
+        """Return token ids of an answer with the end-of-turn token (training target)."""
 
     @abstractmethod
     def embed(self, input_ids: torch.Tensor) -> torch.Tensor:
-        """Embedding table lookup (..., C)."""
+        """Look up the embedding table (..., C)."""
 
     def insert_extra(self, embeds: torch.Tensor, prefix: Prefix) -> torch.Tensor:
         """Put learned separator embeddings at ``prefix.extra_index`` of (S,P,C) prefix embeddings (default: nothing)."""
@@ -145,11 +144,11 @@ class LoadedBackbone(ABC):
 
     @abstractmethod
     def logits(self, hidden: torch.Tensor) -> torch.Tensor:
-        """Language-model head on any rows (..., C) -> (..., vocabulary)."""
+        """Apply the language-model head to any rows (..., C) -> (..., vocabulary)."""
 
     @abstractmethod
     def vision_parameters(self) -> list[torch.nn.Parameter]:
-        """Parameters of the vision tower (their own learning rate, may be frozen); the projector is not among them."""
+        """Return the parameters of the vision tower (own learning rate, may be frozen), without the projector."""
 
     def save(self, folder: Path) -> None:
         """Write model (safetensors) and tokenizer in the transformers layout; each file is whole and as readable as usual."""
@@ -169,22 +168,22 @@ class Backbone(ABC):
 
     @abstractmethod
     def pretrain_dataset(self) -> str | None:
-        """Backbones built here (size: tiny): the dataset of their 2D pretraining. None: loaded from a checkpoint."""
+        """Return the dataset for 2D pretraining of a backbone built in the workflow (size: tiny); None for a checkpoint."""
 
     @abstractmethod
     def build(self, tokenizer_folder: Path, *, seed: int, device: str) -> LoadedBackbone:
-        """A randomly initialised model of the configured size with a tokenizer trained offline."""
+        """Build a randomly initialised model of the configured size with a tokenizer trained offline."""
 
     @abstractmethod
     def load(self, folder: Path, *, device: str) -> LoadedBackbone:
         """Load from a folder written by ``save`` or from a released checkpoint. Raises CheckpointError."""
 
     def licences(self) -> Licence:
-        """Licence of code and weights of this configured backbone. Default: built here, no weights of others."""
+        """Return the licence of code and weights of this backbone. Default: built in the workflow, no third-party weights."""
         return Licence(code="Apache-2.0 (this project)", weights="none", commercial=True)
 
     def weight_files(self) -> tuple[WeightFile, ...]:
-        """Released weights that must be there before the first run; none for backbones built here."""
+        """Return the released weights needed before the first run; none for backbones built in the workflow."""
         return ()
 
     def check_weights(self) -> None:  # noqa: B027 - backbones without released weights have nothing to check
@@ -194,9 +193,9 @@ class Backbone(ABC):
         """
 
     def depth(self) -> int | None:
-        """Layers of the decoder where they are known without loading anything, else None."""
+        """Return the number of decoder layers where it is known without loading anything, else None."""
         return None
 
     def size(self) -> ModelSize | None:
-        """Size of a released model, from its checkpoint or from what is published; None when neither is known."""
+        """Return a released model's size, from its checkpoint or as published; None when neither is known."""
         return None

@@ -1,7 +1,7 @@
-"""Do the annotations of a prepared dataset and its scenes belong together? Asked by `prepare`, before anything is trained.
+"""Check that a prepared dataset's annotations and scenes belong together; `prepare` runs it before anything is trained.
 
-Every official file is read by its own benchmark, as training and evaluation will read it, so nothing new can be found later.
-This code is no part of the digest of `prepare` (specs.py): it changes no scene, and whoever reads annotations checks again.
+Every official file is read by its own benchmark, as training and evaluation will read it, so no fault can appear later.
+This code is not in the digest of `prepare` (specs.py): it changes no scene, and every reader of annotations checks again.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""From per-sample values to ``MetricResult``: value, n, per-sample values and bootstrap replicates, over all and per subset."""
+"""Conversion of per-sample values to ``MetricResult``: value, n, per-sample values and bootstrap replicates, over all and per subset."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ Combine = Callable[[NDArray[np.float64]], NDArray[np.float64]]
 
 
 class Results:
-    """Collects the metrics of one run on one benchmark. Subset ``all`` comes first, then the samples' own, sorted."""
+    """A collector of the metrics of one run on one benchmark. Subset ``all`` comes first, then the samples' own, sorted."""
 
     def __init__(self, samples: Sequence[Sample], bootstrap: Bootstrap):
         self.samples = samples

@@ -1,4 +1,4 @@
-"""What benchmarks with text answers share: exact match with its reference levels, and the caption metrics."""
+"""Metrics shared by benchmarks with text answers: exact match with its reference levels, and the caption metrics."""
 
 from __future__ import annotations
 

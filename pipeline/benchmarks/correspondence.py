@@ -1,4 +1,4 @@
-"""Multi-view correspondence of the model's own visual tokens, the quantity that 3DRS finds to go with task performance.
+"""Multi-view correspondence of the model's own visual tokens, which 3DRS finds to correlate with task performance.
 
 No annotation: one sample per scene of the split. The model is run on the scene's views, and the mean cosine of token pairs of
 different views that fall into the same voxel is taken (metrics/correspondence.py). ``different_voxel`` is the same for

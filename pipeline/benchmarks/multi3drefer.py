@@ -1,7 +1,7 @@
 """Multi3DRefer: a description of no, one or several objects; F1@0.25 and F1@0.5.
 
 Official file ``multi3drefer_{split}.json``: a list of {scene_id, object_ids, object_name, ann_id, description, eval_type}.
-Queries are told apart by (scene_id, ann_id), as officially. Source: Multi3DRefer (ICCV 2023); 3DRS appendix.
+(scene_id, ann_id) identifies a query, as in the official script. Source: Multi3DRefer (ICCV 2023); 3DRS appendix.
 
 Prediction: nothing when the zero target is the most probable, else candidates in falling order until their probabilities
 reach ``cumulative_probability``. That number is free; the reference uses 0.4, apparently chosen on the split that it

@@ -1,6 +1,6 @@
 """SQA3D: a question asked from a described position in the scene, one answer.
 
-Official files (both needed, told apart by content): ``v1_balanced_questions_*.json`` with {"questions": [{question_id,
+Official files (both needed, recognised by content): ``v1_balanced_questions_*.json`` with {"questions": [{question_id,
 scene_id, situation, alternative_situation, question}]} and ``v1_balanced_sqa_annotations_*.json`` with {"annotations":
 [{question_id, scene_id, answers: [{answer}], position, rotation}]}. Source: SQA3D (ICLR 2023). EM after cleaning both sides
 (metrics/answers.py), over all questions and per type; the type is the question's prefix: what, is, how, can, which, others.

@@ -4,8 +4,8 @@
 
     view 0 | view 1 | ... | index: (offset, bytes) uint64 per view | CRC-32C of the index, uint32
 
-with the views' numbers as they are or packed by Blosc (numbers.py). That is what zarr-python writes (and reads: tests and
-``features verify`` do) and is fixed by the Zarr v3 specification, "sharding_indexed" codec. zarr-python makes the description;
+with the views' numbers as they are or packed by Blosc (dtypes.py). zarr-python writes the same form (and reads it: tests and
+``features verify`` do); the Zarr v3 specification fixes it, "sharding_indexed" codec. zarr-python makes the description;
 the bytes are written here and memory-mapped in mapped.py, because going through its pipeline takes several copies of a scene.
 The store's group has the spec as its attributes, an array its ordered frame ids and the names of its axes.
 """
@@ -45,7 +45,7 @@ GROUP_FILE = "zarr.json"
 
 @lru_cache(maxsize=256)
 def description(shape: tuple[int, ...], dtype: str, compression: Compression, axes: tuple[str, ...] = ()) -> bytes:
-    """zarr.json of an array (V,...) of one shard with one chunk per view, without attributes. ``axes`` name a view's."""
+    """Return the zarr.json of an array (V,...): one shard, one chunk per view, no attributes. ``axes`` name a view's."""
     packed = BloscCodec(typesize=np.dtype(dtype).itemsize, shuffle="bitshuffle", **BLOSC)
 
     content: dict[str, Buffer] = {}
@@ -65,19 +65,19 @@ def description(shape: tuple[int, ...], dtype: str, compression: Compression, ax
 
 @lru_cache(maxsize=1)
 def _group() -> bytes:
-    """zarr.json of a group."""
+    """Return the zarr.json of a group."""
     content: dict[str, Buffer] = {}
     zarr.open_group(MemoryStore(content), mode="w", zarr_format=3)
     return content["zarr.json"].to_bytes()
 
 
 def _with(description: bytes, attributes: Mapping[str, Any]) -> bytes:
-    """A zarr.json with these attributes."""
+    """Return a zarr.json with these attributes."""
     return json.dumps(json.loads(description) | {"attributes": attributes}, indent=2).encode()
 
 
 def index_of(lengths: Sequence[int]) -> bytes:
-    """The index at the end of a shard whose chunks of these bytes lie one after the other, with its checksum."""
+    """Return the index at the end of a shard with consecutive chunks of these sizes in bytes, with its checksum."""
     starts = [0, *accumulate(lengths)]
     entries = struct.pack(f"<{2 * len(lengths)}Q", *(number for pair in zip(starts, lengths, strict=False) for number in pair))
     return entries + CHECKSUM.pack(crc32c(entries))
@@ -109,12 +109,12 @@ class ArrayWriter:
         self._lengths.append(len(stored))
 
     def _write(self, data: memoryview) -> None:
-        """All of ``data``: a write may take a part of it, and the next one says why (disk full)."""
+        """Write all of ``data``: a single write may be partial, and only the next one reports why (disk full)."""
         while data:
             data = data[self._stream.write(data) :]
 
     def close(self) -> None:
-        """Write the index and flush files and folder to disk. ValueError when a view is missing."""
+        """Write the index and flush files and folder to disk. Raise ValueError when a view is missing."""
         if len(self._lengths) != self._views:
             raise ValueError(f"{len(self._lengths)} of {self._views} views were written to {self._folder}")
         self._write(memoryview(index_of(self._lengths)))
@@ -150,13 +150,13 @@ def _remove(path: Path) -> None:
 
 
 class SceneArrays:
-    """The arrays of one shard's ``features.zarr``. ``attributes``: what its group says to whoever opens it with zarr."""
+    """The arrays of one shard's ``features.zarr``. ``attributes``: its group's zarr attributes, for other readers."""
 
     def __init__(self, path: Path, attributes: Mapping[str, Any] | None = None):
         self.path, self._attributes = path, attributes or {}
 
     def create(self, name: str, scene_id: str, frame_ids: Sequence[str], kind: ArrayType) -> ArrayWriter:
-        """A new array of a scene, to be filled view by view; its groups are made where they are missing."""
+        """Create a scene's array, to be filled view by view, and any missing groups."""
         for folder, attributes in ((self.path, self._attributes), (self.path / name, {})):
             content = _with(_group(), attributes)
             if not _holds(folder / GROUP_FILE, content):
@@ -166,23 +166,23 @@ class SceneArrays:
         return ArrayWriter(self.path / name / scene_id, frame_ids, kind)
 
     def read_with_zarr(self, name: str, scene_id: str) -> NDArray[Any]:
-        """A whole array read by zarr-python alone: an independent check that the store is what the Zarr format says."""
+        """Read a whole array with zarr-python alone: an independent check that the store follows the Zarr format."""
         return np.asarray(zarr.open_array(self.path / name / scene_id, mode="r", zarr_format=3)[...])
 
     def flush(self) -> None:
-        """Flush the groups' folders, so that new scenes are found after a power cut."""
+        """Flush the groups' folders to disk, so that new scenes survive a power cut."""
         for folder in (*self._groups(), self.path):
             fsync(folder)
 
     def scenes(self) -> set[str]:
-        """Names of everything that stands where scenes do."""
+        """Return the names of all entries where scenes are stored."""
         return {found.name for group in self._groups() for found in group.iterdir() if found.name != GROUP_FILE}
 
     def _groups(self) -> list[Path]:
         return [folder for folder in self.path.iterdir() if folder.is_dir()] if self.path.is_dir() else []
 
     def bytes_on_disk(self, scene_id: str) -> int:
-        """Bytes of all files of a scene (0 when there are none)."""
+        """Return the bytes of all files of a scene (0 when there are none)."""
         files = (f for group in self._groups() for f in (group / scene_id).glob("**/*") if f.is_file())
         return sum(f.stat().st_size for f in files)
 

@@ -28,7 +28,7 @@ def view_checksum(stored: NDArray[np.uint8]) -> str:
 
 
 def damaged(store: Path, scene_id: str, how: str) -> StoreError:
-    """The error for a scene whose bytes are not what was written."""
+    """Return the error for a scene whose bytes are not what was written."""
     return StoreError(
         f"stored features of scene {scene_id!r} are damaged ({how})",
         where=str(store),
@@ -55,7 +55,7 @@ def disk_faults(folder: Path, kept: int | None = None) -> Iterator[None]:
 
 
 def same_frames(scene_id: str, stored: tuple[str, ...], asked: tuple[str, ...], manifest: Path) -> None:
-    """StoreError with the first difference unless both frame lists are equal."""
+    """Raise StoreError with the first difference unless both frame lists are equal."""
     if stored == asked:
         return
     first = next((i for i, (a, b) in enumerate(zip(stored, asked, strict=False)) if a != b), min(len(stored), len(asked)))
@@ -72,7 +72,7 @@ def same_frames(scene_id: str, stored: tuple[str, ...], asked: tuple[str, ...], 
 def check_features(
     spec: StoreSpec, scene_id: str, frame_ids: Sequence[str], features: TeacherFeatures, own: TokenGrid | None = None
 ) -> None:
-    """StoreError unless ``features`` have the shapes of the store and its grid, or of the teacher's own, and finite extras.
+    """Raise StoreError unless ``features`` have the shapes of the store and its grid (or the teacher's own), and finite extras.
 
     ``own``: the teacher's grid for this scene's images, where the store averages it and image sizes differ; default: the
     spec's.
@@ -98,12 +98,12 @@ def check_features(
 
 
 def not_finite(where: str) -> StoreError:
-    """The error for tokens with NaN or infinities, or too large for bfloat16."""
+    """Return the error for tokens with NaN or infinities, or too large for bfloat16."""
     return StoreError("features are not finite numbers", where=where, fix="check the teacher's weights and the depth")
 
 
 def too_coarse(where: str, moved: float, limit: float) -> StoreError:
-    """The error for a scene that int8 would change too much."""
+    """Return the error for a scene that int8 would change too much."""
     return StoreError(
         f"int8 turns a token by 1 - cosine = {moved:.3g}",
         where=where,

@@ -49,7 +49,8 @@ STATED_ERROR = {"float32": 0.0, "bfloat16": 8e-6, "int8": INT8_LIMIT}
 
 
 def to_bfloat16_bits(values: NDArray[np.float32], out: NDArray[np.uint16] | None = None) -> NDArray[np.uint16]:
-    """float32 -> bfloat16 bit patterns, rounded to nearest, ties to even; NaN stays NaN, too large values become infinite.
+    """Convert float32 to bfloat16 bit patterns: round to nearest, ties to even; NaN stays NaN, too large values become
+    infinite.
 
     Into ``out`` when given: new memory for every view costs as much as the conversion.
     """
@@ -63,7 +64,7 @@ def to_bfloat16_bits(values: NDArray[np.float32], out: NDArray[np.uint16] | None
 
 
 def from_bfloat16_bits(bits: NDArray[np.uint16], out: NDArray[np.float32] | None = None) -> NDArray[np.float32]:
-    """bfloat16 bit patterns -> float32, exact; into ``out`` when given."""
+    """Convert bfloat16 bit patterns to float32, exactly; into ``out`` when given."""
     import torch
 
     # torch again: one vectorised pass where numpy first makes 32-bit integers, 14 instead of 33 ms for a scene of VGGT.
@@ -73,12 +74,12 @@ def from_bfloat16_bits(bits: NDArray[np.uint16], out: NDArray[np.float32] | None
 
 
 def _writable(stored: NDArray[Any]) -> NDArray[Any]:
-    """The same numbers in memory that torch takes without a warning; stored views are mapped so that they are it already."""
+    """Return the numbers in memory that torch takes without a warning; stored views are mapped that way already."""
     return stored if stored.flags.writeable else stored.copy()
 
 
 def quantise(values: NDArray[np.float32]) -> tuple[NDArray[np.int8], NDArray[np.float32]]:
-    """One view's tokens (G,K,D) as int8 and its scales (D,): value = number * scale; a channel of zeros has scale 0."""
+    """Quantise one view's tokens (G,K,D) to int8 and scales (D,): value = number * scale; a channel of zeros has scale 0."""
     flat = values.reshape(-1, values.shape[-1])
     scales = (np.maximum(flat.max(0), -flat.min(0)) / np.float32(127)).astype(np.float32)
     steps = np.divide(np.float32(1), scales, out=np.zeros_like(scales), where=scales > np.finfo(np.float32).tiny)
@@ -87,7 +88,7 @@ def quantise(values: NDArray[np.float32]) -> tuple[NDArray[np.int8], NDArray[np.
 
 
 def encode(values: NDArray[np.float32], dtype: str, out: NDArray[Any] | None = None) -> NDArray[Any]:
-    """float32 values as a store of ``dtype`` "bfloat16" (into ``out`` when given) or "float32" holds them.
+    """Convert float32 values to a store's ``dtype``: "bfloat16" (into ``out`` when given) or "float32".
 
     int8 has scales: see ``quantise``.
     """
@@ -97,7 +98,7 @@ def encode(values: NDArray[np.float32], dtype: str, out: NDArray[Any] | None = N
 def decode(
     stored: NDArray[Any], dtype: str, scales: NDArray[np.float32] | None = None, out: NDArray[np.float32] | None = None
 ) -> NDArray[np.float32]:
-    """Stored numbers (...,D) as float32, into ``out`` when given; ``scales`` (D,) belong to int8."""
+    """Convert stored numbers (...,D) to float32, into ``out`` when given; ``scales`` (D,) belong to int8."""
     if dtype == "bfloat16":
         return from_bfloat16_bits(stored, out)
     result = np.empty(stored.shape, dtype=np.float32) if out is None else out
@@ -121,12 +122,12 @@ def finite(stored: NDArray[Any]) -> bool:
 
 
 def stored_type(dtype: str) -> str:
-    """The array type on disk."""
+    """Return the array type on disk."""
     return {"bfloat16": "uint16", "float32": "float32", "int8": "int8"}[dtype]
 
 
 def _lengths(tokens: NDArray[np.float32]) -> NDArray[np.float64]:
-    """Lengths (N,) of tokens (N,D), also where float32 has no room for their squares."""
+    """Return the lengths (N,) of tokens (N,D), also where their squares overflow float32."""
     squares = np.einsum("nd,nd->n", tokens, tokens).astype(np.float64)
     odd = ~(squares < np.inf) | (squares < 1e-30)
     if odd.any():
@@ -135,7 +136,8 @@ def _lengths(tokens: NDArray[np.float32]) -> NDArray[np.float64]:
 
 
 def cosine_error(before: NDArray[np.float32], after: NDArray[np.float32]) -> NDArray[np.float64]:
-    """1 - cosine (N,) between tokens (...,D) before and after; 0 where both are zero, 1 where one is, NaN for infinities.
+    """Return 1 - cosine (N,) between tokens (...,D) before and after; 0 where both are zero, 1 where one is, NaN for
+    infinities.
 
     From |b - a|^2 = (|b| - |a|)^2 + 2 |a| |b| (1 - cos), which keeps its digits for small angles.
     """
@@ -157,17 +159,17 @@ def _codec(itemsize: int) -> Blosc:
 
 
 def raw_bytes(values: NDArray[Any]) -> NDArray[np.uint8]:
-    """The bytes (n,) of numbers; a copy only where they do not lie one after the other."""
+    """Return the bytes (n,) of numbers; copy only those that are not contiguous."""
     return np.ascontiguousarray(values).reshape(-1).view(np.uint8)
 
 
 def pack(values: NDArray[Any]) -> NDArray[np.uint8]:
-    """Numbers of any shape -> bytes (n,), at most 16 more than they have."""
+    """Pack numbers of any shape into bytes (n,), at most 16 more than they have."""
     return np.frombuffer(_codec(values.itemsize).encode(raw_bytes(values)), dtype=np.uint8)
 
 
 def unpack(packed: NDArray[np.uint8], out: NDArray[Any]) -> None:
-    """Bytes of ``pack`` -> the numbers, into ``out`` (contiguous). ValueError when they are not of that size or not packed."""
+    """Unpack bytes of ``pack`` into ``out`` (contiguous). Raise ValueError when they have another size or are not packed."""
     if len(packed) < _HEADER_BYTES or struct.unpack_from("<I4xI", packed.data, 4) != (out.nbytes, len(packed)):
         raise ValueError(f"{len(packed)} packed bytes are not of {out.nbytes} bytes")
     try:

@@ -2,8 +2,8 @@
 
     reader threads (decode, resize)  ->  this thread (encode, in order)  ->  writer thread (wait for device, store, in order)
 
-Memory is bounded whatever the data set's size: ``Concurrency.scenes`` scenes are between two disks at any time. Whatever fails,
-the scenes that were encoded before it are stored, and a rerun goes on behind them.
+Memory is bounded whatever the data set's size: ``Concurrency.scenes`` scenes are between two disks at any time. After any
+failure the scenes encoded before it are stored, and a rerun continues after them.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ class Concurrency:
 
     @classmethod
     def of_threads(cls, threads: int) -> Concurrency:
-        """For a job of ``threads`` CPU threads: all but one decode (one at least, 8 at most), and two scenes more wait."""
+        """Return the setting for a job of ``threads`` CPU threads: all but one decode (1 to 8), and two more scenes wait."""
         readers = max(1, min(threads - 1, MOST_READERS))
         return cls(readers, readers + 2)
 
@@ -104,7 +104,7 @@ class _Run:
 
 @contextmanager
 def _threads(name: str, count: int, *, cancel: bool) -> Iterator[ThreadPoolExecutor]:
-    """Threads that end with the context; ``cancel``: work that has not begun by then is dropped, else it is done first."""
+    """Yield threads that end with the context. ``cancel``: drop work that has not begun by then, else finish it first."""
     pool = ThreadPoolExecutor(count, thread_name_prefix=name)
     try:
         yield pool

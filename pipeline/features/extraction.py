@@ -1,4 +1,4 @@
-"""What a feature shard is made of: its spec, its scenes, and the views that derived teachers have instead of data.
+"""Content of a feature shard: its spec, its scenes, and the views that derived teachers have instead of data.
 
 The encoding itself is in engine.py.
 """
@@ -21,7 +21,7 @@ from pipeline.teachers.base import Teacher
 
 
 def store_spec(spec: dict[str, Any], index: SceneIndex, teacher: Teacher, weights: str) -> StoreSpec:
-    """The spec of the store that a teacher with these weights (digest) makes of a dataset. StoreError as ``one_grid``."""
+    """Return the spec of a teacher's store of a dataset; ``weights`` is a digest. Raise StoreError as ``one_grid``."""
     grid, native = one_grid(spec["store"], index, spec["splits"], teacher)
     return StoreSpec(
         dataset=spec["dataset"],
@@ -46,9 +46,9 @@ def store_spec(spec: dict[str, Any], index: SceneIndex, teacher: Teacher, weight
 def one_grid(
     store: Mapping[str, Any], index: SceneIndex, splits: Sequence[str], teacher: Teacher
 ) -> tuple[TokenGrid, TokenGrid | None]:
-    """Grid of the stored tokens, and the teacher's own for the first scene where features are averaged into the stored one.
+    """Return the grid of the stored tokens, and the teacher's own for the first scene when features are averaged, else None.
 
-    StoreError when the teacher sees scenes of these splits on several grids (images of several sizes) and the ``store`` is to
+    Raise StoreError when these splits give several grids (images of several sizes) and the ``store`` is to
     keep its own: a store has one grid. On a student's grid all of them can be stored.
     """
     own: dict[TokenGrid, SceneRecord] = {}
@@ -72,7 +72,7 @@ def _size(record: SceneRecord) -> str:
 
 
 def _of_splits(index: SceneIndex, splits: Sequence[str]) -> list[SceneRecord]:
-    """Records of the splits in index order. DataError when there is none."""
+    """Return the splits' records in index order. Raise DataError when there is none."""
     chosen = [record for record in index if record.split in set(splits)]
     if not chosen:
         raise DataError(
@@ -85,17 +85,19 @@ def _of_splits(index: SceneIndex, splits: Sequence[str]) -> list[SceneRecord]:
 
 
 def shard_of(scene_id: str, shards: int) -> int:
-    """Index (0 <= index < ``shards``) of the shard that holds ``scene_id``. Adding scenes moves no other scene."""
+    """Return the index (0 <= index < ``shards``) of the shard that holds ``scene_id``. Adding scenes moves no other scene."""
     return seed_for("shard", scene_id) % shards
 
 
 def scenes_of_shard(scene_ids: Iterable[str], index: int, shards: int) -> list[str]:
-    """The ids that shard ``index`` of ``shards`` holds, in the given order."""
+    """Return the ids that shard ``index`` of ``shards`` holds, in the given order."""
     return [scene_id for scene_id in scene_ids if shard_of(scene_id, shards) == index]
 
 
 def records_of_shard(index: SceneIndex, splits: Sequence[str], shard: int, shards: int) -> list[SceneRecord]:
-    """Records of the chosen splits that belong to a shard, in index order. DataError when no scene is in these splits."""
+    """Return the records of the splits that belong to a shard, in index order. Raise DataError when the splits have
+    no scene.
+    """
     chosen = [record.scene_id for record in _of_splits(index, splits)]
     return [index.records[scene_id] for scene_id in scenes_of_shard(chosen, shard, shards)]
 
@@ -130,7 +132,7 @@ def scenes_manifest(
 
 
 def _interchangeable(records: Sequence[SceneRecord]) -> list[list[SceneRecord]]:
-    """Records grouped by number of views and image size, so that a teacher saw the same part of the images.
+    """Group records by number of views and image size, so that a teacher saw the same part of the images.
 
     Scenes alone with theirs join the largest group (a view then repeats).
     """

@@ -22,8 +22,8 @@ class SceneEntry:
     """A finished scene: its frames in order, per array one checksum per view, its bytes on disk.
 
     ``views``: array name ("tokens" or "tokens.{layer}", "scales", "confidence", "depth", "pose") -> checksums in frame order.
-    ``source``: digest of the frames' files, poses and cameras that were encoded (index.source_digest; "" where nobody said).
-    ``error``: largest 1 - cosine between a token before and after storing, for int8 (measured), else None (numbers.py).
+    ``source``: digest of the frames' files, poses and cameras that were encoded (index.source_digest; "" where not given).
+    ``error``: largest 1 - cosine between a token before and after storing, for int8 (measured), else None (dtypes.py).
     ``seen``: the part of its images that the teacher saw, where that is not what the spec's ``native`` grid says (scenes with
     images of another size on a student's grid), else None.
     """
@@ -37,11 +37,11 @@ class SceneEntry:
 
     @property
     def checksum(self) -> str:
-        """One checksum for the scene."""
+        """Return one checksum for the scene."""
         return digest([self.frame_ids, sorted(self.views.items()), *([list(self.seen)] if self.seen else [])])
 
     def to_json(self) -> dict[str, Any]:
-        """Content for a manifest or a journal line."""
+        """Return the content for a manifest or a journal line."""
         content = {"frame_ids": self.frame_ids, "views": self.views, "bytes": self.bytes, "checksum": self.checksum}
         content["source"] = self.source
         content |= {} if self.error is None else {"error": self.error}
@@ -49,7 +49,7 @@ class SceneEntry:
 
     @classmethod
     def from_json(cls, content: Any, *, where: str) -> SceneEntry:
-        """StoreError when it is malformed or contradicts its own checksum."""
+        """Parse an entry. Raise StoreError when it is malformed or contradicts its own checksum."""
         try:
             views = {name: tuple(values) for name, values in content["views"].items()}
             extras = (content.get("error"), _window(content.get("seen")), str(content["source"]))
@@ -82,7 +82,7 @@ class Journal:
         self.path = path
 
     def read(self, spec_digest: str) -> dict[str, SceneEntry] | None:
-        """Finished scenes of a store of this spec; None when there is no journal or it is of another spec."""
+        """Read the finished scenes of a store of this spec; return None without a journal or when it is of another spec."""
         try:
             lines = self.path.read_text(encoding="utf-8", errors="replace").splitlines()  # a bad byte costs its line only
         except FileNotFoundError:

@@ -89,7 +89,7 @@ class ViewManifest:
         return content
 
     def checked_sources(self, path: Path) -> list[Path]:
-        """Paths of the source manifests. StoreError when one has changed since the view was made."""
+        """Return paths of the source manifests. Raise StoreError when one has changed since the view was made."""
         found = []
         for name, value in self.sources:
             source = Path(os.path.normpath(path.parent / name))
@@ -114,7 +114,7 @@ def _content(path: Path) -> dict[str, Any]:
 
 
 def read_store_manifest(path: Path) -> ShardManifest | ViewManifest:
-    """Read either kind. StoreError when it is missing, malformed, changed since it was written, or of another schema."""
+    """Read either kind. Raise StoreError when it is missing, malformed, changed since it was written, or of another schema."""
     content, where = _content(path), str(path)
     try:
         found = _parsed(content, StoreSpec.from_json(content["spec"], where=where), where)

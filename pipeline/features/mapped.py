@@ -34,7 +34,7 @@ _POPULATE_READ = 22
 
 @lru_cache(maxsize=1)
 def _madvise() -> Callable[[int, int, int], int] | None:
-    """The C library's function; None on systems where the number above means something else."""
+    """Return the C library's function; None on systems where the number above means something else."""
     if sys.platform != "linux":
         return None
     found = ctypes.CDLL(None, use_errno=True).madvise
@@ -43,7 +43,7 @@ def _madvise() -> Callable[[int, int, int], int] | None:
 
 
 def bring_in(mapped: NDArray[np.uint8]) -> None:
-    """Have all pages of mapped bytes (n,) in memory. OSError when the disk fails or the file is shorter now.
+    """Have all pages of mapped bytes (n,) in memory. Raise OSError when the disk fails or the file is shorter now.
 
     ``mmap.madvise`` does the same but lets no other thread run meanwhile: 130 ms for 300 MB of a local disk, more of a
     network's, in which a training could launch no kernel. A call through ctypes does.
@@ -60,7 +60,7 @@ def bring_in(mapped: NDArray[np.uint8]) -> None:
 
 
 class MappedArray:
-    """One array (V,...) of a scene, memory-mapped. StoreError when its description, size or index is wrong.
+    """One array (V,...) of a scene, memory-mapped. Raise StoreError when its description, size or index is wrong.
 
     ``frame_ids``: of the views, as zarr shows them (the manifest's are those that count).
     """
@@ -104,19 +104,19 @@ class MappedArray:
         return starts
 
     def damaged(self, how: str) -> StoreError:
-        """The error for an array whose bytes are not what was written."""
+        """Return the error for an array whose bytes are not what was written."""
         return damaged(self.store, self.scene_id, f"{self.name}: {how}")
 
     def stored(self, number: int) -> NDArray[np.uint8]:
-        """One view's bytes (n,) as stored, mapped."""
+        """Return one view's stored bytes (n,), mapped."""
         return self._bytes(self._starts[number], self._starts[number + 1])
 
     def view(self, number: int) -> NDArray[Any]:
-        """One view's numbers (...)."""
+        """Return one view's numbers (...)."""
         return self.views(slice(number, number + 1))[0]
 
     def views(self, span: slice) -> NDArray[Any]:
-        """Views ``span.start`` up to ``span.stop`` (n,...): unpacked, or mapped without a copy.
+        """Return views ``span.start`` up to ``span.stop`` (n,...): unpacked, or mapped without a copy.
 
         A mapped array may be written to, which never reaches the file.
         """
@@ -130,14 +130,14 @@ class MappedArray:
         return found
 
     def unpack(self, stored: NDArray[np.uint8], out: NDArray[Any]) -> None:
-        """A view's bytes of a packed array as numbers, into ``out`` (...)."""
+        """Unpack a view's bytes of a packed array into ``out`` (...)."""
         try:
             unpack(stored, out)
         except ValueError as error:
             raise self.damaged(str(error)) from None
 
     def _bytes(self, start: int, stop: int) -> NDArray[np.uint8]:
-        """Mapped bytes, in memory: a file that was cut or a disk that fails is a StoreError here, not a signal later."""
+        """Return mapped bytes, in memory. Raise StoreError for a cut file or a failing disk, instead of a signal later."""
         found = np.frombuffer(self._map, dtype=np.uint8, count=stop - start, offset=start)
         try:
             bring_in(found)
@@ -173,7 +173,7 @@ class VerifiedArray:
         self.array, self._checksums, self._frame_ids, self._seen = array, checksums, frame_ids, seen
 
     def check(self, view: int) -> NDArray[np.uint8]:
-        """A view's bytes as stored, mapped. StoreError when they are not what was written."""
+        """Return a view's stored bytes, mapped. Raise StoreError when they are not what was written."""
         stored = self.array.stored(view)
         if not self._seen[view]:
             if view_checksum(stored) != self._checksums[view]:
@@ -183,7 +183,7 @@ class VerifiedArray:
         return stored
 
     def view(self, view: int, scratch: Scratch) -> NDArray[Any]:
-        """A view's numbers (...): mapped, or unpacked into ``scratch``, where the next view will be."""
+        """Return a view's numbers (...): mapped, or unpacked into ``scratch``, which the next view overwrites."""
         stored = self.check(view)
         if not self.array.packed:
             return self.array.view(view)
@@ -192,7 +192,9 @@ class VerifiedArray:
         return numbers
 
     def views(self, span: slice, threads: int) -> NDArray[Any]:
-        """Views ``span.start`` up to ``span.stop`` (n,...): mapped without a copy, or unpacked by ``threads`` threads."""
+        """Return views ``span.start`` up to ``span.stop`` (n,...): mapped without a copy, or unpacked by ``threads``
+        threads.
+        """
         if not self.array.packed:
             for view in range(span.start, span.stop):
                 self.check(view)

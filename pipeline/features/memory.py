@@ -1,7 +1,7 @@
-"""What happens when a scene does not fit into memory.
+"""Handling of a scene that does not fit into memory.
 
-A teacher that encodes every view by itself may do so with fewer views per pass: the features are the same, and it is said on
-stderr. A teacher whose features depend on the set of views (VGGT, FLARE, Pi3) never does: fewer views per pass would be other
+A teacher that encodes every view separately goes on with fewer views per pass: the features are the same, and stderr reports
+it. A teacher whose features depend on the set of views (VGGT, FLARE, Pi3) never does: fewer views per pass would give other
 features under the same name. It stops with a message that names the options.
 """
 
@@ -27,7 +27,7 @@ Prepared = list[tuple[int, Any]]
 
 @dataclass(frozen=True, slots=True)
 class _Shortage:
-    """A pass that did not fit: how many views it had, and what the allocator said."""
+    """A pass that did not fit: how many views it had, and the allocator's message."""
 
     views: int
     message: str
@@ -37,7 +37,7 @@ FEWER_SCENES = "fewer scenes at once (extract --readers 1 --in-flight 1); or mor
 
 
 class Encoder:
-    """Reads and encodes scenes, as a whole until memory runs out. ``read`` is called by reader threads, ``start`` by one."""
+    """A reader and encoder of scenes, as a whole until memory runs out. ``read`` is called by reader threads, ``start`` by one."""
 
     def __init__(self, index: SceneIndex, teacher: Teacher, label: str):
         self.index, self.teacher, self.label = index, teacher, label
@@ -76,7 +76,7 @@ class Encoder:
         return passes[0] if len(passes) == 1 else lambda: _joined([ready() for ready in passes])
 
     def _shrink(self, record: SceneRecord, shortage: _Shortage) -> None:
-        """Fewer views per pass from here on, or the error that says why not."""
+        """Lower the views per pass from here on, or raise the error that says why that is impossible."""
         _release()
         teacher = self.teacher
         if teacher.set_dependent or shortage.views == 1:
@@ -112,14 +112,14 @@ def _release() -> None:
 
 
 def _views(scene: Scene, start: int, stop: int) -> Scene:
-    """The scene with some of its views only."""
+    """Return the scene with some of its views only."""
     record, chosen = scene.record, slice(start, stop)
     some = replace(record, frame_ids=record.frame_ids[chosen], world_from_camera=record.world_from_camera[chosen])
     return Scene(some, scene.rgb[chosen], scene.depth_m[chosen])
 
 
 def _joined(parts: list[TeacherFeatures]) -> TeacherFeatures:
-    """Features of consecutive views of one scene as one."""
+    """Join features of consecutive views of one scene."""
     if any(part.pose is not None for part in parts):
         raise TypeError("poses relate views to each other, so a teacher that predicts them must say set_dependent")
 

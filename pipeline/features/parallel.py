@@ -22,13 +22,13 @@ SMALL_BYTES = 4_000_000
 
 
 def usual_threads() -> int:
-    """Threads that reading and packing use unless told otherwise: the cores that this process may use, at most 4."""
+    """Return the default number of threads for reading and packing: the cores that this process may use, at most 4."""
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     return min(MOST_THREADS, cores)
 
 
 def in_order(work: Callable[[int], Result], count: int, threads: int) -> Generator[Result, None, None]:
-    """work(0), work(1), ... of ``count`` numbers, in order, computed ahead by ``threads`` threads (1: by the caller itself).
+    """Yield work(0), work(1), ... of ``count`` numbers in order, computed ahead by ``threads`` threads (1: by the caller).
 
     At most ``threads`` + 1 results wait at any time. The first error is raised; what has not begun then is dropped. The
     threads end with the iterator, so that a process which is forked later does not inherit a pool without its threads.
@@ -50,7 +50,7 @@ def in_order(work: Callable[[int], Result], count: int, threads: int) -> Generat
 
 
 def each(work: Callable[[int], None], count: int, threads: int) -> None:
-    """work(0) to work(count - 1) in ``threads`` threads; the first error is raised."""
+    """Run work(0) to work(count - 1) in ``threads`` threads; raise the first error."""
     for _ in in_order(work, count, threads):
         pass
 
@@ -62,7 +62,7 @@ class Scratch(threading.local):
         self._kept: dict[tuple[tuple[int, ...], str], NDArray[Any]] = {}
 
     def array(self, shape: tuple[int, ...], dtype: str) -> NDArray[Any]:
-        """An array whose content is whatever was left in it."""
+        """Return an array with arbitrary content (whatever was left in it)."""
         key = (shape, dtype)
         if key not in self._kept:
             self._kept[key] = np.empty(shape, dtype=dtype)

@@ -1,4 +1,4 @@
-"""Reads features of one teacher: memory-mapped, every view verified against its checksum before it is used first.
+"""Reader of one teacher's features: memory-mapped, every view verified against its checksum before its first use.
 
 A view is verified, unpacked and converted in one go while it is in the processor's cache, several views side by side.
 
@@ -50,7 +50,7 @@ _BLOCK_BYTES = 1 << 20
 class StoredFeatures:
     """Views of a scene as stored. ``tokens`` (V,G,K,D) uint16 bfloat16 bits, float32 or int8; ``scales`` (V,D) for int8.
 
-    Arrays are memory-mapped where one array that is not packed holds what was asked for; changing them never changes the store.
+    Arrays are memory-mapped when a single unpacked array holds the request; changing them never changes the store.
     """
 
     tokens: NDArray[Any]
@@ -63,7 +63,7 @@ class StoredFeatures:
 
 
 class FeatureReader:
-    """Reads one dataset's features of one teacher from all shards; a derived teacher's view is resolved.
+    """A reader of one dataset's features of one teacher from all shards; it resolves a derived teacher's view.
 
     ``layer``: read only this layer of several (``layers``). Nothing is kept in memory but which views are verified; the
     system keeps the files' pages. ``threads`` verify, unpack and convert the views of a scene (default:
@@ -106,43 +106,45 @@ class FeatureReader:
             self._shards[scene_id] = (entry, arrays)
 
     def __reduce__(self) -> tuple[partial[FeatureReader], tuple[()]]:
-        """A worker process that is not forked (of a data loader, say) opens the manifests itself."""
+        """Let a worker process that is not forked (of a data loader, say) open the manifests itself."""
         return self._made_by, ()
 
     def content_digest(self, scene_ids: Sequence[str]) -> str:
-        """Digest of what reading these scenes gives: the layers that are read and every stored number of the scenes."""
+        """Return a digest of what reading these scenes gives: the layers that are read and every stored number of
+        the scenes.
+        """
         stored = [(scene_id, self._locate(scene_id)) for scene_id in scene_ids]
         scenes = [(scene_id, frames, self._shards[source][0].checksum) for scene_id, (frames, source) in stored]
         return digest([self.spec.to_json(), self._layers, scenes])
 
     @property
     def dim(self) -> int:
-        """Feature width D: of the layer when one was chosen."""
+        """Return the feature width D: of the layer when one was chosen."""
         return self._columns.stop - self._columns.start
 
     @property
     def grid(self) -> TokenGrid:
-        """The token grid of every view."""
+        """Return the token grid of every view."""
         return self.spec.grid
 
     @property
     def layers(self) -> dict[str, int]:
-        """Names and widths of the layers in the store, in their order on D."""
+        """Return names and widths of the layers in the store, in their order on D."""
         return dict(self.spec.layers)
 
     @property
     def scene_ids(self) -> tuple[str, ...]:
-        """All scenes that can be read, sorted."""
+        """Return all scenes that can be read, sorted."""
         return tuple(sorted(self._shards if self._views is None else self._views))
 
     def frame_ids(self, scene_id: str) -> tuple[str, ...]:
-        """The ordered frames that a scene's features were made for. StoreError when it is not stored."""
+        """Return the ordered frames that a scene's features were made for. Raise StoreError when it is not stored."""
         return self._locate(scene_id)[0]
 
     def seen(self, scene_id: str) -> Window:
-        """The part of the images that a scene's features are about: inside the grid, and inside what the teacher saw.
+        """Return the part of the images that a scene's features describe: inside the grid, and inside what the teacher saw.
 
-        From geometry alone, also for stores that were averaged onto a student's grid. StoreError when it is not stored.
+        From geometry alone, also for stores that were averaged onto a student's grid. Raise StoreError when it is not stored.
         """
         return common_window(self.grid.window, self._seen(self._locate(scene_id)[1]) or self.grid.window)
 
@@ -156,16 +158,16 @@ class FeatureReader:
         return tuple(name for name in EXTRAS if name in self._shards[self._locate(scene_id)[1]][0].views)
 
     def read(self, scene_id: str, frame_ids: Sequence[str]) -> TeacherFeatures:
-        """Features of all views of a scene, tokens float32 (V,G,K,D).
+        """Read features of all views of a scene, tokens float32 (V,G,K,D).
 
-        StoreError when the scene is not stored, was stored for other frames than ``frame_ids`` (in their order), or is damaged.
+        Raise StoreError when the scene is damaged, not stored, or stored for other frames than ``frame_ids`` (in their order).
         """
         stored, source = self._locate(scene_id)
         same_frames(scene_id, stored, tuple(frame_ids), self._manifest)
         return self._decode(source, range(len(stored)))
 
     def read_stored(self, scene_id: str, frame_ids: Sequence[str]) -> StoredFeatures:
-        """The stored numbers of all views, not converted; not copied either, of one layer that is not packed.
+        """Read the stored numbers of all views, not converted; not copied either, of one layer that is not packed.
 
         Faults as ``read``.
         """
@@ -174,7 +176,7 @@ class FeatureReader:
         return self._load(source, range(len(stored)))
 
     def read_tensor(self, scene_id: str, frame_ids: Sequence[str], *, out: torch.Tensor | None = None) -> torch.Tensor:
-        """Tokens (V,G,K,D) as a CPU tensor: bfloat16 of bfloat16 and int8 stores, float32 of float32 stores.
+        """Read tokens (V,G,K,D) as a CPU tensor: bfloat16 from bfloat16 and int8 stores, float32 from float32 stores.
 
         Without a float32 copy; what is not packed (nor int8) is mapped without any. ``out`` (same shape and type, pinned, say)
         is filled and returned instead. Faults as ``read``.
@@ -204,14 +206,14 @@ class FeatureReader:
         return mapped if out is None else out.copy_(mapped)
 
     def read_view(self, scene_id: str, view: int) -> TeacherFeatures:
-        """Features of one view, tokens float32 (1,G,K,D); reads and verifies that view's chunk only."""
+        """Read features of one view, tokens float32 (1,G,K,D), verifying that view's chunk only."""
         stored, source = self._locate(scene_id)
         if not 0 <= view < len(stored):
             raise StoreError(f"scene {scene_id!r} has no view {view}", allowed=f"0 to {len(stored) - 1}")
         return self._decode(source, range(view, view + 1))
 
     def verify(self, scene_id: str) -> int:
-        """Read every byte of a scene again and compare with the checksums; its bytes. StoreError when it is damaged."""
+        """Read every byte of a scene again and compare with the checksums; its bytes. Raise StoreError when it is damaged."""
         _, source = self._locate(scene_id)
         entry, arrays = self._shards[source]
         if arrays.bytes_on_disk(source) != entry.bytes:
@@ -226,16 +228,18 @@ class FeatureReader:
         return entry.bytes
 
     def cosine_error(self, scene_id: str) -> float:
-        """Largest 1 - cosine between a token of the scene before and after storing: measured for int8, else the bound."""
+        """Return the largest 1 - cosine between a scene's tokens before and after storing: measured for int8, else
+        the bound.
+        """
         entry = self._shards[self._locate(scene_id)[1]][0]
         return dtypes.STATED_ERROR[self.spec.dtype] if entry.error is None else entry.error
 
     def stored_bytes(self, scene_id: str) -> int:
-        """Bytes on disk of the scene that is read."""
+        """Return the bytes on disk of the scene that is read."""
         return self._shards[self._locate(scene_id)[1]][0].bytes
 
     def _locate(self, scene_id: str) -> tuple[tuple[str, ...], str]:
-        """(frames that a caller must ask for, scene whose arrays are read)."""
+        """Return (frames that a caller must ask for, scene whose arrays are read)."""
         if self._views is not None and scene_id in self._views and self._views[scene_id].source in self._shards:
             return self._views[scene_id].frame_ids, self._views[scene_id].source
         if self._views is None and scene_id in self._shards:
@@ -252,7 +256,7 @@ class FeatureReader:
         return self._threads if nbytes > SMALL_BYTES else 1
 
     def _decode(self, source: str, views: range) -> TeacherFeatures:
-        """Views of a stored scene as float32 in new memory; view v is the scene's v modulo its number of views."""
+        """Decode views of a stored scene to float32 in new memory; view v is the scene's v modulo its number of views."""
         entry, _ = self._shards[source]
         scales = self._take(source, SCALES, views)[:, self._columns] if self.spec.dtype == "int8" else None
         arrays, start = [], 0
@@ -283,7 +287,7 @@ class FeatureReader:
         )
 
     def _take(self, source: str, name: str, views: range) -> NDArray[Any]:
-        """Verified views of one array of a stored scene, mapped where they follow each other and are not packed."""
+        """Return verified views of one array of a stored scene, mapped when they are consecutive and not packed."""
         array, count = self._open(source, name), len(self._shards[source][0].frame_ids)
         wanted = [view % count for view in views]
         span = slice(min(wanted), max(wanted) + 1)
@@ -292,7 +296,7 @@ class FeatureReader:
         return found if in_order else found[[view - span.start for view in wanted]]
 
     def _open(self, source: str, name: str) -> VerifiedArray:
-        """One array of a stored scene."""
+        """Open one array of a stored scene."""
         entry, arrays = self._shards[source]
         known = array_types(self.spec, entry.views)
         if name not in entry.views or name not in known:

@@ -16,7 +16,7 @@ from pipeline.teachers.base import TeacherFeatures
 
 
 def resample_features(features: TeacherFeatures, target: TokenGrid) -> TeacherFeatures:
-    """Tokens, confidence and depth of ``features`` averaged into ``target``; zeros where the teacher saw nothing."""
+    """Average tokens, confidence and depth of ``features`` into ``target``; zeros where the teacher saw nothing."""
     rows, cols = (weights.astype(np.float32) for weights in area_matrices(features.grid, target))
 
     def averaged(maps: NDArray[np.float32] | None) -> NDArray[np.float32] | None:
@@ -33,7 +33,7 @@ def resample_features(features: TeacherFeatures, target: TokenGrid) -> TeacherFe
 
 
 def _average(maps: NDArray[np.float32], rows: NDArray[np.float32], cols: NDArray[np.float32]) -> NDArray[np.float32]:
-    """(V,G,K,D) -> (V,G',K',D) with ``rows`` (G',G) and ``cols`` (K',K), whose rows sum to 1 or 0."""
+    """Average (V,G,K,D) to (V,G',K',D) with ``rows`` (G',G) and ``cols`` (K',K), whose rows sum to 1 or 0."""
     views, height, width, dim = maps.shape
     result = np.empty((views, len(rows), len(cols), dim), dtype=np.float32)
     lines = np.empty((len(rows), width, dim), dtype=np.float32)
@@ -48,7 +48,7 @@ def _average(maps: NDArray[np.float32], rows: NDArray[np.float32], cols: NDArray
 
 
 def _bands(matrix: NDArray[np.float32]) -> list[tuple[NDArray[np.float32], slice]]:
-    """Per row its weights and where they stand: the source cells that a target cell overlaps lie side by side."""
+    """Return each row's weights and their source cells: the cells that a target cell overlaps are consecutive."""
     found = []
     for row in matrix:
         used = np.flatnonzero(row)

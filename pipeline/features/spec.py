@@ -1,4 +1,4 @@
-"""What a feature store holds. Two stores are interchangeable exactly when their specs have the same digest."""
+"""Specification of a feature store. Two stores are interchangeable exactly when their specs have the same digest."""
 
 from __future__ import annotations
 
@@ -26,15 +26,15 @@ class StoreSpec:
     """Everything that decides the numbers in a store.
 
     ``options`` and ``weights`` are digests of the teacher's options and weights, ``feature_layer`` says which layer is taken,
-    ``code`` is the digest of the code that extracts. What a scene's features were made of stands with the scene (journal.py),
-    so that a scene that changes costs that scene alone. ``window`` is the part of the image that the ``rows`` x ``cols``
+    ``code`` is the digest of the code that extracts. journal.py records what a scene's features were made
+    from, so that a changed scene costs that scene alone. ``window`` is the part of the image that the ``rows`` x ``cols``
     tokens cover (see grid.py).
 
-    ``layers`` (name, width) are the layers that stand side by side on D, in order; () stands for one layer "tokens" of width
-    ``dim``. ``member`` is the teacher's config entry {"name", "kind", "options"}: what builds it again. ``native`` is the
+    ``layers`` (name, width) are the layers concatenated on D, in order; () stands for one layer "tokens" of width
+    ``dim``. ``member`` is the teacher's config entry {"name", "kind", "options"}, which rebuilds it. ``native`` is the
     teacher's own grid when the store's grid is another one (features are averaged into it), else None; that of the first
     scene where image sizes differ.
-    ``compression`` of the tokens changes no number (numbers.py).
+    ``compression`` of the tokens changes no number (dtypes.py).
     """
 
     dataset: str
@@ -56,7 +56,7 @@ class StoreSpec:
     compression: Compression = "none"
 
     def __post_init__(self) -> None:
-        """StoreError for sizes, names and texts that are none, layers that do not add up, an unknown dtype or compression."""
+        """Raise StoreError for invalid sizes, names and texts, layers that do not add up, an unknown dtype or compression."""
         where = f"feature store of teacher {self.teacher!r}"
         texts = (self.dataset, self.teacher, self.kind, self.options, self.weights, self.feature_layer, self.code)
         if not all(isinstance(text, str) for text in texts) or not isinstance(self.member, dict):
@@ -81,11 +81,11 @@ class StoreSpec:
 
     @property
     def grid(self) -> TokenGrid:
-        """The token grid of every view as stored."""
+        """Return the token grid of every view as stored."""
         return TokenGrid(self.rows, self.cols, self.window)
 
     def columns(self, layer: str | None) -> slice:
-        """Return where a layer lies on D; everything for None. StoreError for an unknown layer."""
+        """Return where a layer lies on D; everything for None. Raise StoreError for an unknown layer."""
         if layer is None:
             return slice(0, self.dim)
         start = 0
@@ -101,12 +101,12 @@ class StoreSpec:
         )
 
     def to_json(self) -> dict[str, Any]:
-        """Content for a manifest."""
+        """Return the content for a manifest."""
         return asdict(self) | {"window": list(self.window), "layers": [list(layer) for layer in self.layers]}
 
     @classmethod
     def from_json(cls, content: Any, *, where: str) -> StoreSpec:
-        """The spec in a manifest. StoreError when it is malformed or of another schema."""
+        """Parse the spec in a manifest. Raise StoreError when it is malformed or of another schema."""
         if not isinstance(content, Mapping) or content.get("schema") != SCHEMA_VERSION or content.get("dtype") not in DTYPES:
             found = content if isinstance(content, Mapping) else {}
             raise StoreError(
@@ -123,11 +123,11 @@ class StoreSpec:
             raise StoreError(f"the store's spec is malformed ({error!r})", where=where, fix=rebuild(where)) from None
 
     def digest(self) -> str:
-        """Digest of all fields."""
+        """Return a digest of all fields."""
         return digest(self.to_json())
 
     def attributes(self) -> dict[str, Any]:
-        """Return what the store's group says of itself to whoever opens it with zarr: all fields and their digest."""
+        """Return the group's zarr attributes, which describe the store to other readers: all fields and their digest."""
         numbers = "uint16 are bit patterns of bfloat16: (x.astype('uint32') << 16).view('float32')"
         told = {"bfloat16": {"numbers": numbers}, "int8": {"numbers": "tokens are int8 * scales[view, channel]"}}
         return self.to_json() | {"spec_digest": self.digest()} | told.get(self.dtype, {})
@@ -138,7 +138,7 @@ def _is_size(value: object) -> bool:
 
 
 def _check_grid(grid: TokenGrid, where: str) -> None:
-    """StoreError for a grid without cells or without a window."""
+    """Raise StoreError for a grid without cells or without a window."""
     edges = grid.window
     good = _is_size(grid.rows) and _is_size(grid.cols) and len(edges) == 4
     good = good and all(isinstance(edge, int | float) and math.isfinite(edge) for edge in edges)
@@ -154,7 +154,7 @@ def _grid(content: Mapping[str, Any] | None) -> TokenGrid | None:
 
 
 def stored_grid(store: Mapping[str, Any], native: TokenGrid) -> tuple[TokenGrid, TokenGrid | None]:
-    """(grid in the store, ``native`` when that is another grid) from the cell's ``store`` options {"grid": ...}.
+    """Return the store's grid, and ``native`` when it differs, from the cell's ``store`` options {"grid": ...}.
 
     ``grid`` is "native" (the default) or {"rows", "cols", "window"}: a student's grid in image coordinates.
     """
@@ -165,7 +165,7 @@ def stored_grid(store: Mapping[str, Any], native: TokenGrid) -> tuple[TokenGrid,
 
 
 def rebuild(manifest: object) -> str:
-    """The command that makes a feature manifest again from what is still good."""
+    """Return the command that rebuilds a feature manifest from what is still good."""
     return f"rm -f {manifest} && snakemake --cores all {manifest}"
 
 
@@ -184,7 +184,7 @@ def token_array(spec: StoreSpec, layer: str) -> str:
 
 
 def array_types(spec: StoreSpec, names: Iterable[str]) -> dict[str, ArrayType]:
-    """Tokens, scales and, of the ``names`` given, extras of a store. Only tokens are compressed: the rest is small."""
+    """Return tokens, scales and, of ``names``, extras of a store. Only tokens are compressed: the rest is small."""
     kind, maps, axes = stored_type(spec.dtype), (spec.rows, spec.cols), ("row", "column")
     found = {
         token_array(spec, layer): ArrayType((*maps, width), kind, spec.compression, (*axes, "channel"))

@@ -1,4 +1,4 @@
-"""The feature store: what the rest of the project uses of it.
+"""Interface of the feature store to the rest of the project.
 
 A shard is a folder ``results/features/{dataset}/{teacher}/shardN/`` with
 
@@ -14,7 +14,7 @@ Tokens are packed without loss (Blosc) or, with ``compression: none``, stored as
 bytes are on disk (fsync) before its line is in the journal, and every view is verified against its CRC-32C on first read: a
 crash costs the scene it hit, nothing else. Shards are independent of each other; any number of readers may read a shard.
 writer.py, reader.py, arrays.py (files and their description), mapped.py (checked views of mapped files), parallel.py (a few
-threads), numbers.py (formats, what they cost, packing), resample.py (a student's grid).
+threads), dtypes.py (formats, their errors, packing), resample.py (a student's grid).
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Writes a shard: one scene at a time, view by view (convert, check, pack, checksum, write while the view is in the cache).
+"""Writer of a shard: one scene at a time, view by view (convert, check, pack, checksum, write while the view is in the cache).
 
 Views that take computing (packed ones, int8) are made ahead by a few threads while earlier ones are written."""
 
@@ -33,7 +33,7 @@ from pipeline.teachers.base import TeacherFeatures
 
 
 class FeatureWriter:
-    """Writes one shard. Opening takes the lock and decides: same spec -> keep finished scenes, another spec -> start over,
+    """A writer of one shard. Opening takes the lock and decides: same spec -> keep finished scenes, another spec -> start over,
     unless that store is finished: StoreError.
 
     A context manager; ``finish`` writes the manifest. Leaving without ``finish`` keeps what is done for a resume.
@@ -85,9 +85,9 @@ class FeatureWriter:
             print(f"{self.folder}: its {scenes} scenes are of another spec and are made anew", file=sys.stderr, flush=True)
 
     def _from_manifest(self, wanted: str) -> dict[str, SceneEntry] | None:
-        """Finished scenes of a complete shard of this spec that came without its journal (copied, say).
+        """Return the finished scenes of a complete shard of this spec without its journal (copied, say), else None.
 
-        StoreError for a finished store of another spec, perhaps hours of a GPU. Snakemake removes what it makes anew.
+        Raise StoreError for a finished store of another spec, perhaps hours of a GPU. Snakemake removes what it makes anew.
         """
         try:
             found = read_store_manifest(self.manifest)
@@ -133,8 +133,8 @@ class FeatureWriter:
         """Store a scene; nothing happens when it is stored already. On disk when this returns.
 
         ``features`` are on the teacher's own grid (``own``, where it depends on the scene's image size); a store on another
-        grid averages them (resample.py). ``source``: digest of what was encoded (index.source_digest). StoreError for wrong
-        shapes and for numbers that are not finite.
+        grid averages them (resample.py). ``source``: digest of what was encoded (index.source_digest). Raise
+        StoreError for wrong shapes and for numbers that are not finite.
         """
         checked_id(scene_id, what="scene id", where=str(self.folder))
         if scene_id == GROUP_FILE:
@@ -188,12 +188,16 @@ class FeatureWriter:
         return SceneEntry(frame_ids, checksums, size, error if self.spec.dtype == "int8" else None, seen)
 
     def _threads_for(self, features: TeacherFeatures) -> int:
-        """1 where there is little to compute: then views share one buffer, and each is written before the next is made."""
+        """Return 1 where there is little to compute: views then share one buffer, and each is written before the next
+        is made.
+        """
         plain = self.spec.compression == "none" and self.spec.dtype != "int8"
         return 1 if plain or features.tokens.nbytes < SMALL_BYTES else self._threads
 
     def _stored(self, tokens: NDArray[np.float32], what: str) -> tuple[dict[str, NDArray[Any]], float]:
-        """(arrays of a view's tokens (G,K,D) as stored, for int8 the largest 1 - cosine that this costs a token)."""
+        """Return a view's arrays as stored from tokens (G,K,D) and, for int8, the largest 1 - cosine that this costs
+        a token.
+        """
         where, spec, moved, found = f"teacher {self.spec.teacher!r}, {what}", self.spec, 0.0, {}
         if spec.dtype == "int8":
             if not dtypes.finite(tokens):
@@ -214,7 +218,7 @@ class FeatureWriter:
     def finish(self, scene_ids: Iterable[str] | None = None, *, shard: tuple[int, int] = (0, 1)) -> dict[str, Any]:
         """Write the manifest over ``scene_ids`` (default: all stored) and return it.
 
-        Scenes that are no longer wanted are removed. StoreError when a wanted scene is not stored.
+        Scenes that are no longer wanted are removed. Raise StoreError when a wanted scene is not stored.
         """
         wanted = sorted(self._done) if scene_ids is None else sorted(scene_ids)
         missing = [scene for scene in wanted if scene not in self._done]

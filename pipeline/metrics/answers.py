@@ -7,7 +7,7 @@ before a word dropped. Both sides are always cleaned, so its oddities hit both.
 
 The published script drops every letter that is not a-z: answers in other scripts all become the empty text and match each
 other. Here letters, digits and combining marks of any script stay; ASCII text is cleaned exactly as published. What has no
-letter at all (emoji) is compared as it was said (``comparable``).
+letter at all (emoji) is compared unchanged (``comparable``).
 """
 
 from __future__ import annotations

@@ -6,8 +6,8 @@ replicates of two runs may be subtracted one by one (paired bootstrap). Means ov
 and METEOR are recombined from sums of their sufficient statistics, and CIDEr keeps the document frequencies of the full
 set (resampling scenes would otherwise change the weight of every n-gram as well).
 
-Replicates tell what other test scenes would change. What other training seeds would change is added where several runs are
-there: tables/uncertainty.py makes the intervals.
+Replicates show the variation between test scenes. Variation between training seeds is added where there are several runs:
+tables/uncertainty.py computes the intervals.
 """
 
 from __future__ import annotations

@@ -1,9 +1,9 @@
 """Interface of a teacher: a frozen model that turns the views of a scene into per-view token features.
 
 A member is ``teachers/<kind>.py``. Special tokens are dropped inside ``encode``; nothing after it guesses from token counts.
-Kinds of teacher, told apart by attributes of an instance (``registry.create("teachers", member)``), never by name:
+Attributes of an instance (``registry.create("teachers", member)``) distinguish the kinds of teacher, never its name:
 
-* ``has_features = False``: no features at all (``none``): the DAG has no extract job for it and training has no alignment term.
+* ``has_features = False``: no features (``none``): the DAG has no extract job for it and training has no alignment term.
 * ``trained_in_workflow = True``: ``pretrain_dataset()`` names a dataset; ``pretrain_teacher`` writes
   results/teachers/{teacher} first. One kind may be both: ``vggt`` is trained in the workflow at size "rooms" and a released
   checkpoint at size "1b".
@@ -59,7 +59,7 @@ class TeacherFeatures:
 
     @property
     def window(self) -> Window:
-        """The part of the image that the numbers are about."""
+        """Return the part of the image that the numbers describe."""
         return common_window(self.grid.window, self.seen or self.grid.window)
 
 
@@ -90,26 +90,26 @@ class Teacher(ABC):
     @property
     @abstractmethod
     def dim(self) -> int:
-        """Feature width D."""
+        """Return the feature width D."""
 
     @abstractmethod
     def grid(self, height_px: int, width_px: int) -> TokenGrid:
-        """The token grid of an image of this size."""
+        """Return the token grid of an image of this size."""
 
     @abstractmethod
     def encode(self, scene: Scene) -> TeacherFeatures:
-        """Features of all views of a scene, in the order of ``scene.record.frame_ids``. Call ``load`` first."""
+        """Compute features of all views of a scene, in the order of ``scene.record.frame_ids``. Call ``load`` first."""
 
     def load(self, weights: Path | None, device: str) -> str:
         """Load weights onto ``device``; return a digest of them ("" when there are none).
 
-        ``weights`` is the folder results/teachers/{teacher}/ of a teacher trained here, else None.
+        ``weights`` is the folder results/teachers/{teacher}/ of a teacher trained in the workflow, else None.
         Raises CheckpointError for missing or partial weights.
         """
         return ""
 
     def prepare(self, scene: Scene) -> Any:
-        """CPU work on a scene before it is encoded (resizing); reader threads call it ahead of ``start``. Default: none."""
+        """Do a scene's CPU work before encoding (resizing); reader threads call it ahead of ``start``. Default: none."""
         return scene
 
     def start(self, prepared: Any) -> Callable[[], TeacherFeatures]:
@@ -122,30 +122,30 @@ class Teacher(ABC):
         return lambda: features
 
     def memory_advice(self) -> str:
-        """Options that need less memory ("teachers.x: precision: bfloat16"), named when memory runs out; "" for none."""
+        """Return options that need less memory ("teachers.x: precision: bfloat16"), named when memory runs out; "" for none."""
         return ""
 
     def feature_layer(self) -> str:
-        """In words, what is taken from where ("layers [-1], frame and global"); part of a store's spec."""
+        """Describe the extracted features ("layers [-1], frame and global"); part of a store's spec."""
         return ""
 
     def layers(self) -> dict[str, int]:
-        """Layers that stand side by side in the tokens, in order: name -> width; the widths add up to ``dim``."""
+        """Return name -> width of the layers concatenated in the tokens, in order; the widths add up to ``dim``."""
         return {"tokens": self.dim}
 
     def layer_names(self) -> tuple[str, ...] | None:
-        """Names of ``layers`` where they are known without loading anything, else None."""
+        """Return the names of ``layers`` where they are known without loading anything, else None."""
         return tuple(self.layers())
 
     def check_options(self) -> None:  # noqa: B027 - most option models say all there is to say
         """Refuse options that the network cannot have, as far as is known without loading anything. Raises ConfigError."""
 
     def licences(self) -> Licence:
-        """Licence of code and weights of this configured teacher. Default: no weights but the project's own code."""
+        """Return the licence of code and weights of this configured teacher. Default: no weights but the project's own code."""
         return Licence(code="Apache-2.0 (this project)", weights="none", commercial=True)
 
     def weight_files(self) -> tuple[WeightFile, ...]:
-        """Released weights that must be there before the first scene; none for teachers made or trained here."""
+        """Return the released weights needed before the first scene; none for teachers made or trained in the workflow."""
         return ()
 
     def check_weights(self) -> None:  # noqa: B027 - teachers without released weights have nothing to check
@@ -159,13 +159,13 @@ class Teacher(ABC):
         return None
 
     def scene_map(self, scene_ids: Sequence[str]) -> dict[str, str]:
-        """Derived teachers: for each scene the scene whose features stand in for it (same number of views)."""
+        """Map each scene to the scene whose features replace its own (same number of views). For derived teachers."""
         raise TypeError(f"{type(self).__name__} is not derived")
 
     def pretrain_dataset(self) -> str | None:
-        """Teachers trained here: name of the dataset (config key) they learn from."""
+        """Return the dataset (config key) that a teacher trained in the workflow learns from, else None."""
         return None
 
     def pretrain(self, index: SceneIndex, folder: Path, *, device: str) -> dict[str, float]:
-        """Teachers trained here: train on ``index`` and write weights (safetensors) into ``folder``; return figures."""
+        """Train on ``index``, write weights (safetensors) into ``folder``, return figures. Only if trained_in_workflow."""
         raise TypeError(f"{type(self).__name__} is not trained here")

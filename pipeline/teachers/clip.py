@@ -1,7 +1,7 @@
 """CLIP's image tower (Radford et al., ICML 2021, arXiv 2103.00020).
 
 By default images are squashed to the checkpoint's image_size (336 pixels: 24 x 24 tokens of patch 14). Patch tokens are taken
-without the final LayerNorm, which CLIP trains on the class token alone; ``norm: true`` applies it nevertheless.
+without the final LayerNorm, which CLIP trains on the class token alone; ``norm: true`` applies it anyway.
 """
 
 from __future__ import annotations

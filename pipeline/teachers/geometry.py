@@ -75,7 +75,7 @@ class GeometryTeacher(Teacher):
         return TeacherFeatures(tokens, grid, confidence)
 
     def _encode_view(self, points: Float, depth_m: Float, camera: Float, grid: TokenGrid) -> tuple[Float, Float]:
-        """Tokens (G,K,D) and valid share (G,K) of one view from world points (H,W,3), depth (H,W) and the camera's place."""
+        """Compute a view's tokens (G,K,D) and valid share (G,K) from world points (H,W,3), depth (H,W) and camera."""
         valid = depth_m > 0
         normals, has_normal = world_normals(points, depth_m, camera)
         mean = CellMean(grid, depth_m.shape)
@@ -113,23 +113,23 @@ class CellMean:
         self._cols = overlap_matrix(grid.col_edges(), np.linspace(0.0, 1.0, size[1] + 1))
 
     def share(self, mask: NDArray[np.bool_]) -> Float:
-        """Share (G,K) of each cell's area that the mask covers."""
+        """Return the share (G,K) of each cell's area that the mask covers."""
         return self._rows @ mask.astype(np.float64) @ self._cols.T
 
     def __call__(self, values: Float, mask: NDArray[np.bool_]) -> Float:
-        """(G,K,c); zero where the mask covers nothing."""
+        """Average values over each cell's masked area: (G,K,c); zero where the mask covers nothing."""
         masked = np.where(mask[..., None], values, 0.0)
         total = np.moveaxis(self._rows @ np.moveaxis(masked, -1, 0) @ self._cols.T, 0, -1)
         return total / np.maximum(self.share(mask), 1e-12)[..., None]
 
 
 def waves(turns: Float) -> Float:
-    """[sin, cos] of a number of full turns, on a new last axis."""
+    """Return [sin, cos] of a number of full turns, on a new last axis."""
     return np.stack([np.sin(2 * np.pi * turns), np.cos(2 * np.pi * turns)], axis=-1)
 
 
 def world_normals(points: Float, depth_m: Float, camera: Float) -> tuple[Float, NDArray[np.bool_]]:
-    """Unit normals (H,W,3) that face the camera, by central differences over 4 pixels, and where they can be trusted."""
+    """Estimate unit normals (H,W,3) that face the camera (central differences over 4 pixels) and where to trust them."""
     right, left = np.roll(points, -2, axis=1), np.roll(points, 2, axis=1)
     below, above = np.roll(points, -2, axis=0), np.roll(points, 2, axis=0)
     normals = np.cross(below - above, right - left)
@@ -145,7 +145,7 @@ def world_normals(points: Float, depth_m: Float, camera: Float) -> tuple[Float, 
 
 
 def surface_kinds(points: Float, normals: Float) -> Float:
-    """One-hot per pixel (H,W,4): floor-like, wall-like, other upward face, anything else."""
+    """Return a one-hot class per pixel (H,W,4): floor-like, wall-like, other upward face, anything else."""
     up = normals[..., 2] > UP_COSINE
     floor = up & (np.abs(points[..., 2]) < FLOOR_BELOW_M)
     wall = np.abs(normals[..., 2]) < WALL_COSINE

@@ -44,7 +44,7 @@ class NetworkTeacher(Teacher):
         return f"teachers.{self.name}: {', '.join(advice)}" if advice else ""
 
     def _cheaper(self) -> list[str]:
-        """Options that this teacher has, at values that need less memory than what is chosen."""
+        """Return this teacher's options at values that need less memory than the chosen ones."""
         options = self.options
         passes = 1 if self.set_dependent else getattr(options, "views_per_pass", 1)
         cheaper = ["precision: bfloat16"] if getattr(options, "precision", "bfloat16") == "float32" else []

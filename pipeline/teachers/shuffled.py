@@ -53,7 +53,7 @@ class ShuffledTeacher(Teacher):
         return self.options.of
 
     def scene_map(self, scene_ids: Sequence[str]) -> dict[str, str]:
-        """One cycle through all scenes (Sattolo's algorithm): no scene stands in for itself, each is used once."""
+        """Return one cycle through all scenes (Sattolo's algorithm): no scene keeps its own features, each is used once."""
         order = sorted(scene_ids)
         if len(order) < 2:
             raise DataError(

@@ -8,7 +8,7 @@ from pipeline.backbones.base import LoadedBackbone, Prefix
 
 
 def prefix_embeds(loaded: LoadedBackbone, prefix: Prefix, visual: torch.Tensor) -> torch.Tensor:
-    """Embeddings (S,P,C) of the prefix of S scenes from their visual tokens (S,V*N,C)."""
+    """Return embeddings (S,P,C) of the prefix of S scenes from their visual tokens (S,V*N,C)."""
     ids = torch.from_numpy(prefix.input_ids).to(visual.device)
     places = torch.from_numpy(prefix.visual_index).to(visual.device)
     text = loaded.embed(ids).to(visual.dtype).expand(len(visual), -1, -1)
@@ -16,11 +16,11 @@ def prefix_embeds(loaded: LoadedBackbone, prefix: Prefix, visual: torch.Tensor) 
 
 
 def prefix_positions(prefix: Prefix, scenes: int, device: torch.device) -> torch.Tensor:
-    """Position ids (A,S,P)."""
+    """Return position ids (A,S,P)."""
     positions = torch.from_numpy(prefix.positions).to(device)
     return positions[:, None].expand(-1, scenes, -1)
 
 
 def causal_mask(length: int, device: torch.device) -> torch.Tensor:
-    """Boolean (1,1,T,T), True = may attend."""
+    """Return a boolean mask (1,1,T,T), True = may attend."""
     return torch.ones(length, length, dtype=torch.bool, device=device).tril()[None, None]

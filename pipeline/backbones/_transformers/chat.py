@@ -37,12 +37,12 @@ class ChatFormat:
     other_tokens: tuple[str, ...] = ()
 
     def special_tokens(self) -> list[str]:
-        """All special tokens in vocabulary order; the alignment tokens come last."""
+        """Return all special tokens in vocabulary order; the alignment tokens come last."""
         own = [PAD, TURN_START, TURN_END, *self.other_tokens]
         return [*own, *(t for t in (self.visual,) if t not in own), GROUND_TOKEN, COORD_TOKEN]
 
     def prefix_text(self, views: int, tokens_per_view: int) -> str:
-        """The conversation up to the question, with one placeholder per visual token."""
+        """Return the conversation up to the question, with one placeholder per visual token."""
         head = f"{TURN_START}system\n{self.system}{TURN_END}\n" if self.system else ""
         if self.per_view:
             visual = f"{self.opening}{self.visual * tokens_per_view}{self.closing}" * views
@@ -52,7 +52,7 @@ class ChatFormat:
 
     @property
     def after_views(self) -> str:
-        """The line break before the instruction, where the views do not end with one."""
+        """Return the line break before the instruction, where the views do not end with one."""
         return "" if self.closing.endswith("\n") else "\n"
 
     def question_text(self, user_text: str) -> str:
@@ -60,17 +60,19 @@ class ChatFormat:
         return f"{user_text.strip()}{TURN_END}\n{TURN_START}assistant\n"
 
     def answer_text(self, answer: str) -> str:
-        """The assistant's text and its end of turn. Outer white space is dropped."""
+        """Return the assistant's text and its end of turn. Outer white space is dropped."""
         return f"{answer.strip()}{TURN_END}"
 
     def messages(self, views: int, user_text: str) -> list[dict[str, object]]:
-        """The same conversation as messages for ``apply_chat_template`` (placeholders are then repeated per token)."""
+        """Return the same conversation as messages for ``apply_chat_template`` (placeholders are then repeated per token)."""
         items: list[dict[str, str]] = [{"type": "image"}] * views if self.per_view else [{"type": "video"}]
         text = f"{self.after_views}{INSTRUCTION}\n{user_text.strip()}"
         return [{"role": "user", "content": [*items, {"type": "text", "text": text}]}]
 
     def template(self) -> str:
-        """Jinja chat template: one placeholder per image (or video) item, generation marks around assistant texts."""
+        """Return the Jinja chat template: one placeholder per image (or video) item, generation marks around
+        assistant texts.
+        """
         item = "image" if self.per_view else "video"
         visual = f"{self.opening}{self.visual}{self.closing}"
         end = f"{TURN_END}{{{{ '\\n' }}}}"

@@ -36,7 +36,7 @@ class PrefixCache:
     """Hidden states (S,P,C) of other asked layers."""
 
     def expand(self, scene_rows: Sequence[int]) -> DynamicCache:
-        """A new cache whose row i holds the prefix of scene ``scene_rows[i]``."""
+        """Return a new cache whose row i holds the prefix of scene ``scene_rows[i]``."""
         rows = torch.as_tensor(list(scene_rows), dtype=torch.long, device=self.hidden.device)
         expanded = DynamicCache()
         for index, layer in enumerate(self.cache.layers):
@@ -85,7 +85,7 @@ def _pad(ids: Sequence[Sequence[int]], device: torch.device) -> _Batch:
 def _read(
     loaded: LoadedBackbone, cached: PrefixCache, batch: _Batch, rows: Sequence[int], edit: EditEmbeds | None
 ) -> tuple[torch.Tensor, DynamicCache]:
-    """Hidden states (Q,T,C) of the questions and the cache grown by them."""
+    """Read the questions; return hidden states (Q,T,C) and the cache extended by them."""
     count, length = batch.ids.shape
     device = batch.ids.device
     past = cached.hidden.shape[1]
@@ -115,7 +115,7 @@ def read_questions(
     *,
     edit: EditEmbeds | None = None,
 ) -> torch.Tensor:
-    """Post-norm hidden states (Q,T,C) of the tokens of Q questions, T the longest (zeros where a question is shorter).
+    """Return post-norm hidden states (Q,T,C) of the tokens of Q questions, T the longest (zeros after shorter ones).
 
     ``rows[i]`` is the scene (row of the prefix cache) that question ``ids[i]`` belongs to.
     """
@@ -143,10 +143,10 @@ def greedy(
     edit: EditEmbeds | Sequence[EditEmbeds | None] | None = None,
     batch_rows: int = 128,
 ) -> list[str]:
-    """Greedy answers, one text per question, without special tokens. Stops when all rows of a batch have ended.
+    """Generate greedy answers, one text per question, without special tokens. Stop when all rows of a batch have ended.
 
     Batches of at most ``batch_rows`` questions bound the memory of expanded caches. ``edit`` may be one function for all or
-    one per question (then a question is edited alone). NonFiniteLogitsError when a model gives no numbers.
+    one per question (then a question is edited alone). Raise NonFiniteLogitsError when a model gives no numbers.
     """
     if len(ids) != len(rows):
         raise ValueError(f"{len(ids)} questions but {len(rows)} scene rows")
@@ -165,7 +165,7 @@ def greedy(
 
 
 def _editor(edit: EditEmbeds | Sequence[EditEmbeds | None] | None, chosen: Sequence[int]) -> EditEmbeds | None:
-    """One editing function for a batch."""
+    """Return one editing function for a batch."""
     if edit is None or callable(edit):
         return edit
     own = [edit[i] for i in chosen]
@@ -185,7 +185,7 @@ def _decode(
     max_new_tokens: int,
     edit: EditEmbeds | None,
 ) -> list[list[int]]:
-    """Token ids of each row's answer, end of turn excluded."""
+    """Return the token ids of each row's answer, end of turn excluded."""
     hidden, cache = _read(loaded, cached, batch, rows, edit)
     count, device = len(rows), hidden.device
     # What training teaches as the end of a turn; a released tokenizer's own end may be another token.

@@ -20,7 +20,7 @@ Normalisation = tuple[tuple[float, float, float], tuple[float, float, float]]
 
 
 def resize(rgb: NDArray[np.uint8], height: int, width: int) -> NDArray[np.uint8]:
-    """Views uint8 (V,H,W,3) squashed to (V,height,width,3)."""
+    """Squash views uint8 (V,H,W,3) to (V,height,width,3)."""
     if rgb.ndim != 4 or rgb.shape[-1] != 3 or rgb.dtype != np.uint8:
         raise ValueError(f"views must be uint8 (V,H,W,3), got {rgb.dtype} {rgb.shape}")
     if rgb.shape[1:3] == (height, width):
@@ -30,14 +30,14 @@ def resize(rgb: NDArray[np.uint8], height: int, width: int) -> NDArray[np.uint8]
 
 
 def normalise(rgb: NDArray[np.uint8], normalisation: Normalisation) -> torch.Tensor:
-    """uint8 (V,H,W,3) -> float32 (V,3,H,W), (x / 255 - mean) / std."""
+    """Turn uint8 (V,H,W,3) into float32 (V,3,H,W), (x / 255 - mean) / std."""
     mean, std = (torch.tensor(values).view(3, 1, 1) for values in normalisation)
     pixels = torch.from_numpy(np.array(rgb)).permute(0, 3, 1, 2).float()
     return ((pixels / 255 - mean) / std).contiguous()
 
 
 def patchify(pixels: torch.Tensor, patch: int, merge: int, temporal: int) -> torch.Tensor:
-    """Still images (n,3,H,W) -> Qwen's patch rows (n * H/p * W/p, 3 * temporal * p * p).
+    """Turn still images (n,3,H,W) into Qwen's patch rows (n * H/p * W/p, 3 * temporal * p * p).
 
     Rows are ordered (image, row block, column block, row in block, column in block) so that a merge block is contiguous;
     inside a row channels come first, then the duplicated frames, then the patch's pixels.

@@ -24,7 +24,7 @@ _STEP = 3.0
 
 
 def sine_positions(rows: int, cols: int, width: int) -> torch.Tensor:
-    """(rows*cols, width) row-major: sines and cosines of the row, then of the column; ``width`` divisible by 4."""
+    """Return a position code (rows*cols, width), row-major: sines and cosines of row, then column; ``width`` divisible by 4."""
     quarter = width // 4
     frequency = _STEP * _PERIODS ** -(torch.arange(quarter) / quarter)
     y, x = torch.meshgrid(torch.arange(rows).float(), torch.arange(cols).float(), indexing="ij")
@@ -46,7 +46,7 @@ def start_positions(table: torch.Tensor, rows: int, cols: int) -> None:
 
 @torch.no_grad()
 def start_attention(layers: Iterable[Any]) -> None:
-    """Equal random query and key projections in every attention module, in place, from the global generator."""
+    """Give every attention module equal random query and key projections, in place, from the global generator."""
     for attention in layers:
         weight = torch.randn_like(attention.q_proj.weight) * QUERY_KEY_STD
         attention.q_proj.weight.copy_(weight)

@@ -53,26 +53,26 @@ class LoadedTransformersModel(LoadedBackbone):
     @classmethod
     @abstractmethod
     def tiny_config(cls, tokenizer: PreTrainedTokenizerBase, tokens: tuple[int, int] | None) -> PreTrainedConfig:
-        """The family's real configuration class at tiny size for this tokenizer."""
+        """Return the family's real configuration class at tiny size for this tokenizer."""
 
     @classmethod
     def start_tiny(cls, model: PreTrainedModel) -> None:
-        """Better starting values of a tiny model than the class's own, in place."""
+        """Give a tiny model better starting values than its class does, in place."""
         start_embeddings(cast(torch.Tensor, model.get_input_embeddings().weight))
 
     @classmethod
     @abstractmethod
     def default_tokens(cls, config: PreTrainedConfig) -> tuple[int, int]:
-        """Rows and columns of visual tokens per view when nothing is asked for."""
+        """Return the default rows and columns of visual tokens per view."""
 
     @property
     @abstractmethod
     def image_size(self) -> tuple[int, int]:
-        """Height and width in pixels to which views are squashed."""
+        """Return the height and width in pixels to which views are squashed."""
 
     @abstractmethod
     def native_inputs(self, prefix: Prefix, pixels: torch.Tensor, input_ids: torch.Tensor) -> dict[str, torch.Tensor]:
-        """Keyword arguments of the class's own ``forward`` for one sample.
+        """Return the keyword arguments of the class's own ``forward`` for one sample.
 
         ``pixels`` (V,3,h,w) from ``preprocess``; ``input_ids`` (T,) start with the prefix's.
         """
@@ -80,7 +80,7 @@ class LoadedTransformersModel(LoadedBackbone):
     # ------------------------------------------------------------ inputs
 
     def preprocess(self, rgb: NDArray[np.uint8]) -> torch.Tensor:
-        """uint8 (V,H,W,3) -> normalised float32 (V,3,h,w) at ``image_size``."""
+        """Turn uint8 (V,H,W,3) into normalised float32 (V,3,h,w) at ``image_size``."""
         return images.normalise(images.resize(rgb, *self.image_size), self.normalisation)
 
     def prefix(self, views: int, height_px: int, width_px: int) -> Prefix:
@@ -100,7 +100,7 @@ class LoadedTransformersModel(LoadedBackbone):
         return Prefix(ids, visual, positions, int(positions.max()) + 1, extra)
 
     def positions(self, input_ids: NDArray[np.int64], visual_index: NDArray[np.int64], views: int) -> NDArray[np.int64]:
-        """Position ids (A,P) of a prefix; 1-D by default."""
+        """Return position ids (A,P) of a prefix; 1-D by default."""
         return np.arange(len(input_ids), dtype=np.int64)[None]
 
     def question_ids(self, user_text: str) -> list[int]:
@@ -116,7 +116,7 @@ class LoadedTransformersModel(LoadedBackbone):
 
     @property
     def decoder(self) -> PreTrainedModel:
-        """The language model without its head."""
+        """Return the language model without its head."""
         return self.model.model.language_model
 
     def embed(self, input_ids: torch.Tensor) -> torch.Tensor:
@@ -158,11 +158,11 @@ class LoadedTransformersModel(LoadedBackbone):
             )
 
     def decoder_positions(self, positions: torch.Tensor) -> torch.Tensor:
-        """Positions (A,B,T) as the decoder class takes them; (B,T) by default."""
+        """Return positions (A,B,T) in the decoder class's form; (B,T) by default."""
         return positions[0]
 
     def _decoder_layer(self, layer: int) -> int:
-        """Index of the decoder layer whose output ``layer`` names (k counts from 1, -k from the end)."""
+        """Return the index of the decoder layer whose output ``layer`` names (k counts from 1, -k from the end)."""
         index = layer - 1 if layer > 0 else self.num_layers + layer
         if not 0 <= index < self.num_layers:
             raise ValueError(f"layer {layer} of a decoder with {self.num_layers} layers")
@@ -209,7 +209,7 @@ def _tap(taken: dict[int, torch.Tensor], layer: int) -> Callable[[Any, Any, Any]
 
 
 def tiny_text_config(tokenizer: PreTrainedTokenizerBase) -> dict[str, Any]:
-    """Decoder settings that all tiny models share: 3 layers of width 128, 4 heads of 32, tied embeddings."""
+    """Return decoder settings that all tiny models share: 3 layers of width 128, 4 heads of 32, tied embeddings."""
     return {
         "vocab_size": -(-len(tokenizer) // 8) * 8,
         "hidden_size": 128,

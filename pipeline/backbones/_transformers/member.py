@@ -88,10 +88,10 @@ class TransformersBackbone(Backbone):
 
     @abstractmethod
     def family(self) -> type[LoadedTransformersModel]:
-        """The family's torch class (imported here, not at the top of the file)."""
+        """Return the family's torch class (imported here, not at the top of the file)."""
 
     def tokens(self) -> tuple[int, int] | None:
-        """Asked rows and columns of visual tokens per view; None: the family's own."""
+        """Return the configured rows and columns of visual tokens per view; None: the family's own."""
         return None
 
     def pretrain_dataset(self) -> str | None:
@@ -99,11 +99,11 @@ class TransformersBackbone(Backbone):
 
     @property
     def checkpoint(self) -> Path | None:
-        """Folder of the released checkpoint, None for a model built here."""
+        """Return the folder of the released checkpoint, None for a model built in the workflow."""
         return Path(self.options.checkpoint) if self.options.checkpoint else None
 
     def release(self) -> Release | None:
-        """The release that the checkpoint folder is named after."""
+        """Return the release that the checkpoint folder is named after."""
         return release_of(self.checkpoint.name, self.releases) if self.checkpoint else None
 
     def licences(self) -> Licence:
@@ -150,7 +150,7 @@ class TransformersBackbone(Backbone):
         return self._asked_tokens(release.size) if release else None
 
     def _asked_tokens(self, size: ModelSize) -> ModelSize:
-        """The published size with the asked tokens per view instead of the release's own."""
+        """Return the published size with the configured tokens per view instead of the release's own."""
         tokens = self.tokens()
         if tokens is None:
             return size

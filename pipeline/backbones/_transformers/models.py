@@ -31,7 +31,7 @@ disable_progress_bar()
 def build_model(
     family: type[LoadedTransformersModel], tokenizer_folder: Path, *, seed: int, device: str, tokens: tuple[int, int] | None
 ) -> LoadedTransformersModel:
-    """A tiny model of the family's real class, randomly initialised from ``seed`` (the global generator is left alone)."""
+    """Build a tiny randomly initialised model of the family's real class from ``seed``; leave the global generator alone."""
     tokenizer = load_tokenizer(tokenizer_folder)
     config = family.tiny_config(tokenizer, tokens)
     with torch.random.fork_rng(devices=[]):
@@ -45,7 +45,7 @@ def build_model(
 def load_model(
     family: type[LoadedTransformersModel], folder: Path, *, device: str, dtype: str, tokens: tuple[int, int] | None
 ) -> LoadedTransformersModel:
-    """A saved or released model. Raises CheckpointError for missing, partial, truncated or other weights."""
+    """Load a saved or released model. Raise CheckpointError for missing, partial, truncated or other weights."""
     check_family(family, folder)
     for path in (*folder.glob("*.safetensors"), folder / "tokenizer.json"):  # read by Rust; the rest by Python
         check_readable(path)
@@ -61,7 +61,7 @@ def load_model(
 
 
 def check_family(family: type[LoadedTransformersModel], folder: Path) -> None:
-    """CheckpointError unless the folder's config.json describes a model of this family."""
+    """Raise CheckpointError unless the folder's config.json describes a model of this family."""
     config = folder / "config.json"
     wanted = cast(type[PreTrainedConfig], family.model_class.config_class).model_type
     found = read_json(config, LAYOUT).get("model_type")
@@ -106,7 +106,7 @@ def unfit(info: dict[str, Any]) -> str:
 
 
 def _grow_embeddings(model: PreTrainedModel, tokenizer: Any) -> None:
-    """Rows for new tokens start as the mean of the trained embeddings, as in the 3DRS code."""
+    """Add rows for new tokens, starting at the mean of the trained embeddings, as in the 3DRS code."""
     rows = int(cast(torch.Tensor, model.get_input_embeddings().weight).shape[0])
     trained = min(rows, *(token_id(tokenizer, t) for t in (GROUND_TOKEN, COORD_TOKEN)))
     if len(tokenizer) > rows:

@@ -21,7 +21,7 @@ _SHORT = "Please answer the question using a single word or phrase."
 
 
 def user_text(sample: Sample) -> str:
-    """The user's text of a sample, after images and instruction.
+    """Return the user's text of a sample, after images and instruction.
 
     Grounding descriptions are capitalised as ``str.capitalize`` does (first letter upper, rest lower).
     """
@@ -40,5 +40,5 @@ def user_text(sample: Sample) -> str:
 
 
 def target_text(sample: Sample) -> str:
-    """The assistant's text: ``<ground>`` for grounding (its hidden state is the query), else the answer."""
+    """Return the assistant's text: ``<ground>`` for grounding (its hidden state is the query), else the answer."""
     return GROUND_TOKEN if sample.task == "grounding" else sample.answer

@@ -29,7 +29,7 @@ _VISION = {"visual", "vision_tower", "vision_model"}
 
 
 def check_released(family: type[LoadedTransformersModel], folder: Path) -> None:
-    """CheckpointError unless configuration, tokenizer, every shard and every weight of the class are there."""
+    """Raise CheckpointError unless configuration, tokenizer, every shard and every weight of the class are there."""
     check_family(family, folder)
     state = header_state(folder)
     _check_tokenizer(family, folder)
@@ -53,7 +53,7 @@ def check_released(family: type[LoadedTransformersModel], folder: Path) -> None:
 
 
 def _check_tokenizer(family: type[LoadedTransformersModel], folder: Path) -> None:
-    """Without its files the library makes an empty tokenizer of the family without a word."""
+    """Check the tokenizer's files: without them the library silently makes an empty tokenizer of the family."""
     if not any((folder / name).is_file() for name in TOKENIZER_FILES):
         raise CheckpointError(
             "the tokenizer is missing",
@@ -73,7 +73,7 @@ def _check_info(info: dict[str, Any], folder: Path) -> None:
 
 
 def header_state(folder: Path) -> dict[str, torch.Tensor]:
-    """Every entry of every shard as a tensor on the meta device. CheckpointError for missing, truncated or other files."""
+    """Return every entry of every shard on the meta device. Raise CheckpointError for missing, truncated or other files."""
     state: dict[str, torch.Tensor] = {}
     for path in weight_paths(folder, (SINGLE,), FIX):
         shapes = read_shapes(path, fix=f"download {path.name} again; the other files stay")
@@ -82,7 +82,7 @@ def header_state(folder: Path) -> dict[str, torch.Tensor]:
 
 
 def released_size(family: type[LoadedTransformersModel], folder: Path, tokens: tuple[int, int] | None) -> ModelSize:
-    """Size of the model in a folder, from headers and configuration. CheckpointError as ``check_released``."""
+    """Return the model size in a folder, from headers and configuration. Raise CheckpointError as ``check_released``."""
     check_family(family, folder)
     counts = {True: 0, False: 0}
     for name, tensor in header_state(folder).items():
@@ -102,7 +102,7 @@ def released_size(family: type[LoadedTransformersModel], folder: Path, tokens: t
 
 
 def _patches(image: Any, patch: Any) -> int:
-    """Patches of a square or (height, width) image."""
+    """Return the number of patches of a square or (height, width) image."""
     sizes = image if isinstance(image, list | tuple) else (image, image)
     sides = patch if isinstance(patch, list | tuple) else (patch, patch)
     return int(sizes[0] // sides[0]) * int(sizes[1] // sides[1])
@@ -110,7 +110,7 @@ def _patches(image: Any, patch: Any) -> int:
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """The library's own report of missing weights would come before the error that counts them."""
+    """Silence the library's own report of missing weights, which would precede the error that counts them."""
     level = logging.get_verbosity()
     logging.set_verbosity_error()
     try:

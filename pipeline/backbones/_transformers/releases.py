@@ -1,4 +1,4 @@
-"""Released checkpoints of the families: name, licence, size. Light: what can be said before anything is downloaded.
+"""Released checkpoints of the families: name, licence, size. Imports nothing heavy: it answers before anything is downloaded.
 
 Sources: licences as the model cards on Hugging Face name them (read the card before you rely on one). Parameters: counted on
 the library's classes with the published configurations; for Qwen2.5-VL the count times two bytes equals ``total_size`` in
@@ -27,7 +27,7 @@ class Release:
 
     @property
     def folder(self) -> str:
-        """The name that a download folder usually has."""
+        """Return the usual name of a download folder."""
         return self.name.rsplit("/", 1)[-1]
 
 
@@ -94,5 +94,5 @@ INTERNVL = (
 
 
 def release_of(folder: str, releases: tuple[Release, ...]) -> Release | None:
-    """The release that a folder of this name holds by its name (case does not matter), None for any other name."""
+    """Return the release that a folder is named after (case does not matter), None for any other name."""
     return next((release for release in releases if release.folder.lower() == folder.lower()), None)

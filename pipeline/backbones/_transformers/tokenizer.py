@@ -23,7 +23,7 @@ _MEND = "put the checkpoint's tokenizer.json and tokenizer_config.json beside it
 
 
 def train_tokenizer(texts: Iterable[str], chat: ChatFormat, *, vocabulary: int) -> PreTrainedTokenizerFast:
-    """Byte-level BPE of at most ``vocabulary`` tokens, special tokens first. Deterministic in the order of ``texts``."""
+    """Train byte-level BPE of at most ``vocabulary`` tokens, special tokens first. Deterministic in the order of ``texts``."""
     model = Tokenizer(BPE())
     model.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     model.decoder = decoders.ByteLevel()
@@ -47,7 +47,7 @@ def train_tokenizer(texts: Iterable[str], chat: ChatFormat, *, vocabulary: int) 
 
 
 def load_tokenizer(folder: Path) -> PreTrainedTokenizerBase:
-    """The tokenizer of a saved or released folder. Raises CheckpointError when it is missing or malformed."""
+    """Load the tokenizer of a saved or released folder. Raise CheckpointError when it is missing or malformed."""
     try:
         return AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
     except Exception as error:  # the Rust library behind it raises bare exceptions for damaged files
@@ -65,7 +65,7 @@ def add_alignment_tokens(tokenizer: PreTrainedTokenizerBase) -> int:
 
 
 def token_id(tokenizer: PreTrainedTokenizerBase, token: str, where: str = "tokenizer") -> int:
-    """Id of a special token that must be one token. Raises CheckpointError otherwise."""
+    """Return the id of a special token that must be one token. Raise CheckpointError otherwise."""
     found = tokenizer.convert_tokens_to_ids(token)
     if not isinstance(found, int) or found == tokenizer.unk_token_id:
         raise CheckpointError(f"the tokenizer has no token {token!r}", where=where, fix="use the family's own tokenizer files")

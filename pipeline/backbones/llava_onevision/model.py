@@ -89,7 +89,7 @@ class LlavaOnevisionBackbone(LoadedTransformersModel):
         return output.pooler_output[:, :-1]
 
     def insert_extra(self, embeds: torch.Tensor, prefix: Prefix) -> torch.Tensor:
-        """The learned newline after the last view."""
+        """Insert the learned newline after the last view."""
         if prefix.extra_index is None:
             return embeds
         places = torch.from_numpy(prefix.extra_index).to(embeds.device)

@@ -43,7 +43,7 @@ def equal_segments_attention(
     segment: int = 0,
     **kwargs: Any,
 ) -> tuple[torch.Tensor, None]:
-    """SDPA of a packed sequence (1,heads,n*segment,d) as a batch of n segments; plain SDPA when ``segment`` is 0."""
+    """Run SDPA on a packed sequence (1,heads,n*segment,d) as a batch of n segments; plain SDPA when ``segment`` is 0."""
     if not segment:
         return sdpa_attention_forward(module, query, key, value, attention_mask, **kwargs)
     heads, total, width = query.shape[1:]
@@ -101,7 +101,7 @@ class Qwen25VLBackbone(LoadedTransformersModel):
 
     @classmethod
     def default_tokens(cls, config: PreTrainedConfig) -> tuple[int, int]:
-        """14x14 for released sizes (392 px of 28 px tokens, as 3DRS's 14x14), 4x4 for tiny ones."""
+        """Return 14x14 for released sizes (392 px of 28 px tokens, like 3DRS's 14x14), 4x4 for tiny ones."""
         return (14, 14) if config.vision_config.patch_size == 14 else (4, 4)
 
     @property
@@ -113,8 +113,9 @@ class Qwen25VLBackbone(LoadedTransformersModel):
         return TokenGrid(*self.tokens)
 
     def positions(self, input_ids: NDArray[np.int64], visual_index: NDArray[np.int64], views: int) -> NDArray[np.int64]:
-        """M-RoPE: text counts on all three axes; a view's tokens share t and take h, w of their cell; the text after a
-        view goes on at the largest position plus one."""
+        """Return M-RoPE positions: text counts on all three axes; a view's tokens share t and take h, w of their cell; the
+        text after a view continues at the largest position plus one.
+        """
         rows, cols = self.tokens
         positions = np.empty((3, len(input_ids)), dtype=np.int64)
         place = np.arange(rows * cols)
@@ -136,7 +137,7 @@ class Qwen25VLBackbone(LoadedTransformersModel):
         return torch.tensor([[1, self.tokens[0] * merge, self.tokens[1] * merge]], device=device).expand(count, 3)
 
     def _packed(self, count: int, device: torch.device) -> dict[str, Any]:
-        """Arguments of the vision tower that depend on the number of views only, computed once by the class's helpers."""
+        """Return vision-tower arguments that depend on the number of views only, computed once by the class's helpers."""
         if count not in self._packing:
             vision, grid = self._vision, self._grid_thw(count, device)
             window, windows = get_vision_window_index(grid, vision.spatial_merge_size, vision.window_size, vision.patch_size)

@@ -18,7 +18,7 @@ SAMPLE = 4096
 
 
 def principal_basis(tokens: NDArray[np.float32], count: int = 3) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """(mean (D,), basis (D,count)) of tokens (N,D): projections have unit variance, in falling order of the variance before.
+    """Return mean (D,) and basis (D,count) of tokens (N,D): projections have unit variance, by falling original variance.
 
     Directions without variance (fewer than ``count`` dimensions, constant features) are zero columns.
     """
@@ -36,7 +36,7 @@ def principal_basis(tokens: NDArray[np.float32], count: int = 3) -> tuple[NDArra
 
 
 def standardised(points: NDArray[np.float64], valid: NDArray[np.bool_]) -> NDArray[np.float64]:
-    """Points (N,3) with mean 0 and standard deviation 1 per axis over the valid ones; invalid ones are 0."""
+    """Standardise points (N,3) to mean 0 and deviation 1 per axis over the valid ones; invalid ones become 0."""
     used = points[valid].astype(np.float64)
     if not len(used):
         return np.zeros(points.shape)
@@ -46,7 +46,7 @@ def standardised(points: NDArray[np.float64], valid: NDArray[np.bool_]) -> NDArr
 
 
 def alignment(components: NDArray[np.float64], world: NDArray[np.float64], valid: NDArray[np.bool_]) -> NDArray[np.float64]:
-    """The orthogonal matrix (3,3) that turns components (N,3) closest to standardised world coordinates (N,3).
+    """Return the orthogonal matrix (3,3) that turns components (N,3) closest to standardised world coordinates (N,3).
 
     The identity when fewer than 4 cells have a known place.
     """
@@ -57,7 +57,7 @@ def alignment(components: NDArray[np.float64], world: NDArray[np.float64], valid
 
 
 def to_colors(values: NDArray[np.float64], valid: NDArray[np.bool_] | None = None) -> NDArray[np.float64]:
-    """Values (...,3) -> [0,1], one scale per channel for all of them: 2nd to 98th percentile; invalid ones are grey."""
+    """Map values (...,3) to [0,1] with one scale per channel for all: 2nd to 98th percentile; invalid ones are grey."""
     flat = values.reshape(-1, 3)
     used = flat if valid is None else flat[valid.reshape(-1)]
     if not len(used):

@@ -40,7 +40,7 @@ class Row:
 
 
 def choose_scene(readers: Sequence[FeatureReader], index: SceneIndex, wanted: str | None) -> str:
-    """``wanted``, or the first scene in index order that every store has. StoreError when there is none."""
+    """Return ``wanted``, or the first scene in index order that every store has. Raise StoreError when there is none."""
     shared = set(index.records).intersection(*(reader.scene_ids for reader in readers))
     if wanted is not None and wanted not in shared:
         near = did_you_mean(wanted, sorted(shared))
@@ -55,7 +55,7 @@ def choose_scene(readers: Sequence[FeatureReader], index: SceneIndex, wanted: st
 
 
 def rows_of_scene(scene: Scene, manifests: Sequence[Path], shown: Sequence[int]) -> list[Row]:
-    """The world row on the first teacher's grid, then one row per teacher and layer."""
+    """Return the world row on the first teacher's grid, then one row per teacher and layer."""
     rows: list[Row] = []
     for (_, teacher), paths in by_store(manifests).items():
         reader = FeatureReader(paths)
@@ -70,7 +70,7 @@ def rows_of_scene(scene: Scene, manifests: Sequence[Path], shown: Sequence[int])
 
 
 def cell_places(scene: Scene, grid: TokenGrid) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
-    """Mean world point (V,G,K,3) in metres of every cell, and whether it has any valid depth (V,G,K)."""
+    """Return the mean world point (V,G,K,3) in metres of every cell, and whether it has any valid depth (V,G,K)."""
     record = scene.record
     points, valid = geometry.unproject(scene.depth_m, record.depth_intrinsics, record.world_from_camera)
     means, share = geometry.cell_means(points, valid, grid)
@@ -85,7 +85,7 @@ def _feature_row(
     valid: NDArray[np.bool_],
     shown: Sequence[int],
 ) -> Row:
-    """Reads view by view twice (basis, projections): memory is two views and 3 numbers per cell."""
+    """Build a feature row from two passes over the views (basis, projections): memory is two views and 3 numbers per cell."""
     if reader.frame_ids(scene.scene_id) != scene.record.frame_ids:
         reader.read_stored(scene.scene_id, scene.record.frame_ids)  # raises with the first frame that differs
     views, cells = len(scene.record.frame_ids), reader.grid.count
@@ -108,7 +108,7 @@ def _tokens(reader: FeatureReader, scene: Scene, view: int) -> NDArray[np.float3
 
 
 def _explained(values: NDArray[np.float64], world: NDArray[np.float64]) -> float | None:
-    """Share of the variance of world coordinates that the three components explain linearly (mean R^2 of the axes)."""
+    """Return the share of variance in world coordinates that the three components explain linearly (mean R^2 of the axes)."""
     if len(values) < 5:
         return None
     design = np.column_stack([values, np.ones(len(values))])
@@ -119,7 +119,7 @@ def _explained(values: NDArray[np.float64], world: NDArray[np.float64]) -> float
 
 @styled
 def draw(scene: Scene, rows: Sequence[Row], shown: Sequence[int]) -> Figure:
-    """Views in the first row, then ``rows``; every cell is drawn where it looks, outside of a grid's window is white."""
+    """Draw views in the first row, then ``rows``: cells at the place they cover, white outside a grid's window."""
     height, width = scene.record.image_size
     tall = 1.9 * height / width + 0.12
     figure, axes = new_figure(1 + len(rows), len(shown), 1.9 * len(shown) + 0.9, tall * (1 + len(rows)) + 0.3)
@@ -153,7 +153,7 @@ def _bare(axis: Any) -> None:
 
 
 def picture(manifests: Sequence[Path], index: SceneIndex, scene_id: str | None, views: int) -> tuple[str, bytes]:
-    """(scene, PNG) of a scene of stores of one dataset. StoreError for stores of several datasets and for missing scenes."""
+    """Draw one scene of one dataset's stores: (scene, PNG). Raise StoreError for several datasets and for missing scenes."""
     stores = by_store(manifests)
     datasets = {dataset for dataset, _ in stores}
     if datasets != {index.dataset}:

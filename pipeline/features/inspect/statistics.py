@@ -70,7 +70,7 @@ class _Sums:
     previous: NDArray[np.float32] | None = None
 
     def add(self, tokens: NDArray[np.float32], seen: NDArray[np.bool_]) -> None:
-        """One view's tokens (G,K,D) and which of them count (G,K)."""
+        """Add one view's tokens (G,K,D); ``seen`` (G,K) marks those that count."""
         flat = tokens[seen]
         norms = np.linalg.norm(flat, axis=1)
         self.count += len(flat)
@@ -102,7 +102,7 @@ class _Sums:
 
 
 def _cosines(a: NDArray[np.float32], b: NDArray[np.float32]) -> list[float]:
-    """Mean cosine of pairs of unit tokens (...,D), as a list of one or, when there is no pair of non-zero tokens, none."""
+    """Return [mean cosine] of pairs of unit tokens (...,D), or [] without a pair of non-zero tokens."""
     used = (np.abs(a).max(-1, initial=0) > 0) & (np.abs(b).max(-1, initial=0) > 0)
     return [float(np.einsum("...d,...d->...", a, b)[used].mean())] if used.any() else []
 
@@ -112,7 +112,7 @@ def _mean(values: list[float]) -> float:
 
 
 def by_store(manifests: Sequence[Path]) -> dict[tuple[str, str], list[Path]]:
-    """Manifests grouped by (dataset, teacher), in the order given. StoreError for none, or for one that cannot be read."""
+    """Group manifests by (dataset, teacher), in the order given. Raise StoreError for none, or for an unreadable one."""
     groups: dict[tuple[str, str], list[Path]] = defaultdict(list)
     for path in manifests:
         spec = read_store_manifest(path).spec
@@ -123,7 +123,7 @@ def by_store(manifests: Sequence[Path]) -> dict[tuple[str, str], list[Path]]:
 
 
 def sample(reader: FeatureReader, views: int) -> Iterator[tuple[str, int]]:
-    """Up to ``views`` pairs (scene, view), from up to 16 scenes evenly spread over the store; neighbours in a scene follow."""
+    """Yield up to ``views`` pairs (scene, view), from up to 16 scenes spread evenly over the store; neighbours are adjacent."""
     scenes = reader.scene_ids
     chosen = (
         [scenes[i] for i in sorted({int(i) for i in np.linspace(0, len(scenes) - 1, min(16, len(scenes)))})] if scenes else []
@@ -136,7 +136,7 @@ def sample(reader: FeatureReader, views: int) -> Iterator[tuple[str, int]]:
 
 
 def store_statistics(manifests: Sequence[Path], *, views: int = 32) -> StoreStatistics:
-    """Statistics of one store from its manifests and ``views`` views read one by one (memory: two views)."""
+    """Compute the statistics of one store from its manifests and ``views`` views read one by one (memory: two views)."""
     reader = FeatureReader(manifests)
     spec, scenes = reader.spec, reader.scene_ids
     sums = {layer: _Sums() for layer in reader.layers}
@@ -168,7 +168,7 @@ def store_statistics(manifests: Sequence[Path], *, views: int = 32) -> StoreStat
 
 
 def to_json(stores: Sequence[StoreStatistics]) -> list[dict[str, Any]]:
-    """The same as JSON content; a figure that could not be computed is null."""
+    """Return the statistics as JSON content; a figure that could not be computed is null."""
     return [_without_nan(asdict(store)) for store in stores]
 
 
@@ -185,7 +185,7 @@ _FIGURES = ("norm", "dead", "neighbours", "views apart", "1-cos stored")
 
 
 def text_table(stores: Sequence[StoreStatistics]) -> list[str]:
-    """One line per store and layer, and a legend."""
+    """Return one line per store and layer, and a legend."""
     body = []
     for store in stores:
         for layer in store.layers:

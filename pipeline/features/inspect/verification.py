@@ -57,7 +57,7 @@ class ShardVerifier:
 
     @classmethod
     def of(cls, manifest: Path) -> ShardVerifier | None:
-        """None for a view whose sources are unchanged. StoreError for changed sources and for an unreadable manifest."""
+        """Return a verifier; None for a view with unchanged sources. Raise StoreError for changed sources or a bad manifest."""
         content = read_store_manifest(manifest)
         if isinstance(content, ShardManifest):
             return cls(manifest, content)
@@ -73,12 +73,14 @@ class ShardVerifier:
                 yield scene_id, error
 
     def chosen(self, count: int, seed: int) -> list[str]:
-        """``count`` random scenes (all when there are fewer); the same for the same seed."""
+        """Return ``count`` random scenes (all when there are fewer); the same for the same seed."""
         order = np.random.default_rng(seed_for("verify", seed)).permutation(len(self.reader.scene_ids))
         return sorted(self.reader.scene_ids[i] for i in order[:count])
 
     def teacher(self, index: SceneIndex, weights: Path | None, device: str) -> Teacher:
-        """The teacher of the spec with its weights. StoreError or CheckpointError when they are not what the shard is of."""
+        """Return the spec's teacher with its weights. Raise StoreError or CheckpointError when the shard was made
+        with others.
+        """
         spec = self.spec
         changed = [s for s, e in self.entries.items() if s not in index.records or source_digest(index.records[s]) != e.source]
         if index.dataset != spec.dataset or changed:
@@ -113,7 +115,9 @@ class ShardVerifier:
         return teacher
 
     def same_as_zarr(self, scene_id: str) -> None:
-        """StoreError unless the scene's bytes are right and zarr-python reads the same numbers as the store's own reader."""
+        """Raise StoreError unless the scene's bytes are right and zarr-python reads the same numbers as the store's
+        own reader.
+        """
         self.reader.verify(scene_id)
         entry = self.entries[scene_id]
         for name, kind in array_types(self.spec, entry.views).items():
@@ -137,7 +141,7 @@ class ShardVerifier:
 
 
 def _extras_difference(again: TeacherFeatures, stored: TeacherFeatures) -> float:
-    """Largest difference of confidence, depth and pose as a share of the largest value; infinite for missing and NaN."""
+    """Return the largest difference in confidence, depth and pose over the largest value; infinite for missing and NaN."""
     largest = 0.0
     for name in EXTRAS:
         a, b = getattr(again, name), getattr(stored, name)

@@ -1,7 +1,7 @@
-"""How views become the input of an image network: one rule gives the input size and the token grid.
+"""Resizing of views for an image network: one rule gives the input size and the token grid.
 
-Images are never cropped: the grid covers the whole image and only the aspect ratio may change. No torch in here, so that a
-teacher can say its grid without loading a network.
+Images are never cropped: the grid covers the whole image and only the aspect ratio may change. Free of torch, so that a
+teacher can report its grid without loading a network.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ HALF: tuple[Channels, Channels] = ((0.5, 0.5, 0.5), (0.5, 0.5, 0.5))
 
 @dataclass(frozen=True, slots=True)
 class InputRule:
-    """``size``: pixels of the width, of the longer side or of both sides (squash); of the whole area for ``area``.
+    """A rule for resizing. ``size``: pixels of the width, the longer side or both sides (squash), or of the area (``area``).
 
     Sides become multiples of ``multiple`` pixels; a token is a square of ``patch`` pixels, and ``patch`` divides ``multiple``.
     """
@@ -45,7 +45,7 @@ class InputRule:
     rounding: Rounding = "nearest"
 
     def input_size(self, height_px: int, width_px: int) -> tuple[int, int]:
-        """Input (height, width) in pixels for an image of this size. FrameError when a side would vanish."""
+        """Return the input (height, width) in pixels for an image of this size. Raise FrameError when a side would vanish."""
         height, width = self._wanted(height_px, width_px)
         to_steps = round if self.rounding == "nearest" else int
         # 1e-9: a side that is a multiple up to floating-point error must not lose a whole step when rounding down.
@@ -59,7 +59,7 @@ class InputRule:
         return rows * self.multiple, cols * self.multiple
 
     def _wanted(self, height_px: int, width_px: int) -> tuple[float, float]:
-        """Height and width before rounding."""
+        """Return the height and width before rounding."""
         scale = {
             "width": self.size / width_px,
             "long_side": self.size / max(height_px, width_px),
@@ -68,13 +68,13 @@ class InputRule:
         return (self.size, self.size) if scale is None else (height_px * scale, width_px * scale)
 
     def grid(self, height_px: int, width_px: int) -> TokenGrid:
-        """The token grid of an image of this size; it covers the whole image."""
+        """Return the token grid of an image of this size; it covers the whole image."""
         height, width = self.input_size(height_px, width_px)
         return TokenGrid(height // self.patch, width // self.patch)
 
 
 def resize_views(rgb: NDArray[np.uint8], size: tuple[int, int], resampling: Filter) -> NDArray[np.uint8]:
-    """Views uint8 (V,H,W,3) -> (V,h,w,3), on 8-bit values; Pillow's filters average over the pixels that are lost."""
+    """Resize views uint8 (V,H,W,3) to (V,h,w,3) on 8-bit values; Pillow's filters average over the pixels that are lost."""
     if rgb.shape[1:3] == size:
         return np.array(rgb, order="C")
     target = (size[1], size[0])

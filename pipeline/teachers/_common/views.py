@@ -1,4 +1,4 @@
-"""Views of a scene on their way to a network and features on their way back, so that neither side waits for the other.
+"""Transfer of views to a network and of features back, such that neither side waits for the other.
 
 ``prepare`` works on the CPU (resizing, page-locked memory for a GPU), ``to_device`` queues copy and normalisation, and
 ``begin_copy`` queues the way back; only the function that it returns waits.
@@ -20,22 +20,21 @@ from pipeline.teachers._common.resize import Channels, Filter, InputRule, resize
 
 @dataclass(frozen=True, slots=True)
 class PreparedViews:
-    """``pixels`` uint8 (V,h,w,3) at the network's input size, and the token grid in the original images."""
+    """Resized views. ``pixels`` uint8 (V,h,w,3) at the network's input size, and the token grid in the original images."""
 
     pixels: Tensor
     grid: TokenGrid
 
 
 def prepared(pixels: Tensor, grid: TokenGrid, device: torch.device) -> PreparedViews:
-    """Views for ``device``: in page-locked memory for a GPU, so that the copy to it does not stop anything."""
+    """Return views ready for ``device``: in page-locked memory for a GPU, so that the copy to it blocks nothing."""
     return PreparedViews(pixels.pin_memory() if device.type == "cuda" else pixels, grid)
 
 
 def side_by_side(parts: Sequence[Tensor]) -> Tensor:
-    """Parts of tokens (..., D_i) on one channel axis.
+    """Concatenate groups of tokens (..., D_i) on the channel axis.
 
-    With more than one each is scaled to mean square 1 per token, so that none dominates a cosine; a single part is given as
-    the network makes it.
+    Of several, each is scaled to mean square 1 per token, so that none dominates a cosine; a single one stays unscaled.
     """
     if len(parts) == 1:
         return parts[0]
@@ -43,7 +42,7 @@ def side_by_side(parts: Sequence[Tensor]) -> Tensor:
 
 
 class ViewInput:
-    """One rule for all views: resized by ``rule`` and ``resampling``, then (x / 255 - mean) / std per channel."""
+    """One rule for all views: resize by ``rule`` and ``resampling``, then (x / 255 - mean) / std per channel."""
 
     def __init__(self, rule: InputRule, resampling: Filter, channels: tuple[Channels, Channels], device: str):
         self.rule, self.resampling = rule, resampling
@@ -52,13 +51,13 @@ class ViewInput:
         self._scale, self._offset = 1 / (255 * std), mean / std
 
     def prepare(self, rgb: NDArray[np.uint8]) -> PreparedViews:
-        """Views uint8 (V,H,W,3) of any size, resized. FrameError when they are too narrow for a single patch."""
+        """Resize views uint8 (V,H,W,3) of any size. Raise FrameError when they are too narrow for a single patch."""
         height, width = rgb.shape[1:3]
         pixels = torch.from_numpy(resize_views(rgb, self.rule.input_size(height, width), self.resampling))
         return prepared(pixels, self.rule.grid(height, width), self.device)
 
     def to_device(self, views: PreparedViews) -> Tensor:
-        """float32 (V,3,h,w) on the device."""
+        """Return the normalised pixels float32 (V,3,h,w) on the device."""
         pixels = views.pixels.to(self.device, non_blocking=True).permute(0, 3, 1, 2).float()
         return (pixels * self._scale - self._offset).contiguous()
 

@@ -1,4 +1,4 @@
-"""An installed model's forward as the network of a teacher: views in, tokens and predictions on the token grid out."""
+"""Adapter from an installed model's forward to a teacher's network: views in, tokens and predictions on the grid out."""
 
 from __future__ import annotations
 
@@ -27,11 +27,11 @@ class WrappedNetwork:
 
         tokens      (v, rows*cols, D) or (v, rows, cols, D), row-major, without special tokens
         depth       optional, (v, height, width) of any size, along the camera's axis, above 0; averaged to the token grid
-        confidence  optional, likewise, in [0, 1]
+        confidence  optional, same form, in [0, 1]
         pose        optional, (v, 4, 4) world_from_camera, OpenCV axes, in any world; only where ``views_per_pass`` is None
 
     ``views_per_pass`` None: one call sees all views of a scene (``set_dependent`` teachers); else that many views at most.
-    ``name`` is the teacher's, for messages. A ConfigError says what of an answer does not fit.
+    ``name`` is the teacher's, for messages. A ConfigError names the part of the output that does not fit.
     """
 
     def __init__(self, name: str, forward: Forward, view_input: ViewInput, *, dim: int, views_per_pass: int | None = None):
@@ -94,7 +94,7 @@ class WrappedNetwork:
         return stored | {"tokens": stored["tokens"].reshape(views, rows, cols, dim)}
 
     def _checked(self, found: dict[str, NDArray[np.float32]]) -> dict[str, NDArray[np.float32]]:
-        """The same with poses in the first view's frame. ConfigError for numbers out of range."""
+        """Return the same values with poses in the first view's frame. Raise ConfigError for numbers out of range."""
         wrong = {
             "depth": "depth" in found and not (found["depth"] > 0).all(),
             "confidence": "confidence" in found and not ((found["confidence"] >= 0) & (found["confidence"] <= 1)).all(),

@@ -1,4 +1,4 @@
-"""What the 2D control teachers share: one vision transformer of transformers, every view by itself.
+"""Base of the 2D control teachers: a vision transformer from `transformers` that encodes every view separately.
 
 A 2D teacher shows how much of a 3D teacher's gain comes from any good image features. Checkpoints are local folders in the
 transformers layout (config.json, model.safetensors or pytorch_model.bin, optionally preprocessor_config.json); nothing is ever
@@ -71,7 +71,7 @@ class Vision2DTeacher(NetworkTeacher):
 
     @abstractmethod
     def model_types(self) -> Sequence[str]:
-        """Names in config.json of the architectures that these options allow; the first one is built when untrained."""
+        """Return the config.json names of the architectures that these options allow; the first one is built when untrained."""
 
     @property
     def _fix(self) -> str:
@@ -126,7 +126,7 @@ class Vision2DTeacher(NetworkTeacher):
             checked_layers(self.options.layers, depth)
 
     def _known_depth(self) -> int | None:
-        """Blocks of the network, as far as that is known before anything is downloaded."""
+        """Return the network's number of blocks where it is known before anything is downloaded, else None."""
         if self.options.size == "tiny_untrained":
             return self._vision.depth
         return layer_count(self._folder, "vision_config")

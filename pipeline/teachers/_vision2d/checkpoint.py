@@ -34,7 +34,7 @@ _KEYS = ("image_mean", "image_std")
 
 @dataclass(frozen=True)
 class Vision:
-    """A layout with the configuration of one network. ``pixels`` and ``resampling`` are the checkpoint's where it says so."""
+    """A layout with the configuration of one network. ``pixels`` and ``resampling`` are the checkpoint's if it states them."""
 
     layout: Layout
     config: Any
@@ -60,7 +60,7 @@ class Vision:
 
     @property
     def size_px(self) -> int:
-        """Input size in pixels that this network is used at by default."""
+        """Return the network's default input size in pixels."""
         size = self.layout.size_px or self.config.image_size
         return int(size if isinstance(size, int) else size[0])
 
@@ -71,7 +71,7 @@ class Vision:
 
 
 def read_vision(folder: Path, model_types: Sequence[str], *, fix: str) -> Vision:
-    """The network that a folder's config.json describes. CheckpointError when it is not one of ``model_types``."""
+    """Return the network that a folder's config.json describes. Raise CheckpointError when it is not one of ``model_types``."""
     layouts = [LAYOUTS[name] for name in model_types]
     content = read_json(folder / "config.json", fix)
     found = content.get("model_type")
@@ -97,7 +97,7 @@ def _configuration(layout: Layout, content: Mapping[str, Any], folder: Path, fix
 
 
 def _pixels(layout: Layout, folder: Path, fix: str) -> tuple[tuple[Channels, Channels], Filter]:
-    """Mean, deviation and filter: of the folder's preprocessor_config.json where it states them, else of the model card."""
+    """Return mean, deviation and filter: from the folder's preprocessor_config.json, else from the model card."""
     path = folder / "preprocessor_config.json"
     stated = read_json(path, fix) if path.is_file() else {}
     names: dict[int, Filter] = {filter_.value: name for name, filter_ in FILTERS.items()}
@@ -117,13 +117,13 @@ def _channels(values: Any) -> Channels:
 
 
 def stand_ins(paths: Sequence[Path], *, fix: str) -> dict[str, Tensor]:
-    """Entries of weight files by their headers alone: zeros that share one number, of the stored shapes."""
+    """Build entries of weight files from their headers alone: zeros of the stored shapes that share one number."""
     shapes = {name: shape for path in paths for name, shape in read_shapes(path, fix=fix).items()}
     return {name: torch.zeros(()).expand(shape) for name, shape in shapes.items()}
 
 
 def load_network(vision: Vision, folder: Path, *, fix: str) -> tuple[nn.Module, str]:
-    """The network with its weights, and the digest of weights, configuration and pixel values."""
+    """Return the network with its weights, and the digest of weights, configuration and pixel values."""
     paths = weight_paths(folder, _FILES, fix)
     state: dict[str, Tensor] = {}
     for path in paths:
@@ -134,12 +134,12 @@ def load_network(vision: Vision, folder: Path, *, fix: str) -> tuple[nn.Module, 
 
 
 def check_network(vision: Vision, folder: Path, *, fix: str) -> None:
-    """CheckpointError unless the weight files have exactly the entries of the network, by their headers."""
+    """Raise CheckpointError unless the weight files have exactly the network's entries. Reads headers only."""
     build(vision, stand_ins(weight_paths(folder, _FILES, fix), fix=fix), where=str(folder), fix=fix)
 
 
 def build(vision: Vision, state: Mapping[str, Tensor], *, where: str, fix: str) -> nn.Module:
-    """The network holding ``state``. CheckpointError that counts and names missing, unexpected and misshapen entries."""
+    """Return the network holding ``state``. Raise CheckpointError naming missing, unexpected and misshapen entries."""
     layout = vision.layout
     own = {name: value for name, value in state.items() if not _elsewhere(name, layout)}
     try:
@@ -162,14 +162,14 @@ def build(vision: Vision, state: Mapping[str, Tensor], *, where: str, fix: str) 
 
 
 def _elsewhere(name: str, layout: Layout) -> bool:
-    """Entries of other towers or heads; SigLIP's pooling head; position ids, which old checkpoints stored."""
+    """Return whether an entry belongs to another tower or head, SigLIP's pooling head, or position ids of old checkpoints."""
     inner = name.removeprefix("vision_model.")
     return name.startswith(layout.foreign) or inner.startswith("head.") or name.endswith("position_ids")
 
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """Without the library's load report and progress bar: the checks above say what is wrong."""
+    """Silence the library's load report and progress bar: the checks above report what is wrong."""
     level, bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
     logging.set_verbosity_error()
     logging.disable_progress_bar()

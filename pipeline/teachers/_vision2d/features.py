@@ -1,4 +1,4 @@
-"""A frozen vision network as a source of token features: wanted blocks only, special tokens dropped, every view by itself."""
+"""Token features of a frozen vision network: wanted blocks only, special tokens dropped, every view separately."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ class VisionFeatures:
 
     ``layers`` are block outputs, side by side on channels in the given order (-1 is the last block); blocks behind the deepest
     of them are dropped. ``norm`` applies the network's final LayerNorm to every one of them, as DINOv2 does for intermediate
-    layers. They are put together by ``side_by_side``.
+    layers. ``side_by_side`` concatenates them.
     """
 
     def __init__(
@@ -66,7 +66,7 @@ class VisionFeatures:
         return lambda: TeacherFeatures(ready(), prepared.grid)
 
     def _tokens(self, pixels: Tensor, grid: tuple[int, int]) -> Tensor:
-        """Pixels (v,3,h,w) -> tokens float32 (v, rows*cols, D)."""
+        """Compute tokens float32 (v, rows*cols, D) from pixels (v,3,h,w)."""
         try:
             with torch.autocast(pixels.device.type, torch.bfloat16, enabled=self.bfloat16):
                 self.vision.layout.call(self.model, pixels, grid)

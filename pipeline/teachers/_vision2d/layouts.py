@@ -1,4 +1,4 @@
-"""What differs between the vision transformers of transformers: classes, where the blocks are, special tokens, pixels.
+"""Differences between the vision transformers in `transformers`: classes, module paths, special tokens, pixels.
 
 Special tokens and grids: tried on transformers 5.23 (DINOv2 1 leading token, with registers 5, DINOv3 1 + registers, CLIP and
 MAE 1, SigLIP none). Means, deviations and filters are the values in the model cards' preprocessor_config.json (facebook/
@@ -53,29 +53,30 @@ class Layout:
     tiny_px: int = 112
 
     def lead(self, config: Any) -> int:
-        """Tokens before the first patch: class token and registers."""
+        """Return the number of tokens before the first patch: class token and registers."""
         return self.cls_tokens + int(getattr(config, "num_register_tokens", 0))
 
 
 def _plain(model: Any, pixels: Tensor, _grid: tuple[int, int]) -> Any:
-    """Networks that fit their position code to any input by themselves."""
+    """Run a network that fits its position code to any input by itself."""
     return model(pixel_values=pixels)
 
 
 def _interpolated(model: Any, pixels: Tensor, _grid: tuple[int, int]) -> Any:
-    """Networks that must be asked to resize their position table; at the native size the table is used as it is."""
+    """Run a network that must be asked to resize its position table; at the native size the table is used unchanged."""
     return model(pixel_values=pixels, interpolate_pos_encoding=True)
 
 
 def _unmasked(model: Any, pixels: Tensor, grid: tuple[int, int]) -> Any:
-    """MAE orders patches by random noise even where it hides none: rising noise keeps them row-major."""
+    """Run MAE without masking. It orders patches by random noise even when it hides none: rising noise keeps them row-major."""
     noise = torch.arange(grid[0] * grid[1], device=pixels.device, dtype=torch.float32).expand(len(pixels), -1)
     return model(pixel_values=pixels, noise=noise, interpolate_pos_encoding=True)
 
 
 def _patches(model: Any, pixels: Tensor, grid: tuple[int, int]) -> Any:
-    """NaFlex takes patches (v, rows*cols, p*p*3), inside a patch row, column, channel. No padding, hence no mask; the shapes
-    stay on the CPU because the network reads them as numbers."""
+    """Run NaFlex on patches (v, rows*cols, p*p*3), inside a patch row, column, channel. No padding, hence no mask; the shapes
+    stay on the CPU because the network reads them as numbers.
+    """
     views, channels, height, width = pixels.shape
     (rows, cols), patch_h, patch_w = grid, height // grid[0], width // grid[1]
     cut = pixels.reshape(views, channels, rows, patch_h, cols, patch_w).permute(0, 2, 4, 3, 5, 1)

@@ -1,4 +1,4 @@
-"""Tiny untrained networks of the real classes: for tests and for trying a study out, never for results."""
+"""Tiny untrained networks of the real classes: for tests and trial runs of a study, never for results."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ from pipeline.teachers._vision2d.layouts import LAYOUTS
 
 
 def tiny_vision(model_type: str) -> Vision:
-    """Configuration of the size ``tiny_untrained`` of an architecture."""
+    """Return the configuration of the size ``tiny_untrained`` of an architecture."""
     layout = LAYOUTS[model_type]
     config = getattr(transformers, layout.config_class)(**layout.tiny, **layout.changed)
     return Vision(layout, config, layout.pixels, layout.resampling)
 
 
 def tiny_network(model_type: str, seed: int = 0) -> nn.Module:
-    """Random weights from ``seed`` alone, by the class's own initialisation; the global generator is left alone."""
+    """Build a network with random weights from ``seed`` by the class's initialisation; leave the global generator alone."""
     vision = tiny_vision(model_type)
     model_class: Any = getattr(transformers, vision.layout.model_class)
     with torch.random.fork_rng(devices=[]):

@@ -68,7 +68,7 @@ class FlareOptions(Options):
 
     @property
     def feature_layers(self) -> tuple[FeatureLayer, ...]:
-        """The wanted feature_layers, in order."""
+        """Return the wanted feature layers, in order."""
         return (self.feature_layer,) if isinstance(self.feature_layer, str) else self.feature_layer
 
 

@@ -43,7 +43,7 @@ class CoarsePose(nn.Module):
         self.rotary = RotaryTable(width // heads, config.rope_base, first=0)
 
     def tokens(self, encoded: Encoded) -> Tensor:
-        """Coarse tokens (B,V,Pc,E): windows of encoder tokens."""
+        """Return coarse tokens (B,V,Pc,E): windows of encoder tokens."""
         maps = self.patch_embed_coarse2(as_maps(encoded.tokens, encoded.grid))
         return self.enc_norm_coarse(maps).unflatten(0, encoded.tokens.shape[:2])
 

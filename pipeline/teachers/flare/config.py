@@ -36,11 +36,11 @@ class FLAREConfig:
 
     @property
     def harmonics(self) -> int:
-        """Frequencies per pose number; 42 in the released size."""
+        """Return the number of frequencies per pose number; 42 in the released size."""
         return (self.decoder_width // 9) // 2
 
     def feature_layer_width(self, feature_layer: FeatureLayer) -> int:
-        """Channels of a feature_layer's tokens."""
+        """Return the channels of a feature layer's tokens."""
         return self.width if feature_layer == "enc_norm" else self.decoder_width
 
 

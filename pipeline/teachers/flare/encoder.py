@@ -19,7 +19,7 @@ class Patches(nn.Module):
         self.proj = nn.Conv2d(channels, width, side, stride=side)
 
     def forward(self, maps: Tensor) -> Tensor:
-        """(N,c,H,W) -> (N, H/side * W/side, C), row-major."""
+        """Turn (N,c,H,W) into row-major tokens (N, H/side * W/side, C)."""
         return self.proj(maps).flatten(2).transpose(1, 2)
 
 
@@ -44,7 +44,7 @@ class Encoder(nn.Module):
         self.rotary = RotaryTable(config.width // config.heads, config.rope_base, first=0)
 
     def forward(self, images: Tensor, keep: frozenset[int] = frozenset()) -> Encoded:
-        """``keep``: blocks whose inputs are wanted (not normalised)."""
+        """Encode images. ``keep``: blocks whose inputs are wanted (not normalised)."""
         scenes, views = images.shape[:2]
         grid = (images.shape[-2] // self.config.patch, images.shape[-1] // self.config.patch)
         x = residual(self.patch_embed((images.flatten(0, 1) - 0.5) / 0.5))
@@ -58,5 +58,5 @@ class Encoder(nn.Module):
 
 
 def as_maps(tokens: Tensor, grid: tuple[int, int]) -> Tensor:
-    """Tokens (B,V,P,C) of all views as maps (B*V,C,rows,columns)."""
+    """Reshape tokens (B,V,P,C) of all views to maps (B*V,C,rows,columns)."""
     return tokens.flatten(0, 1).transpose(1, 2).unflatten(2, grid)

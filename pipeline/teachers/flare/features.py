@@ -31,13 +31,13 @@ class FeatureNetwork:
         self.device, self.bfloat16 = torch.device(device), bfloat16
 
     def encode(self, scene: Scene) -> TeacherFeatures:
-        """Features of all views, in order; the first view is FLARE's reference view."""
+        """Compute features of all views, in order; the first view is FLARE's reference view."""
         return self.start(self.prepare(scene))()
 
     def prepare(self, scene: Scene) -> PreparedViews:
         """Resize and cut all views.
 
-        DataError for a scene of one view when a decoder's feature_layer is wanted: there is no view to compare it with.
+        Raise DataError for a scene of one view when a decoder's feature_layer is wanted: there is no view to compare it with.
         """
         views = len(scene.rgb)
         if views < 2 and self.model.coarse is not None:
@@ -64,7 +64,7 @@ class FeatureNetwork:
 def released_features(
     path: Path, config: FLAREConfig, feature_layers: tuple[FeatureLayer, ...], *, device: str, bfloat16: bool, fix: str
 ) -> tuple[FeatureNetwork, str]:
-    """A feature network with a checkpoint's weights, and the digest of the file. CheckpointError when it does not fit."""
+    """Return a feature network with a checkpoint's weights, and the file's digest. Raise CheckpointError on a misfit."""
     model = load_checkpoint(path, config, feature_layers, fix=fix)
     return FeatureNetwork(model, device=device, bfloat16=bfloat16), file_digest(path)
 
@@ -72,7 +72,7 @@ def released_features(
 def untrained_features(
     config: FLAREConfig, feature_layers: tuple[FeatureLayer, ...], seed: int, *, device: str, bfloat16: bool
 ) -> tuple[FeatureNetwork, str]:
-    """A feature network that has learned nothing, and the digest of its weights."""
+    """Return an untrained feature network and the digest of its weights."""
     model = untrained(config, feature_layers, seed)
     value = state_digest(model.entries())
     return FeatureNetwork(model, device=device, bfloat16=bfloat16), value

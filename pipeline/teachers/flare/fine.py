@@ -48,7 +48,7 @@ class FineGeometry(nn.Module):
             return self.embed_pose(camera_numbers(cameras))
 
     def forward(self, encoded: Encoded, cameras: Tensor, *, keep_all: bool) -> Fine:
-        """``cameras`` (B,V,9) of stage 1. ``keep_all``: every block's output is wanted (stage 3), else only the last."""
+        """Run stage 2 on ``cameras`` (B,V,9) of stage 1. ``keep_all``: keep every block's output (stage 3), else the last."""
         x = residual(self.decoder_embed_fine(encoded.tokens))
         scenes, views, count = x.shape[:3]
         table = self.rotary(0, *encoded.grid, views, x.device)

@@ -36,14 +36,14 @@ class ImageRule:
 
     @property
     def grid(self) -> TokenGrid:
-        """The token grid, in coordinates of the original image."""
+        """Return the token grid, in coordinates of the original image."""
         top, bottom = self.top / self.height, (self.top + self.kept_height) / self.height
         left, right = self.left / self.width, (self.left + self.kept_width) / self.width
         return TokenGrid(self.kept_height // self.patch, self.kept_width // self.patch, (left, top, right, bottom))
 
 
 def image_rule(height_px: int, width_px: int, config: FLAREConfig) -> ImageRule:
-    """The rule for images of this size."""
+    """Return the rule for images of this size."""
     scale = max(config.image_width / width_px, config.image_height / height_px) + MARGIN
     height, width = math.floor(height_px * scale), math.floor(width_px * scale)
     return ImageRule(
@@ -59,7 +59,7 @@ def image_rule(height_px: int, width_px: int, config: FLAREConfig) -> ImageRule:
 
 
 def _offset(original: int, scale: float, resized: int, kept: int) -> int:
-    """First kept pixel on one axis: how far the principal point moves.
+    """Return the first kept pixel on one axis, by which the principal point moves.
 
     It is half of what is cut off, but halves of odd numbers round as the float64 errors of exactly this computation fall.
     """
@@ -69,7 +69,7 @@ def _offset(original: int, scale: float, resized: int, kept: int) -> int:
 
 
 def to_pixels(rgb: NDArray[np.uint8], config: FLAREConfig) -> Tensor:
-    """Views uint8 (V,H,W,3) -> (V,H',W',3) by the image rule (Lanczos down, bicubic up, on 8-bit values)."""
+    """Resize views uint8 (V,H,W,3) to (V,H',W',3) by the image rule (Lanczos down, bicubic up, on 8-bit values)."""
     rule = image_rule(rgb.shape[1], rgb.shape[2], config)
     method = Image.Resampling.LANCZOS if rule.scale < 1 else Image.Resampling.BICUBIC
     size = (rule.width, rule.height)
@@ -79,10 +79,10 @@ def to_pixels(rgb: NDArray[np.uint8], config: FLAREConfig) -> Tensor:
 
 
 def pixels_to_input(pixels: Tensor) -> Tensor:
-    """uint8 (V,H,W,3) -> float32 (V,3,H,W) in [0,1], on the pixels' device."""
+    """Turn uint8 (V,H,W,3) into float32 (V,3,H,W) in [0,1], on the pixels' device."""
     return pixels.permute(0, 3, 1, 2).contiguous().float().div_(255)
 
 
 def to_input(rgb: NDArray[np.uint8], config: FLAREConfig) -> Tensor:
-    """Views uint8 (V,H,W,3) -> float32 (V,3,H',W') in [0,1]."""
+    """Turn views uint8 (V,H,W,3) into network input float32 (V,3,H',W') in [0,1]."""
     return pixels_to_input(to_pixels(rgb, config))

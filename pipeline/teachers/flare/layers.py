@@ -16,12 +16,12 @@ Table = tuple[Tensor, Tensor]
 
 
 def plain_norm(x: Tensor) -> Tensor:
-    """LayerNorm over channels without weights."""
+    """Apply LayerNorm over channels, without weights."""
     return F.layer_norm(x, x.shape[-1:], eps=EPS)
 
 
 def residual(tokens: Tensor) -> Tensor:
-    """The start of a residual stream: float32 whatever autocast made of the product before it."""
+    """Start a residual stream in float32, whatever type autocast gave the product before it."""
     return tokens.float() if tokens.dtype in (torch.bfloat16, torch.float16) else tokens
 
 
@@ -37,7 +37,7 @@ class CrossAttention(nn.Module):
         self.proj = nn.Linear(width, width)
 
     def forward(self, x: Tensor, memory: Tensor, table: Table, memory_table: Table) -> Tensor:
-        """(B,N,C) attends to (B,M,C) -> (B,N,C)."""
+        """Let (B,N,C) attend to (B,M,C); return (B,N,C)."""
         query = rotate(self._split(self.projq(x)), table)
         key, value = rotate(self._split(self.projk(memory)), memory_table), self._split(self.projv(memory))
         out = F.scaled_dot_product_attention(query, key, value)
@@ -138,23 +138,23 @@ class CameraBlock(nn.Module):
 
 
 def exchange(block: nn.Module, embed: nn.Module, pose: Tensor, tokens: Tensor) -> tuple[Tensor, Tensor]:
-    """One step: each view's pose token (B,V,C) and its tokens (B,V,N,C) learn from each other in a CameraBlock."""
+    """Do one step: each view's pose token (B,V,C) and its tokens (B,V,N,C) attend to each other in a CameraBlock."""
     scenes, views = pose.shape[:2]
     reply = block(torch.cat([pose[:, :, None], tokens], dim=2).flatten(0, 1)).unflatten(0, (scenes, views))
     return pose + reply[:, :, 0], tokens + embed(reply[:, :, 1:])
 
 
 def inject(tokens: Tensor, norm: nn.Module, embed: nn.Module, encoder_tokens: Tensor) -> Tensor:
-    """Decoder tokens (B,V,P,C) plus projected tokens (B,V,P,E) of a middle encoder layer."""
+    """Add projected tokens (B,V,P,E) of a middle encoder layer to decoder tokens (B,V,P,C)."""
     return tokens + embed(norm(encoder_tokens))
 
 
 def embeddings(count: int, into: int, width: int) -> nn.ModuleList:
-    """``count`` linear layers without bias."""
+    """Build ``count`` linear layers without bias."""
     return nn.ModuleList(nn.Linear(into, width, bias=False) for _ in range(count))
 
 
 def without_autocast(x: Tensor) -> AbstractContextManager[object]:
-    """A context in which products on the device of ``x`` keep their type (devices like "meta" never change it)."""
+    """Return a context in which products on the device of ``x`` keep their type (devices like "meta" never change it)."""
     kind = x.device.type
     return torch.autocast(kind, enabled=False) if torch.amp.is_autocast_available(kind) else nullcontext()

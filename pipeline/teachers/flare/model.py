@@ -32,7 +32,7 @@ class FLARE(nn.Module):
         self.point = PointGeometry(config) if "dec_norm_point" in feature_layers else None
 
     def forward(self, images: Tensor) -> dict[FeatureLayer, Tensor]:
-        """Images (B,V,3,H,W) in [0,1], H and W multiples of patch * coarse -> tokens (B,V,P,D) of each wanted feature_layer.
+        """Map images (B,V,3,H,W) in [0,1], H and W multiples of patch * coarse, to each layer's tokens (B,V,P,D).
 
         The first view is the reference. All feature_layers but ``enc_norm`` need two views or more.
         """
@@ -48,11 +48,11 @@ class FLARE(nn.Module):
         return {feature_layer: found[feature_layer] for feature_layer in self.feature_layers}
 
     def stages(self) -> list[nn.Module]:
-        """The stages that exist."""
+        """Return the stages that exist."""
         return [stage for stage in (self.encoder, self.coarse, self.fine, self.point) if stage is not None]
 
     def entries(self) -> dict[str, Tensor]:
-        """Parameters of all stages under their released names, which are unique among stages."""
+        """Return the parameters of all stages under their released names, which are unique among stages."""
         return {name: value for stage in self.stages() for name, value in stage.state_dict().items()}
 
     def load_entries(self, state: dict[str, Tensor]) -> None:

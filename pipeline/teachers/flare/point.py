@@ -48,18 +48,18 @@ class PointGeometry(nn.Module):
         self.rotary = RotaryTable(width // heads, config.rope_base, first=0)
 
     def cameras(self, fine: Fine) -> Posed:
-        """Better cameras from stage 2's pose tokens."""
+        """Estimate better cameras from stage 2's pose tokens."""
         pose = self.dec_cam_norm_fine(fine.pose_tokens)
         return Posed(pose, self.pose_head_stage2(pose))
 
     def forward(self, encoded: Encoded, fine: Fine, known: Tensor) -> Tensor:
-        """``known`` (B,V,C): the embedded cameras. Tokens (B,V,P,C) after the norm."""
+        """Compute tokens (B,V,P,C) after the norm. ``known`` (B,V,C): the embedded cameras."""
         for x in self.steps(encoded, fine, known):
             last = x
         return self.dec_norm_point(last)
 
     def steps(self, encoded: Encoded, fine: Fine, known: Tensor) -> Iterator[Tensor]:
-        """The tokens (B,V,P,C) after every block, one after the other."""
+        """Yield the tokens (B,V,P,C) after every block."""
         with without_autocast(encoded.tokens):
             x = self.decoder_embed_point(encoded.tokens.float())
         scenes, views, count = x.shape[:3]

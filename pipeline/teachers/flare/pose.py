@@ -57,7 +57,7 @@ class PoseHead(nn.Module):
         return cameras
 
     def _waves(self, code: Tensor) -> Tensor:
-        """Harmonics of the code and the code itself, (B,V,9*(2n+1))."""
+        """Return the code and its harmonics, (B,V,9*(2n+1))."""
         # Integer powers are exact on every device; a power of floats may be off by a few units in the last place.
         frequencies = (2 ** torch.arange(self.harmonics, device=code.device)).to(code.dtype)
         angles = (code[..., None] * frequencies).flatten(-2)
@@ -66,12 +66,12 @@ class PoseHead(nn.Module):
 
 
 def camera_numbers(cameras: Tensor) -> Tensor:
-    """Cameras (B,V,9) -> quaternion and translation (B,V,7), the latter in units of the views' mean distance."""
+    """Turn cameras (B,V,9) into quaternion and translation (B,V,7), the latter in units of the views' mean distance."""
     translation = cameras[..., :3]
     distance = translation.norm(dim=-1, keepdim=True).mean(dim=1, keepdim=True)
     return torch.cat([cameras[..., 3:7], translation / (distance + 1e-8)], dim=-1)
 
 
 def start_tokens(first: Tensor, others: Tensor, scenes: int, views: int) -> Tensor:
-    """Pose tokens (B,V,C) before the first block: one kind (1,1,C) for the reference view, one for all others."""
+    """Return pose tokens (B,V,C) before the first block: one kind (1,1,C) for the reference view, one for all others."""
     return torch.cat([first, others.expand(-1, views - 1, -1)], dim=1).expand(scenes, -1, -1)

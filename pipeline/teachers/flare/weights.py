@@ -2,7 +2,7 @@
 
 Upstream keeps the network under the key ``model`` of a pickled dictionary and loads it without asking whether all names fit.
 Here every entry that any feature layer needs must be there with its shape; known entries of heads that are not built are left
-out, and other names, which an actual file may hold, are said on stderr.
+out, and other names, which an actual file may hold, are counted on stderr.
 """
 
 from __future__ import annotations
@@ -42,9 +42,9 @@ Shapes = Mapping[str, tuple[int, ...]]
 
 
 def read_entries(path: Path, *, fix: str) -> dict[str, Tensor]:
-    """Entries of a checkpoint: a pickled file with them under ``model`` or as they are, or a .safetensors file.
+    """Read the entries of a checkpoint: a pickled file with them under ``model`` or at top level, or a .safetensors file.
 
-    Pickled files are memory-mapped: no tensor is read before it is used. CheckpointError when it is not such a file.
+    Pickled files are memory-mapped: no tensor is read before it is used. Raise CheckpointError when it is not such a file.
     """
     # Checkpoints of this family keep the command line's arguments beside the network; a namespace is plain data.
     with torch.serialization.safe_globals([argparse.Namespace]):
@@ -65,7 +65,7 @@ def entry_shapes(path: Path, *, fix: str) -> Shapes:
 
 
 def check_shapes(found: Shapes, config: FLAREConfig, *, where: str, fix: str) -> list[str]:
-    """Names that are neither needed nor known. CheckpointError when a needed entry is missing or misshapen."""
+    """Return names that are neither needed nor known. Raise CheckpointError when a needed entry is missing or misshapen."""
     with torch.device("meta"):
         needed = {name: tuple(value.shape) for name, value in FLARE(config).entries().items()}
     text = differences(needed, found, every=False)
@@ -79,7 +79,7 @@ def check_shapes(found: Shapes, config: FLAREConfig, *, where: str, fix: str) ->
 
 
 def check_checkpoint(path: Path, config: FLAREConfig, *, fix: str) -> None:
-    """Names and shapes of a checkpoint, without reading tensors; unknown names are counted on stderr."""
+    """Check names and shapes of a checkpoint without reading tensors; unknown names are counted on stderr."""
     unknown = check_shapes(entry_shapes(path, fix=fix), config, where=str(path), fix=fix)
     if unknown:
         text = f"note: {len(unknown)} entries of {path} are unknown to FLARE and not used, first {unknown[0]!r}"
@@ -87,7 +87,7 @@ def check_checkpoint(path: Path, config: FLAREConfig, *, fix: str) -> None:
 
 
 def load_checkpoint(path: Path, config: FLAREConfig, feature_layers: Sequence[FeatureLayer], *, fix: str) -> FLARE:
-    """The network with a checkpoint's weights; only what the layers need is kept. CheckpointError as ``check_shapes``."""
+    """Return the network with a checkpoint's weights, only what the layers need. Raise CheckpointError as ``check_shapes``."""
     check_checkpoint(path, config, fix=fix)
     with torch.device("meta"):
         model = FLARE(config, feature_layers)
@@ -96,7 +96,7 @@ def load_checkpoint(path: Path, config: FLAREConfig, feature_layers: Sequence[Fe
 
 
 def untrained(config: FLAREConfig, feature_layers: Sequence[FeatureLayer], seed: int) -> FLARE:
-    """The network with weights drawn from ``seed`` alone."""
+    """Return the network with weights drawn from ``seed`` alone."""
     model = FLARE(config, feature_layers)
     for stage in model.stages():
         initialise(stage, seed)
@@ -105,7 +105,7 @@ def untrained(config: FLAREConfig, feature_layers: Sequence[FeatureLayer], seed:
 
 
 def _initialise_rest(stage: nn.Module, seed: int) -> None:
-    """Pose tokens and joint attention, whose parameters are none of torch's layers."""
+    """Initialise pose tokens and joint attention, whose parameters belong to none of torch's layers."""
     generator = torch.Generator().manual_seed(seed_for("flare", seed))
     for name, parameter in stage.named_parameters():
         if "pose_token" in name:

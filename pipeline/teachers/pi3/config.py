@@ -41,17 +41,17 @@ class Pi3Config:
 
     @property
     def dim(self) -> int:
-        """Width of a layer: the outputs of a block within views and of the next one across views, side by side."""
+        """Return the width of a layer: the concatenated outputs of a block within views and of the next one across views."""
         return 2 * self.width
 
     @property
     def layers(self) -> int:
-        """Number of such pairs of blocks."""
+        """Return the number of such pairs of blocks."""
         return self.depth // 2
 
     @property
     def encoder(self) -> VGGTConfig:
-        """The patch encoder, which is built like VGGT's."""
+        """Return the patch encoder's configuration; it is built like VGGT's."""
         return VGGTConfig(
             image_px=self.image_px,
             patch=self.patch,

@@ -51,7 +51,7 @@ class FeatureNetwork:
         return prepared(pixels, token_grid(*scene.record.image_size, config), self.device)
 
     def encode(self, scene: Scene) -> TeacherFeatures:
-        """Features of all views, in one pass: every view attends to all others."""
+        """Compute features of all views in one pass: every view attends to all others."""
         return self.start(self.prepare(scene))()
 
     @torch.inference_mode()
@@ -68,8 +68,9 @@ class FeatureNetwork:
         return features
 
     def outputs(self, images: Tensor) -> dict[str, Tensor]:
-        """Images (1,V,3,H,W) in [0,1] -> ``tokens`` (V,G,K,D) and, with heads, ``depth`` and ``confidence`` (V,G,K) and the
-        numbers of the camera poses: ``translation`` (V,3), ``matrix`` (V,3,3)."""
+        """Map images (1,V,3,H,W) in [0,1] to ``tokens`` (V,G,K,D) and, with heads, ``depth`` and ``confidence`` (V,G,K) and
+        the numbers of the camera poses: ``translation`` (V,3), ``matrix`` (V,3,3).
+        """
         network, config = self.network, self.network.config
         cells, last = (images.shape[-2] // config.patch, images.shape[-1] // config.patch), config.layers - 1
         wanted = {*self.layers, last} if isinstance(network, Network) else set(self.layers)
@@ -85,13 +86,13 @@ class FeatureNetwork:
 
 
 def _poses(translation: NDArray[np.float32], matrix: NDArray[np.float32]) -> NDArray[np.float32]:
-    """world_from_camera (V,4,4) in the frame of the first view's camera, of the camera head's numbers."""
+    """Turn the camera head's numbers into world_from_camera (V,4,4) in the frame of the first view's camera."""
     camera = CameraNumbers(torch.from_numpy(translation).double(), torch.from_numpy(matrix).double())
     return relative_to_first(poses_of(camera)).float().numpy()
 
 
 def check_released(path: Path, variant: Variant, *, fix: str, config: Pi3Config = RELEASED) -> None:
-    """Names and shapes of all entries of a released file, without its numbers. CheckpointError when they do not fit."""
+    """Check names and shapes of all entries of a released file from its header. Raise CheckpointError when they do not fit."""
     shapes = read_shapes(path, fix=fix)
     found: Variant = "pi3x" if ONLY_IN_PI3X in shapes else "pi3"
     if found != variant:
@@ -118,7 +119,7 @@ def load_features(
     fix: str,
     config: Pi3Config = RELEASED,
 ) -> tuple[FeatureNetwork, str]:
-    """A feature network from a released file, and the file's digest. CheckpointError unless every entry fits.
+    """Return a feature network from a released file, and the file's digest. Raise CheckpointError unless every entry fits.
 
     Without ``predictions`` the heads are checked but not built.
     """
@@ -133,7 +134,7 @@ def load_features(
 def tiny_features(
     variant: Variant, layers: Sequence[int], *, predictions: bool, device: str, bfloat16: bool
 ) -> tuple[FeatureNetwork, str]:
-    """The tiny size with its initial weights, and their digest. The trunk is the same with and without predictions."""
+    """Return the tiny size with its initial weights, and their digest. The trunk is the same with and without predictions."""
     network: Trunk = NETWORKS[variant](TINY)
     initialise(network, TINY_SEED)
     state = network.state_dict()

@@ -97,7 +97,7 @@ class CameraHead(nn.Module):
 
 
 def poses_of(numbers: CameraNumbers) -> Tensor:
-    """Camera-to-world matrices (...,4,4): the rotation nearest to the matrix with its rows scaled to length 1.
+    """Return camera-to-world matrices (...,4,4): the rotation nearest to the matrix with its rows scaled to length 1.
 
     Apart from the head because the singular values of a matrix on a GPU make the host wait.
     """
@@ -111,7 +111,7 @@ def poses_of(numbers: CameraNumbers) -> Tensor:
 
 
 def relative_to_first(poses: Tensor) -> Tensor:
-    """World_from_camera (V,4,4) in any world -> in the world of the first view's camera, whose pose is exactly the identity."""
+    """Move world_from_camera (V,4,4) from any world to that of the first view's camera, whose pose is exactly the identity."""
     turn, centre = poses[:1, :3, :3].transpose(-1, -2), poses[:1, :3, 3:]
     moved = poses.clone()
     moved[:, :3, :3] = turn @ poses[:, :3, :3]

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 
 def token_grid(height_px: int, width_px: int, config: Pi3Config) -> TokenGrid:
-    """The token grid of images of this size. FrameError for images so thin that no row or column of patches is left."""
+    """Return the token grid of images of this size. Raise FrameError for images too thin for one row or column of patches."""
     scale = math.sqrt(config.pixel_limit / (width_px * height_px))
     wide, high = width_px * scale, height_px * scale
     cols, rows = round(wide / config.patch), round(high / config.patch)
@@ -42,11 +42,11 @@ def token_grid(height_px: int, width_px: int, config: Pi3Config) -> TokenGrid:
 
 
 def to_pixels(rgb: NDArray[np.uint8], config: Pi3Config) -> NDArray[np.uint8]:
-    """Views uint8 (V,H,W,3) -> uint8 (V,H',W',3), H' and W' multiples of the patch (Lanczos, on 8-bit values)."""
+    """Resize views uint8 (V,H,W,3) to (V,H',W',3), H' and W' multiples of the patch (Lanczos, on 8-bit values)."""
     grid = token_grid(rgb.shape[1], rgb.shape[2], config)
     return resize_views(rgb, (grid.rows * config.patch, grid.cols * config.patch), "lanczos")
 
 
 def to_input(rgb: NDArray[np.uint8], config: Pi3Config) -> Tensor:
-    """Views uint8 (V,H,W,3) -> float32 (V,3,H',W') in [0,1]."""
+    """Turn views uint8 (V,H,W,3) into network input float32 (V,3,H',W') in [0,1]."""
     return pixels_to_input(torch.from_numpy(to_pixels(rgb, config)))

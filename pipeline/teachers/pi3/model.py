@@ -55,16 +55,16 @@ class Network(Trunk, ABC):
 
     @abstractmethod
     def predict(self, tokens: Tensor, grid: tuple[int, int]) -> Prediction:
-        """Predictions from the last layer (B,V,P,2C), special tokens included. Last linear layers are in float32."""
+        """Predict from the last layer (B,V,P,2C), special tokens included. The last linear layers run in float32."""
 
     def _decoded(self, decoder: nn.Module, tokens: Tensor, grid: tuple[int, int]) -> Tensor:
-        """Patch tokens (N, gh*gw, c) in float32 of tokens (N,P,2C) of single views."""
+        """Decode tokens (N,P,2C) of single views to patch tokens (N, gh*gw, c) in float32."""
         lead = self.config.registers
         table = self.head_rotary(lead, grid[0], grid[1], 1, tokens.device)
         return decoder(tokens, table)[:, lead:].float()
 
     def camera(self, tokens: Tensor, grid: tuple[int, int]) -> CameraNumbers:
-        """Numbers of the poses of views (N,P,2C)."""
+        """Return the pose numbers of views (N,P,2C)."""
         decoded = self._decoded(self.camera_decoder, tokens, grid)
         with _in_float32(tokens):
             return self.camera_head(decoded)
@@ -79,7 +79,7 @@ class Pi3(Network):
         self.conf_head = PatchMap(config.head_width, 1, config.patch)
 
     def local_points(self, tokens: Tensor, grid: tuple[int, int]) -> Tensor:
-        """Points (N, gh*gw, patch*patch, 3) in each view's camera frame, of tokens (N,P,2C)."""
+        """Return points (N, gh*gw, patch*patch, 3) in each view's camera frame from tokens (N,P,2C)."""
         decoded = self._decoded(self.point_decoder, tokens, grid)
         with _in_float32(tokens):
             plane, log_depth = self.point_head(decoded).split([2, 1], dim=-1)
@@ -87,7 +87,7 @@ class Pi3(Network):
         return torch.cat([plane * depth, depth], dim=-1)
 
     def confidence_logits(self, tokens: Tensor, grid: tuple[int, int]) -> Tensor:
-        """Logits (N, gh*gw, patch*patch, 1) of tokens (N,P,2C)."""
+        """Return logits (N, gh*gw, patch*patch, 1) from tokens (N,P,2C)."""
         decoded = self._decoded(self.conf_decoder, tokens, grid)
         with _in_float32(tokens):
             return self.conf_head(decoded)
@@ -111,13 +111,14 @@ class Pi3X(Network):
         self.metric_head = nn.Linear(config.metric_width, 1)
 
     def metric(self, tokens: Tensor, grid: tuple[int, int]) -> Tensor:
-        """Metres per unit of length (B,) of scenes (B,V,P,2C). One number scales all depths, so all of it is float32: half a
-        percent of the work or less, and in bfloat16 a tiny network's scale was off by 4 %."""
+        """Return metres per unit of length (B,) of scenes (B,V,P,2C). One number scales all depths, so all of it is float32:
+        half a percent of the work or less, and in bfloat16 a tiny network's scale was off by 4 %.
+        """
         with _in_float32(tokens):
             return self.metric_head(self.metric_decoder(self.metric_token, tokens.float(), grid)[:, 0])[:, 0].exp()
 
     def maps(self, tokens: Tensor, grid: tuple[int, int]) -> tuple[Tensor, Tensor]:
-        """Depth in the unit of length and confidence logits of views (N,P,2C), each (N,1,H,W)."""
+        """Return depth in the unit of length and confidence logits of views (N,P,2C), each (N,1,H,W)."""
         points = self._decoded(self.point_decoder, tokens, grid)
         logits = self._decoded(self.conf_decoder, tokens, grid)
         with _in_float32(tokens):
@@ -138,7 +139,7 @@ class Pi3X(Network):
 
 
 def _in_float32(like: Tensor) -> AbstractContextManager[None]:
-    """The last layers of all heads are float32 whatever the rest is, as in the reference."""
+    """Return a context for the heads' last layers: float32 whatever the rest is, as in the reference."""
     kind = like.device.type
     return torch.autocast(kind, enabled=False) if torch.amp.is_autocast_available(kind) else nullcontext()
 

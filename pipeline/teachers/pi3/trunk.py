@@ -49,11 +49,11 @@ class Trunk(nn.Module):
         self.register_buffer("image_std", torch.tensor(IMAGENET_STD).view(1, 3, 1, 1))
 
     def patch_tokens(self, images: Tensor) -> Tensor:
-        """Encoder tokens (B*V, gh*gw, C) of images (B,V,3,H,W)."""
+        """Return encoder tokens (B*V, gh*gw, C) of images (B,V,3,H,W)."""
         return self.encoder((images.flatten(0, 1) - self.image_mean) / self.image_std)
 
     def decode(self, patches: Tensor, views: int, grid: tuple[int, int], keep: Sequence[int]) -> dict[int, Tensor]:
-        """Encoder tokens (B*V, gh*gw, C) -> the kept layers. Blocks after the last kept layer are not computed."""
+        """Turn encoder tokens (B*V, gh*gw, C) into the kept layers. Blocks after the last kept layer are not computed."""
         count, scenes, (rows, cols) = len(patches), len(patches) // views, grid
         wanted = {layer % self.config.layers for layer in keep}
         registers = self.register_token[0].expand(count, -1, -1).to(patches.dtype)
@@ -70,6 +70,6 @@ class Trunk(nn.Module):
         return kept
 
     def forward(self, images: Tensor, keep: Sequence[int] = (-1,)) -> dict[int, Tensor]:
-        """Kept layers by their non-negative index. ``keep`` may count from the end (-1 is the last)."""
+        """Return kept layers by non-negative index. ``keep`` may count from the end (-1 is the last)."""
         grid = (images.shape[-2] // self.config.patch, images.shape[-1] // self.config.patch)
         return self.decode(self.patch_tokens(images), images.shape[1], grid, keep)

@@ -43,17 +43,17 @@ class Aggregator(nn.Module):
         return Block(config.width, config.heads, eps=1e-5, qk_norm=True, layer_scale=config.layer_scale)
 
     def patch_tokens(self, images: Tensor) -> Tensor:
-        """Encoder tokens (B*V, gh*gw, C) of images (B,V,3,H,W)."""
+        """Return encoder tokens (B*V, gh*gw, C) of images (B,V,3,H,W)."""
         return self.patch_embed((images.flatten(0, 1) - self.mean) / self.std)
 
     def _special_tokens(self, scenes: int, views: int) -> Tensor:
-        """Camera and register tokens (B*V, lead, C): variant 0 for the first view, 1 for all others."""
+        """Return camera and register tokens (B*V, lead, C): variant 0 for the first view, 1 for all others."""
         variants = torch.cat([self.camera_token, self.register_token], dim=2)
         first, others = variants[:, :1], variants[:, 1:].expand(-1, views - 1, -1, -1)
         return torch.cat([first, others], dim=1).expand(scenes, -1, -1, -1).flatten(0, 1)
 
     def aggregate(self, patches: Tensor, views: int, grid: tuple[int, int], keep: Sequence[int]) -> dict[int, Tensor]:
-        """Encoder tokens (B*V, gh*gw, C) -> the kept layers. Layers after the last kept one are not computed."""
+        """Turn encoder tokens (B*V, gh*gw, C) into the kept layers. Layers after the last kept one are not computed."""
         scenes, (rows, cols), lead = len(patches) // views, grid, self.config.lead
         wanted = {layer % self.config.depth for layer in keep}
         x = torch.cat([self._special_tokens(scenes, views).to(patches.dtype), patches], dim=1)
@@ -69,6 +69,6 @@ class Aggregator(nn.Module):
         return kept
 
     def forward(self, images: Tensor, keep: Sequence[int] = (-1,)) -> dict[int, Tensor]:
-        """Kept layers by their non-negative index. ``keep`` may count from the end (-1 is the last)."""
+        """Return kept layers by non-negative index. ``keep`` may count from the end (-1 is the last)."""
         grid = (images.shape[-2] // self.config.patch, images.shape[-1] // self.config.patch)
         return self.aggregate(self.patch_tokens(images), images.shape[1], grid, keep)

@@ -52,7 +52,7 @@ class CameraHead(nn.Module):
 
 
 def quaternion_to_matrix(quaternion: Tensor) -> Tensor:
-    """Rotation matrices (...,3,3) of quaternions (...,4) x, y, z, w of any norm."""
+    """Return rotation matrices (...,3,3) of quaternions (...,4) x, y, z, w of any norm."""
     x, y, z, w = quaternion.unbind(-1)
     s = 2.0 / (quaternion * quaternion).sum(-1)
     rows = [
@@ -64,7 +64,7 @@ def quaternion_to_matrix(quaternion: Tensor) -> Tensor:
 
 
 def matrix_to_quaternion(rotation: Tensor) -> Tensor:
-    """Unit quaternions (...,4) x, y, z, w with w >= 0 of rotation matrices (...,3,3), by their largest component."""
+    """Return unit quaternions (...,4) x, y, z, w with w >= 0 of rotation matrices (...,3,3), by their largest component."""
     m = rotation
     xx, yy, zz = m[..., 0, 0], m[..., 1, 1], m[..., 2, 2]
     squares = torch.stack([1 + xx - yy - zz, 1 - xx + yy - zz, 1 - xx - yy + zz, 1 + xx + yy + zz], -1)
@@ -86,7 +86,7 @@ def matrix_to_quaternion(rotation: Tensor) -> Tensor:
 
 
 def encode_pose(camera_from_world: Tensor, intrinsics: Tensor, size: tuple[int, int]) -> Tensor:
-    """Pose code (...,9) of extrinsics (...,3 or 4,4) and intrinsics (...,3,3) of an image of (height, width)."""
+    """Return the pose code (...,9) of extrinsics (...,3 or 4,4) and intrinsics (...,3,3) of an image of (height, width)."""
     fov_h = 2 * torch.atan(size[0] / 2 / intrinsics[..., 1, 1])
     fov_w = 2 * torch.atan(size[1] / 2 / intrinsics[..., 0, 0])
     quaternion = matrix_to_quaternion(camera_from_world[..., :3, :3])
@@ -94,7 +94,7 @@ def encode_pose(camera_from_world: Tensor, intrinsics: Tensor, size: tuple[int, 
 
 
 def decode_pose(code: Tensor, size: tuple[int, int]) -> tuple[Tensor, Tensor]:
-    """Extrinsics (...,3,4) world -> camera and intrinsics (...,3,3) with the centre of the image as principal point."""
+    """Return extrinsics (...,3,4) world -> camera and intrinsics (...,3,3) with the image centre as principal point."""
     extrinsics = torch.cat([quaternion_to_matrix(code[..., 3:7]), code[..., :3, None]], dim=-1)
     intrinsics = torch.zeros(*code.shape[:-1], 3, 3, dtype=code.dtype, device=code.device)
     intrinsics[..., 0, 0] = size[1] / 2 / torch.tan(code[..., 8] / 2)

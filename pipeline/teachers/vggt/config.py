@@ -40,12 +40,12 @@ class VGGTConfig:
 
     @property
     def dim(self) -> int:
-        """Width of an aggregated token: frame and global features side by side."""
+        """Return the width of an aggregated token: concatenated frame and global features."""
         return 2 * self.width
 
     @property
     def lead(self) -> int:
-        """Special tokens before the patches: one camera token and the registers."""
+        """Return the number of special tokens before the patches: one camera token and the registers."""
         return 1 + self.registers
 
 

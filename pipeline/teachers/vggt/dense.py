@@ -26,7 +26,7 @@ class PlaneCode(nn.Module):
         self._tables: dict[tuple[int, int, int, float, torch.device], tuple[Tensor, Tensor]] = {}
 
     def forward(self, x: Tensor, aspect: float) -> Tensor:
-        """``aspect`` is image width / height."""
+        """Add the position code to maps. ``aspect`` is image width / height."""
         channels, height, width = x.shape[1:]
         key = (channels, height, width, aspect, x.device)
         if key not in self._tables:

@@ -20,7 +20,7 @@ class PatchProjection(nn.Module):
         self.proj = nn.Conv2d(3, width, patch, stride=patch)
 
     def forward(self, images: Tensor) -> Tensor:
-        """(N,3,H,W) -> (N, gh*gw, C), row-major."""
+        """Turn (N,3,H,W) into row-major tokens (N, gh*gw, C)."""
         return self.proj(images).flatten(2).transpose(1, 2)
 
 
@@ -43,7 +43,7 @@ class PatchEncoder(nn.Module):
         self.norm = nn.LayerNorm(width, eps=1e-6)
 
     def positions(self, rows: int, cols: int, *, square_image: bool) -> Tensor:
-        """Position code (1, rows*cols, C) of the patches: the learned square, resized where it does not fit."""
+        """Return the position code (1, rows*cols, C) of the patches: the learned square, resized where it does not fit."""
         learned = self.pos_embed[:, 1:]
         if square_image and rows * cols == self.side**2:
             return learned
@@ -52,7 +52,7 @@ class PatchEncoder(nn.Module):
         return resized.permute(0, 2, 3, 1).flatten(1, 2).to(learned.dtype)
 
     def embed(self, images: Tensor) -> Tensor:
-        """Patch tokens with positions (N, gh*gw, C), before any block."""
+        """Return patch tokens with positions (N, gh*gw, C), before any block."""
         height, width = images.shape[-2:]
         rows, cols = height // self.patch, width // self.patch
         return self.patch_embed(images) + self.positions(rows, cols, square_image=height == width)

@@ -16,7 +16,7 @@ from pipeline.teachers.vggt.targets import Batch, collate
 
 @torch.inference_mode()
 def evaluate(model: VGGT, index: SceneIndex, scene_ids: Sequence[str], device: str) -> dict[str, float]:
-    """Means over scenes, all views in order: relative depth error, point error in metres, camera errors.
+    """Return means over scenes, all views in order: relative depth error, point error in metres, camera errors.
 
     Each has a twin ``*_constant``: depth and points predicted as their own mean over the scene's valid pixels, cameras as the
     first view's. Depth and points are compared in the scene's unit of length, as they were learned. ``matching`` is the share
@@ -65,5 +65,5 @@ def _angle_deg(code: Tensor, target: Tensor) -> Tensor:
 
 
 def _centre(code: Tensor) -> Tensor:
-    """Camera centres (...,3) in the first view's frame."""
+    """Return camera centres (...,3) in the first view's frame."""
     return -(quaternion_to_matrix(code[..., 3:7]).transpose(-1, -2) @ code[..., :3, None])[..., 0]

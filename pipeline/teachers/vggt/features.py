@@ -51,7 +51,7 @@ class FeatureNetwork:
         return prepared(to_pixels(scene.rgb, config), image_rule(*scene.record.image_size, config).grid, self.device)
 
     def encode(self, scene: Scene) -> TeacherFeatures:
-        """Features of all views, in order; the first view is VGGT's reference view."""
+        """Compute features of all views, in order; the first view is VGGT's reference view."""
         return self.start(self.prepare(scene))()
 
     @torch.inference_mode()
@@ -69,7 +69,7 @@ class FeatureNetwork:
         return features
 
     def outputs(self, images: Tensor) -> dict[str, Tensor]:
-        """Images (1,V,3,H,W) in [0,1] -> ``tokens`` (V,G,K,D) and, with heads, ``depth``, ``confidence``, ``pose_code``."""
+        """Map images (1,V,3,H,W) in [0,1] to ``tokens`` (V,G,K,D) and, with heads, ``depth``, ``confidence``, ``pose_code``."""
         config, aggregator = self.network.config, self.network.aggregator
         rows, cols = images.shape[-2] // config.patch, images.shape[-1] // config.patch
         last = config.depth - 1
@@ -103,7 +103,7 @@ def _fetch(tensors: dict[str, Tensor]) -> Callable[[], dict[str, NDArray[np.floa
 
 
 def first_view_poses(codes: NDArray[np.float32], size: tuple[int, int]) -> NDArray[np.float32]:
-    """world_from_camera (V,4,4) of pose codes (V,9), the world being exactly the first view's camera."""
+    """Return world_from_camera (V,4,4) of pose codes (V,9); the world is exactly the first view's camera."""
     extrinsics, _ = decode_pose(torch.from_numpy(codes).double(), size)
     camera_from_world = np.tile(np.eye(4), (len(codes), 1, 1))
     camera_from_world[:, :3] = extrinsics.numpy()
@@ -122,7 +122,7 @@ def load_features(
     fix: str,
     predictions: bool = False,
 ) -> tuple[FeatureNetwork, str]:
-    """A feature network from a whole network's weights file, and the file's digest.
+    """Return a feature network from a whole network's weights file, and the file's digest.
 
     Every entry must be known and of the right shape, the heads that are not used here included. The file is mapped, not
     copied: on a GPU its entries pass through host memory page by page. CheckpointError otherwise, ConfigError for a layer
@@ -139,7 +139,7 @@ def load_features(
 
 
 def check_file(path: Path, config: VGGTConfig, fix: str) -> None:
-    """CheckpointError unless a weights file holds exactly the network's entries; reads names and shapes only."""
+    """Raise CheckpointError unless a weights file holds exactly the network's entries. Reads names and shapes only."""
     with torch.device("meta"):
         skeleton = VGGT(config)
     shapes = {n: s for n, s in read_shapes(path, fix=fix).items() if not n.startswith(NOT_BUILT)}
@@ -149,7 +149,7 @@ def check_file(path: Path, config: VGGTConfig, fix: str) -> None:
 def random_features(
     config: VGGTConfig, seed: int, layers: Sequence[int], device: str, *, bfloat16: bool = False, predictions: bool = False
 ) -> tuple[FeatureNetwork, str]:
-    """A network that has learned nothing, and the digest of its aggregator's weights."""
+    """Return an untrained network and the digest of its aggregator's weights."""
     check_layers(layers, config)
     network = VGGT(config, PREDICTION_HEADS if predictions else ())
     initialise(network.aggregator, seed)
@@ -158,7 +158,7 @@ def random_features(
 
 
 def check_layers(layers: Sequence[int], config: VGGTConfig) -> None:
-    """ConfigError for a layer that the aggregator does not have."""
+    """Raise ConfigError for a layer that the aggregator does not have."""
     for layer in layers:
         if not -config.depth <= layer < config.depth:
             raise ConfigError(f"the aggregator has no layer {layer}", allowed=f"{-config.depth} to {config.depth - 1}")

@@ -11,7 +11,7 @@ from pipeline.teachers.vggt.encoder import REGISTERS
 
 
 def block_flops(tokens: int, width: int, sequences: int = 1) -> int:
-    """One block on ``sequences`` sequences of ``tokens``: projections and MLP 24 n C^2, attention 4 n^2 C."""
+    """Return one block's FLOPs on ``sequences`` sequences of ``tokens``: projections and MLP 24 n C^2, attention 4 n^2 C."""
     return sequences * (24 * tokens * width**2 + 4 * tokens**2 * width)
 
 
@@ -30,7 +30,7 @@ def aggregator_flops(config: VGGTConfig, views: int, rows: int, cols: int, layer
 
 
 def camera_flops(config: VGGTConfig, views: int) -> int:
-    """The camera head on one scene."""
+    """Return the FLOPs of the camera head on one scene."""
     width = config.dim
     code = 2 * views * (9 * width + 3 * width**2)
     branch = 2 * views * (width * (width // 2) + (width // 2) * 9)
@@ -38,7 +38,7 @@ def camera_flops(config: VGGTConfig, views: int) -> int:
 
 
 def dense_flops(config: VGGTConfig, views: int, rows: int, cols: int, outputs: int) -> int:
-    """A dense head with ``outputs`` channels (depth 2, points 4) on all views of one scene."""
+    """Return the FLOPs of a dense head with ``outputs`` channels (depth 2, points 4) on all views of one scene."""
     features, channels, patches = config.dpt_features, config.dpt_channels, rows * cols
     coarse = ((rows + 1) // 2) * ((cols + 1) // 2)
     areas = (16 * patches, 4 * patches, patches, coarse)
@@ -57,7 +57,7 @@ def dense_flops(config: VGGTConfig, views: int, rows: int, cols: int, outputs: i
 
 
 def forward_flops(config: VGGTConfig, views: int, rows: int, cols: int, *, predictions: bool = False) -> dict[str, int]:
-    """Parts and ``total`` of one scene's features (last layer), with camera and depth head when ``predictions``."""
+    """Return a scene's FLOPs by part and in ``total`` (last layer; with camera and depth heads when ``predictions``)."""
     parts = aggregator_flops(config, views, rows, cols)
     if predictions:
         parts |= {"camera head": camera_flops(config, views), "depth head": dense_flops(config, views, rows, cols, 2)}

@@ -41,14 +41,14 @@ class ImageRule:
 
     @property
     def grid(self) -> TokenGrid:
-        """The token grid, in coordinates of the original image; padding lies outside of 0 to 1."""
+        """Return the token grid, in coordinates of the original image; padding lies outside of 0 to 1."""
         x0, x1 = self.left / self.width, (self.left + self.kept_width) / self.width
         y0, y1 = self.top / self.height, (self.top + self.kept) / self.height
         return TokenGrid(self.kept // self.patch, self.kept_width // self.patch, (x0, y0, x1, y1))
 
 
 def image_rule(height_px: int, width_px: int, config: VGGTConfig) -> ImageRule:
-    """The rule for images of this size. FrameError for images so thin that no row or column of patches is left."""
+    """Return the rule for images of this size. Raise FrameError for images so thin that no row or column of patches is left."""
     side = config.image_px
     if config.images == "pad" and height_px > width_px:
         width, height = _other(width_px, height_px, config), side
@@ -61,7 +61,7 @@ def image_rule(height_px: int, width_px: int, config: VGGTConfig) -> ImageRule:
 
 
 def _other(other_px: int, fixed_px: int, config: VGGTConfig) -> int:
-    """Pixels of the side that follows from the fixed one, a multiple of the patch."""
+    """Return the pixels of the side that follows from the fixed one, a multiple of the patch."""
     found = round(other_px * (config.image_px / fixed_px) / config.patch) * config.patch
     if found == 0:
         raise FrameError(
@@ -72,7 +72,7 @@ def _other(other_px: int, fixed_px: int, config: VGGTConfig) -> int:
 
 
 def to_pixels(rgb: NDArray[np.uint8], config: VGGTConfig) -> Tensor:
-    """Views uint8 (V,H,W,3) -> uint8 (V,H',W',3) by the image rule (bicubic, on 8-bit values). Runs on the CPU."""
+    """Resize views uint8 (V,H,W,3) to (V,H',W',3) by the image rule (bicubic, on 8-bit values). Runs on the CPU."""
     import torch  # here, so that asking for a grid imports no torch
 
     rule = image_rule(rgb.shape[1], rgb.shape[2], config)
@@ -87,10 +87,10 @@ def to_pixels(rgb: NDArray[np.uint8], config: VGGTConfig) -> Tensor:
 
 
 def pixels_to_input(pixels: Tensor) -> Tensor:
-    """Pixels uint8 (V,H,W,3) on any device -> float32 (V,3,H,W) in [0,1] there."""
+    """Turn pixels uint8 (V,H,W,3) on any device into float32 (V,3,H,W) in [0,1] on the same device."""
     return pixels.permute(0, 3, 1, 2).float().div_(255)
 
 
 def to_input(rgb: NDArray[np.uint8], config: VGGTConfig) -> Tensor:
-    """Views uint8 (V,H,W,3) -> float32 (V,3,H',W') in [0,1] by the image rule."""
+    """Turn views uint8 (V,H,W,3) into float32 (V,3,H',W') in [0,1] by the image rule."""
     return pixels_to_input(to_pixels(rgb, config))

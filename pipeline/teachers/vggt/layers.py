@@ -20,7 +20,7 @@ class RotaryTable(nn.Module):
         self._tables: dict[tuple[int, int, int, int, torch.device], tuple[Tensor, Tensor]] = {}
 
     def forward(self, lead: int, rows: int, cols: int, repeat: int, device: torch.device) -> tuple[Tensor, Tensor]:
-        """cos and sin (repeat*(lead+rows*cols), head_dim) for tokens [lead special, patches row-major] of ``repeat`` views."""
+        """Return cos and sin (repeat*(lead+rows*cols), head_dim) for ``repeat`` views' [special, row-major patch] tokens."""
         key = (lead, rows, cols, repeat, device)
         if key not in self._tables:
             if len(self._tables) > 16:

@@ -20,7 +20,7 @@ ITERATION_DECAY = 0.6
 
 
 def map_loss(predicted: Tensor, target: Tensor, confidence: Tensor, valid: Tensor) -> Tensor:
-    """Confidence-weighted loss of maps (B,V,h,w,c) over valid pixels (B,V,h,w), gradients included."""
+    """Return the confidence-weighted loss of maps (B,V,h,w,c) over valid pixels (B,V,h,w), gradients included."""
     difference = predicted - target
     error = difference.norm(dim=-1) if difference.shape[-1] > 1 else difference[..., 0].abs()
     total = _mean(confidence * error - ALPHA * confidence.log(), valid)
@@ -38,7 +38,7 @@ def _mean(values: Tensor, mask: Tensor) -> Tensor:
 
 
 def camera_loss(codes: list[Tensor], target: Tensor) -> Tensor:
-    """Huber loss of the pose codes of all iterations; a quaternion and its negative are the same rotation."""
+    """Return the Huber loss of the pose codes of all iterations; a quaternion and its negative are the same rotation."""
     total = torch.zeros((), device=target.device)
     for number, code in enumerate(codes):
         sign = torch.where((code[..., 3:7] * target[..., 3:7]).sum(-1, keepdim=True) < 0, -1.0, 1.0)
@@ -48,7 +48,7 @@ def camera_loss(codes: list[Tensor], target: Tensor) -> Tensor:
 
 
 def total_loss(prediction: Prediction, batch: Batch) -> dict[str, Tensor]:
-    """The parts and their sum under "loss"."""
+    """Return the parts and their sum under "loss"."""
     depth = map_loss(prediction.depth[..., None], batch.depth[..., None], prediction.depth_confidence, batch.valid)
     points = map_loss(prediction.points, batch.points, prediction.points_confidence, batch.valid)
     camera = camera_loss(prediction.pose_codes, batch.pose_codes)

@@ -30,7 +30,7 @@ class MaskedImageModel(nn.Module):
         self.pixels = nn.Linear(DECODER_WIDTH, 3 * config.patch**2)
 
     def forward(self, images: Tensor, order: Tensor, visible: int) -> Tensor:
-        """Mean squared error on the hidden patches.
+        """Return the mean squared error on the hidden patches.
 
         ``images`` (N,3,H,W) normalised; ``order`` (N,P) a random permutation of the patches of each image, of which the
         first ``visible`` are shown.
@@ -49,6 +49,6 @@ class MaskedImageModel(nn.Module):
         return (predicted.gather(1, hidden.expand(-1, -1, predicted.shape[2])) - target).square().mean()
 
     def patches(self, images: Tensor) -> Tensor:
-        """Pixels of the patches (N,P,3*p*p), row-major."""
+        """Return the pixels of the patches (N,P,3*p*p), row-major."""
         cut = images.unfold(2, self.patch, self.patch).unfold(3, self.patch, self.patch)
         return cut.permute(0, 2, 3, 1, 4, 5).flatten(3).flatten(1, 2)

@@ -21,7 +21,7 @@ LEAST_VALID = 0.25
 
 
 def token_places(batch: Batch, rows: int, cols: int) -> tuple[Tensor, Tensor]:
-    """Mean place (B,V*P,3) in metres of each token's valid pixels, and whether enough of them are valid (B,V*P)."""
+    """Return the mean position (B,V*P,3) in metres of each token's valid pixels, and whether enough are valid (B,V*P)."""
     weight = batch.valid.to(batch.points.dtype)
     share = F.adaptive_avg_pool2d(weight, (rows, cols))
     total = F.adaptive_avg_pool2d((batch.points * weight[..., None]).permute(0, 1, 4, 2, 3).flatten(0, 1), (rows, cols))
@@ -31,14 +31,14 @@ def token_places(batch: Batch, rows: int, cols: int) -> tuple[Tensor, Tensor]:
 
 
 def pairs(places: Tensor, known: Tensor, views: int) -> tuple[Tensor, Tensor]:
-    """(same place, comparable) of token pairs (B,N,N): comparable tokens are of different views and both known."""
+    """Return (same place, comparable) of token pairs (B,N,N): comparable tokens are of different views and both known."""
     view = torch.arange(views, device=places.device).repeat_interleave(places.shape[1] // views)
     comparable = (view[:, None] != view[None]) & known[:, :, None] & known[:, None, :]
     return (torch.cdist(places, places) < SAME_PLACE_M) & comparable, comparable
 
 
 def matching_loss(tokens: Tensor, batch: Batch, grid: tuple[int, int]) -> Tensor:
-    """InfoNCE of patch tokens (B,V,P,D) over tokens with at least one counterpart in another view."""
+    """Return the InfoNCE of patch tokens (B,V,P,D) over tokens with at least one counterpart in another view."""
     same, comparable = pairs(*token_places(batch, *grid), tokens.shape[1])
     unit = F.normalize(tokens.flatten(1, 2), dim=-1)
     scores = (unit @ unit.transpose(1, 2) / TEMPERATURE).masked_fill(~comparable, -1e4)
@@ -49,7 +49,7 @@ def matching_loss(tokens: Tensor, batch: Batch, grid: tuple[int, int]) -> Tensor
 
 
 def matching_share(tokens: Tensor, batch: Batch, grid: tuple[int, int]) -> tuple[float, float]:
-    """Share of tokens with a counterpart whose most alike token of the other views looks at the same place, and by chance."""
+    """Return the share of tokens with a counterpart whose nearest token in other views shows the same place, and chance."""
     same, comparable = pairs(*token_places(batch, *grid), tokens.shape[1])
     unit = F.normalize(tokens.flatten(1, 2), dim=-1)
     best = (unit @ unit.transpose(1, 2)).masked_fill(~comparable, -2.0).argmax(-1, keepdim=True)

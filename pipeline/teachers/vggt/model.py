@@ -51,7 +51,7 @@ class VGGT(nn.Module):
             self.depth_head = DenseHead(config, 2, "exp")
 
     def forward(self, images: Tensor, dense: Sequence[int] | None = None) -> Prediction:
-        """All heads on images (B,V,3,H,W) in [0,1], H and W multiples of the patch. ``dense``: views with maps (all)."""
+        """Run all heads on images (B,V,3,H,W) in [0,1], H and W multiples of the patch. ``dense``: views with maps (all)."""
         last = self.config.depth - 1
         layers = self.aggregator(images, (*self.config.dpt_layers, last))
         size = (images.shape[-2], images.shape[-1])

@@ -90,7 +90,7 @@ def pretrain(index: SceneIndex, folder: Path, config: VGGTConfig, plan: Plan, de
 
 
 def _one_grid(index: SceneIndex, config: VGGTConfig) -> None:
-    """DataError unless all scenes can stand in one batch."""
+    """Raise DataError unless all scenes fit into one batch."""
     sizes = {image_rule(*record.image_size, config).grid: record for record in index}
     if len(sizes) > 1:
         found = ", ".join(f"{r.image_size[0]}x{r.image_size[1]} ({r.scene_id})" for r in sizes.values())
@@ -156,7 +156,7 @@ class MaskedImages(Stage[Tensor]):
 
 
 def _one_image(material: Material, scene: int, random: np.random.Generator) -> Tensor:
-    """One random view (1,3,H,W), mirrored half of the time."""
+    """Return one random view (1,3,H,W), mirrored half of the time."""
     record = material.index.records[material.scene_ids[scene]]
     frame = record.frame_ids[int(random.integers(len(record.frame_ids)))]
     rgb = material.index.color(record.scene_id, frame)
@@ -196,7 +196,7 @@ class Geometry(Stage[Batch]):
 
 
 def _some_views(index: SceneIndex, scene_id: str, count: int, random: np.random.Generator) -> Scene:
-    """``count`` random views of a scene, forwards or backwards along its path; only their files are read."""
+    """Load ``count`` random views of a scene, forwards or backwards along its path; only their files are read."""
     record = index.records[scene_id]
     order = np.sort(random.permutation(len(record.frame_ids))[:count])[:: random.choice([1, -1])]
     return index.load(scene_id, frame_ids=[record.frame_ids[view] for view in order])

@@ -31,7 +31,7 @@ class Batch:
     unit_m: Tensor
 
     def maps_of(self, views: Sequence[int]) -> Batch:
-        """The same batch with the maps of some views only; images and cameras stay complete."""
+        """Return the same batch with the maps of some views only; images and cameras stay complete."""
         chosen = list(views)
         return replace(self, depth=self.depth[:, chosen], valid=self.valid[:, chosen], points=self.points[:, chosen])
 
@@ -40,7 +40,7 @@ class Batch:
 
 
 def collate(scenes: Sequence[Scene], config: VGGTConfig) -> Batch:
-    """One batch of scenes with equally many views; the first view of each is its reference."""
+    """Stack scenes with equally many views into one batch; the first view of each is its reference."""
     return Batch(*(torch.stack(values) for values in zip(*(_one(scene, config) for scene in scenes), strict=True)))
 
 
@@ -65,7 +65,7 @@ def _one(scene: Scene, config: VGGTConfig) -> tuple[Tensor, ...]:
 
 
 def _sampled_pixels(scene: Scene, config: VGGTConfig) -> tuple[np.ndarray, np.ndarray]:
-    """Rows and columns of the depth image at the centres of the dense heads' output pixels."""
+    """Return rows and columns of the depth image at the centres of the dense heads' output pixels."""
     rule = image_rule(*scene.record.image_size, config)
     height, width = scene.depth_m.shape[1:]
     out_rows, out_cols = rule.kept // config.output_stride, rule.width // config.output_stride

@@ -66,24 +66,24 @@ class Entry:
     where: str
 
     def fault(self, what: str, allowed: str | None = None) -> AnnotationError:
-        """An error that names this entry."""
+        """Return an error that names this entry."""
         return AnnotationError(what, where=self.where, allowed=allowed, fix="correct the file or download it again")
 
     def value(self, key: str) -> Any:
-        """The value of a key that must be there."""
+        """Return the value of a required key."""
         if key not in self.content:
             raise self.fault(f"key {key!r} is missing", allowed=f"keys here: {', '.join(sorted(map(str, self.content)))}")
         return self.content[key]
 
     def text(self, key: str) -> str:
-        """A usable string."""
+        """Return a usable string."""
         value = self.value(key)
         if not _usable_text(value):
             raise self.fault(f"{key!r} is {value!r}", allowed=f"a string {_TEXT}")
         return self._short(key, str(value))
 
     def texts(self, key: str) -> tuple[str, ...]:
-        """A list of usable strings (may be an empty list)."""
+        """Return a list of usable strings (may be empty)."""
         value = self.value(key)
         if not isinstance(value, list) or not all(_usable_text(v) for v in value):
             raise self.fault(f"{key!r} is {value!r}", allowed=f"a list of strings, each {_TEXT}")
@@ -97,11 +97,11 @@ class Entry:
         return text
 
     def whole(self, key: str) -> int:
-        """A whole number, also as a string of digits (ScanRefer writes object ids so)."""
+        """Return a whole number, also from a string of digits (ScanRefer writes object ids so)."""
         return self._whole(key, self.value(key))
 
     def wholes(self, key: str) -> tuple[int, ...]:
-        """A list of whole numbers."""
+        """Return a list of whole numbers."""
         value = self.value(key)
         if not isinstance(value, list):
             raise self.fault(f"{key!r} is {value!r}", allowed="a list of whole numbers")
@@ -115,7 +115,7 @@ class Entry:
         return value
 
     def identifier(self, key: str) -> str:
-        """An id (string or whole number) that is safe everywhere an id may end up."""
+        """Return an id (string or whole number) that is safe wherever ids are used."""
         value = self.value(key)
         try:
             return checked_id(str(value) if isinstance(value, int) else value, what=key, where=self.where)
@@ -124,7 +124,7 @@ class Entry:
 
 
 def _usable_text(value: Any) -> bool:
-    """A string with something to read in it, of whole characters (JSON can spell half of one: a lone surrogate).
+    """Return whether a string has visible text in whole characters (JSON can spell half of one: a lone surrogate).
 
     A control token in it would end the user's turn or stand for a box, and the model would answer another question.
     """
@@ -132,7 +132,7 @@ def _usable_text(value: Any) -> bool:
 
 
 def read_text(path: Path) -> str:
-    """Text of an annotation file, with or without a byte order mark; AnnotationError when it cannot be read as UTF-8."""
+    """Read an annotation file, with or without a byte order mark. Raise AnnotationError when it is not readable as UTF-8."""
     try:
         return path.read_text(encoding="utf-8-sig")
     except FileNotFoundError:
@@ -144,7 +144,7 @@ def read_text(path: Path) -> str:
 
 
 def parse_json(text: str, where: str) -> Any:
-    """JSON content; AnnotationError when it is truncated or not JSON. ``where`` names the file (and line)."""
+    """Parse JSON. Raise AnnotationError when it is truncated or not JSON. ``where`` names the file (and line)."""
     try:
         return json.loads(text)
     except json.JSONDecodeError as error:
@@ -154,12 +154,12 @@ def parse_json(text: str, where: str) -> Any:
 
 
 def read_json(path: Path) -> Any:
-    """Content of a JSON file; AnnotationError when it is missing, truncated or not JSON."""
+    """Read a JSON file. Raise AnnotationError when it is missing, truncated or not JSON."""
     return parse_json(read_text(path), str(path))
 
 
 def as_entries(content: Any, path: Path) -> list[Entry]:
-    """A JSON list of objects as entries."""
+    """Return a JSON list of objects as entries."""
     if not isinstance(content, list):
         raise AnnotationError(f"{path} does not hold a list of entries", allowed="the official file format")
     for number, item in enumerate(content):
@@ -169,7 +169,7 @@ def as_entries(content: Any, path: Path) -> list[Entry]:
 
 
 def read_rows(path: Path) -> list[Entry]:
-    """Entries of a file that is a list of objects, or has one object a line (``.jsonl``)."""
+    """Read the entries of a file that is a list of objects, or has one object a line (``.jsonl``)."""
     if path.suffix != ".jsonl":
         return as_entries(read_json(path), path)
     lines = [line for line in enumerate(read_text(path).split("\n"), start=1) if line[1].strip()]
@@ -177,14 +177,14 @@ def read_rows(path: Path) -> list[Entry]:
 
 
 def read_entries(paths: Iterable[Path]) -> list[Entry]:
-    """Entries of files that are lists of objects (ScanRefer, Multi3DRefer, ScanQA), in file order."""
+    """Read the entries of files that are lists of objects (ScanRefer, Multi3DRefer, ScanQA), in file order."""
     return [entry for path in paths for entry in as_entries(read_json(path), path)]
 
 
 def read_in_split(
     kind: str, benchmark: Benchmark, index: SceneIndex, split: str, named: Callable[[Entry], Sequence[int]]
 ) -> list[tuple[Entry, SceneRecord, tuple[SceneObject, ...]]]:
-    """Entries of the annotation files of ``kind`` for a split with their scenes and objects, in file order (see ``in_split``).
+    """Read a split's annotation files of ``kind``: entries with their scenes and objects, in file order (see ``in_split``).
 
     ``named``: the ids of the objects that an entry names. Entries with one that the scene does not have are refused, or left
     out and counted where the dataset was prepared so (``skip_unmatched_annotations``).
@@ -208,7 +208,7 @@ def read_in_split(
 def in_split(
     entries: Sequence[Entry], benchmark: Benchmark, index: SceneIndex, split: str, *, key: str = "scene_id"
 ) -> list[tuple[Entry, SceneRecord]]:
-    """Entries with the scenes they are about (named by ``key``), in file order.
+    """Return the entries with their scenes (named by ``key``), in file order.
 
     Entries about scenes that are not in the prepared split are refused, or left out and counted with the option
     ``skip_missing_scenes`` or the dataset's ``skip_unmatched_annotations``. Scene ids are checked before anything else uses
@@ -242,7 +242,7 @@ def _some_entry(kept: Sequence[Any], benchmark: Benchmark, index: SceneIndex, sp
 
 
 def check_objects(record: SceneRecord, where: str) -> None:
-    """DataError unless all boxes of a scene can be compared and every object has an id of its own.
+    """Raise DataError unless all boxes of a scene can be compared and every object has an id of its own.
 
     Others would give a wrong IoU, or the IoU with another object, silently.
     """
@@ -268,7 +268,7 @@ def _six_numbers(box: Sequence[Any]) -> bool:
 
 
 def unique_samples(samples: Iterable[tuple[Sample, Entry]]) -> list[Sample]:
-    """The samples, after a check that no sample id comes twice."""
+    """Return the samples after checking that no sample id occurs twice."""
     seen: dict[str, str] = {}
     result: list[Sample] = []
     for sample, entry in samples:

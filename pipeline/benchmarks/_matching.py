@@ -35,7 +35,7 @@ class Unmatched:
         self.scenes[scene_id] += 1
 
     def missing_scenes(self, benchmark: Benchmark, index: SceneIndex, split: str, *, skip: bool) -> None:
-        """AnnotationError for entries about scenes that are not prepared; counted in ``benchmark.left_out`` with ``skip``."""
+        """Raise AnnotationError for entries about unprepared scenes; with ``skip`` count them in ``benchmark.left_out``."""
         if not self.scenes:
             return
         text = f"entries of {benchmark.name} are about {len(self.scenes)} scenes that are not in the prepared split {split!r}"
@@ -53,8 +53,9 @@ class Unmatched:
             print(note.line(), file=sys.stderr)
 
     def missing_objects(self, benchmark: Benchmark, index: SceneIndex, split: str, there: Collection[int]) -> None:
-        """AnnotationError for entries that name objects that their scene does not have; counted where the dataset was prepared
-        to skip them. ``there``: the object ids of the first such scene."""
+        """Raise AnnotationError for entries with objects that their scene lacks; count them if the dataset was prepared to
+        skip them. ``there``: the object ids of the first such scene.
+        """
         if not self.scenes:
             return
         text = f"entries of {benchmark.name}, split {split!r}, name an object that their scene does not have"

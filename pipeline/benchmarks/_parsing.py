@@ -6,6 +6,6 @@ from pipeline.scenes.types import Answer, ModelOutput
 
 
 def parse_text(output: ModelOutput) -> Answer:
-    """Generated text without surrounding white space; text that is empty or no string is unparsed."""
+    """Strip surrounding white space from generated text; text that is empty or no string is unparsed."""
     text = output.raw_text.strip() if isinstance(output.raw_text, str) else ""
     return Answer(text=text, parsed=bool(text))

@@ -17,8 +17,8 @@ from pipeline.scenes.index import SceneIndex
 
 
 def annotation_notes(index: SceneIndex, skip_missing_scenes: Collection[str] = ()) -> list[Note]:
-    """Return what was left out of the annotation files. AnnotationError for an entry that cannot be used and must not be left
-    out.
+    """Return what was left out of the annotation files. Raise AnnotationError for an entry that cannot be used and must not be
+    left out.
 
     ``skip_missing_scenes``: kinds of benchmarks that are configured to leave out entries about scenes that are not there.
     Splits without a scene are not looked at (nobody can ask about them), nor are files that no benchmark reads (view_qa).

@@ -1,4 +1,4 @@
-"""Conversion of per-sample values to ``MetricResult``: value, n, per-sample values and bootstrap replicates, over all and per subset."""
+"""Conversion of per-sample values to ``MetricResult``: value, n and bootstrap replicates, over all and per subset."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ class Results:
         reference: str = "",
         keep: NDArray[np.bool_] | None = None,
     ) -> None:
-        """A metric that is the mean of ``values`` (n,) times ``scale``; ``keep`` (n,) leaves samples out of it.
+        """Add a metric: the mean of ``values`` (n,) times ``scale``; ``keep`` (n,) excludes samples from it.
 
         ``reference`` names a level to read the metric against (see ``MetricResult``).
         """
@@ -70,7 +70,7 @@ class Results:
         subsets: bool = True,
         reference: str = "",
     ) -> None:
-        """A corpus metric: ``combine`` maps sums of the samples' ``statistics`` (n,K) to scores. Nothing is averaged.
+        """Add a corpus metric: ``combine`` maps sums of the samples' ``statistics`` (n,K) to scores. Nothing is averaged.
 
         ``per_sample`` (n,): values of single samples where the metric defines them (their mean is not the set's value).
         """
@@ -93,5 +93,5 @@ class Results:
             )
 
     def unparsed(self, answers: Sequence[Answer]) -> None:
-        """Share of outputs that could not be used, in percent."""
+        """Add the share of outputs that could not be used, in percent."""
         self.mean("unparsed", [not a.parsed for a in answers])

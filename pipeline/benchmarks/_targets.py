@@ -22,7 +22,7 @@ class Targets:
         self._scenes: dict[str, tuple[dict[int, int], NDArray[np.float64], NDArray[np.float64]]] = {}
 
     def _scene(self, scene_id: str) -> tuple[dict[int, int], NDArray[np.float64], NDArray[np.float64]]:
-        """Row of every object id, boxes (O,6), IoU of candidates with objects (N,O)."""
+        """Return the row of every object id, boxes (O,6) and the IoU of candidates with objects (N,O)."""
         if scene_id not in self._scenes:
             record = self._index.records[scene_id]
             rows = {item.object_id: row for row, item in enumerate(record.objects)}
@@ -31,11 +31,11 @@ class Targets:
         return self._scenes[scene_id]
 
     def boxes(self, sample: Sample) -> NDArray[np.float64]:
-        """Ground-truth boxes (G,6) of a sample's targets."""
+        """Return the ground-truth boxes (G,6) of a sample's targets."""
         rows, boxes, _ = self._scene(sample.scene_id)
         return boxes[[rows[i] for i in sample.target_ids]]
 
     def overlaps(self, sample: Sample) -> NDArray[np.float64]:
-        """IoU of the scene's candidates with the sample's targets (N,G)."""
+        """Return the IoU of the scene's candidates with the sample's targets (N,G)."""
         rows, _, overlaps = self._scene(sample.scene_id)
         return overlaps[:, [rows[i] for i in sample.target_ids]]

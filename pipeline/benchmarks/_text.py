@@ -14,7 +14,7 @@ from pipeline.metrics.answers import best_constant, cleaned_match, comparable, l
 def add_exact_match(
     results: Results, texts: Sequence[str], references: Sequence[Sequence[str]], *, clean: bool, types: Sequence[str]
 ) -> None:
-    """``em`` (on cleaned texts if ``clean``, else also two forms of it that clean), ``em_refined``, LEO's two, levels of
+    """Add ``em`` (on cleaned texts if ``clean``, else with two cleaned forms), ``em_refined``, LEO's two and the levels of
     constant answers; all and per subset.
     """
     cleaned = [comparable(t) for t in texts]
@@ -42,7 +42,7 @@ def add_caption_metrics(
     suffix: str = "",
     bleu_orders: Sequence[int] = (1, 2, 3, 4),
 ) -> None:
-    """CIDEr, BLEU, METEOR and ROUGE-L x100 of candidates against several references each, white space collapsed."""
+    """Add CIDEr, BLEU, METEOR and ROUGE-L x100 of candidates against several references each, white space collapsed."""
     said = [captions.one_line(t) for t in candidates]
     truth = [tuple(captions.one_line(r) for r in refs) for refs in references]
     if not said:

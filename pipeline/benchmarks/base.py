@@ -74,14 +74,14 @@ class Benchmark(ABC):
 
     @abstractmethod
     def samples(self, index: SceneIndex, split: str) -> list[Sample]:
-        """Evaluation samples of a split, in a stable order, with unique ``sample_id``s. Raises AnnotationError."""
+        """Return a split's evaluation samples, in a stable order, with unique ``sample_id``s. Raise AnnotationError."""
 
     def training_samples(self, index: SceneIndex) -> list[Sample]:
-        """Training samples (split train), e.g. one per (question, answer). Default: ``samples(index, "train")``."""
+        """Return training samples (split train), e.g. one per (question, answer). Default: ``samples(index, "train")``."""
         return self.samples(index, "train")
 
     def tuning_samples(self, index: SceneIndex) -> list[Sample]:
-        """Training samples whose outputs ``tune`` wants to see before anything is parsed. Default: none."""
+        """Return training samples whose outputs ``tune`` needs before anything is parsed. Default: none."""
         return []
 
     def tune(self, samples: Sequence[Sample], outputs: Sequence[ModelOutput], index: SceneIndex) -> None:
@@ -90,11 +90,11 @@ class Benchmark(ABC):
 
     @abstractmethod
     def parse(self, sample: Sample, output: ModelOutput) -> Answer:
-        """Model output -> answer. Never raises: what cannot be parsed is ``Answer(parsed=False)`` and counted."""
+        """Turn a model output into an answer. Never raise: what cannot be parsed is ``Answer(parsed=False)`` and counted."""
 
     @abstractmethod
     def score(self, samples: Sequence[Sample], answers: Sequence[Answer], index: SceneIndex) -> list[MetricResult]:
-        """Exact official metrics over all samples and per subset. ``answers[i]`` belongs to ``samples[i]``."""
+        """Compute exact official metrics over all samples and per subset. ``answers[i]`` belongs to ``samples[i]``."""
 
 
 class RepresentationBenchmark(Benchmark):

@@ -48,24 +48,24 @@ class CorrespondenceBenchmark(RepresentationBenchmark):
         return self.options.layer
 
     def measure(self, states: NDArray[np.float32], points: NDArray[np.float32], valid: NDArray[np.bool_]) -> ModelOutput:
-        """Mean cosine of states of different views in the same voxel (``value``) and in different ones (``scores``)."""
+        """Measure mean cosines of states of different views, in the same voxel (``value``) and in others (``scores``)."""
         found = correspondence(states, voxel_ids(points, valid, self.options.voxel_m))
         value = found.same_voxel if found.same_pairs and math.isfinite(found.same_voxel) else None
         different = found.different_voxel if found.different_pairs else 0.0
         return ModelOutput(value=value, count=found.same_pairs, scores=(different, float(found.different_pairs)))
 
     def samples(self, index: SceneIndex, split: str) -> list[Sample]:
-        """One sample per scene, in manifest order; the sample's id is the scene's."""
+        """Return one sample per scene, in manifest order; the sample's id is the scene's."""
         return [
             Sample(sample_id=r.scene_id, scene_id=r.scene_id, benchmark=self.name, task=self.task) for r in index.split(split)
         ]
 
     def training_samples(self, index: SceneIndex) -> list[Sample]:
-        """None: it is measured, not trained."""
+        """Return none: this benchmark is measured, not trained."""
         return []
 
     def parse(self, sample: Sample, output: ModelOutput) -> Answer:
-        """``value``/``count``: same-voxel cosine and pairs; ``scores``: the same for different voxels.
+        """Parse ``value``/``count`` (same-voxel cosine and pairs) and ``scores`` (the same for different voxels).
 
         A scene without any pair is parsed (``value`` None, ``count`` 0); a non-finite value over pairs is not.
         """
@@ -76,7 +76,7 @@ class CorrespondenceBenchmark(RepresentationBenchmark):
         return Answer(value=float(output.value), count=int(output.count), scores=tuple(output.scores))
 
     def score(self, samples: Sequence[Sample], answers: Sequence[Answer], index: SceneIndex) -> list[MetricResult]:
-        """``same_voxel``, ``different_voxel``, ``margin``: cosines, means over the scenes that have pairs.
+        """Compute the cosines ``same_voxel``, ``different_voxel`` and ``margin``: means over the scenes that have pairs.
 
         ``no_pairs``: share of scenes left out for want of a pair, in percent. ``pairs``: mean number of pairs.
         """

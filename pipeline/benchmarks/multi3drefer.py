@@ -70,7 +70,7 @@ class Multi3DRefer(Benchmark):
         self.cumulative_probability = self.options.cumulative_probability
 
     def tuning_samples(self, index: SceneIndex) -> list[Sample]:
-        """The samples of the first ``tune_scenes`` training scenes."""
+        """Return the samples of the first ``tune_scenes`` training scenes."""
         chosen = {record.scene_id for record in index.split("train")[: self.options.tune_scenes]}
         return [s for s in self.samples(index, "train") if s.scene_id in chosen] if chosen else []
 
@@ -88,7 +88,7 @@ class Multi3DRefer(Benchmark):
         self.cumulative_probability = max(found)[2]
 
     def samples(self, index: SceneIndex, split: str) -> list[Sample]:
-        """One sample per description, id ``scene|annotation``, in file order."""
+        """Return one sample per description, id ``scene|annotation``, in file order."""
         entries = read_in_split("multi3drefer", self, index, split, lambda e: e.wholes("object_ids"))
         return unique_samples((self._sample(entry, record), entry) for entry, record, _ in entries)
 
@@ -112,7 +112,7 @@ class Multi3DRefer(Benchmark):
         )
 
     def parse(self, sample: Sample, output: ModelOutput) -> Answer:
-        """The boxes that the cumulative-probability rule takes, most probable first, with their probabilities."""
+        """Return the boxes that the cumulative-probability rule takes, most probable first, with their probabilities."""
         choice = usable_choice(output.boxes, output.probabilities)
         if choice is None:
             return Answer(parsed=False)
@@ -125,7 +125,7 @@ class Multi3DRefer(Benchmark):
         )
 
     def score(self, samples: Sequence[Sample], answers: Sequence[Answer], index: SceneIndex) -> list[MetricResult]:
-        """``f1@t``; its levels ``chance`` (one of N candidates or nothing, at random) and ``empty`` (always nothing).
+        """Compute ``f1@t`` and its levels ``chance`` (one of N candidates or nothing, at random) and ``empty`` (nothing).
 
         ``cumulative_probability``: the one that the answers were taken with, in percent. An output that could not be parsed
         scores 0 also where "no object" is right: saying nothing usable is no answer.

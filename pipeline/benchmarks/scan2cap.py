@@ -56,14 +56,14 @@ class Scan2Cap(Benchmark):
     options: Scan2CapOptions
 
     def samples(self, index: SceneIndex, split: str) -> list[Sample]:
-        """One sample per described object, id ``scene|object|name``, in the order of first mention."""
+        """Return one sample per described object, id ``scene|object|name``, in the order of first mention."""
         groups: dict[tuple[str, int, str], list[tuple[Entry, SceneRecord, SceneObject]]] = {}
         for entry, record, item in self._described(index, split):
             groups.setdefault((record.scene_id, item.object_id, entry.text("object_name")), []).append((entry, record, item))
         return unique_samples((self._evaluation_sample(members), members[0][0]) for members in groups.values())
 
     def training_samples(self, index: SceneIndex) -> list[Sample]:
-        """One sample per description with the ground-truth box, id ``scene|object|annotation``."""
+        """Return one sample per description with the ground-truth box, id ``scene|object|annotation``."""
         return unique_samples(
             (self._training_sample(*described), described[0]) for described in self._described(index, "train")
         )
@@ -107,17 +107,17 @@ class Scan2Cap(Benchmark):
         )
 
     def _tokens(self, members: Sequence[tuple[Entry, SceneRecord, SceneObject]]) -> dict[str, list[str]]:
-        """The script's references, where they are asked for: the first words of the file's own tokens."""
+        """Return the script's references when they are wanted: the first words of the file's own tokens."""
         if not self.options.official:
             return {}
         return {"tokens": [" ".join(entry.texts("token")[:OFFICIAL_WORDS]) for entry, _, _ in members]}
 
     def parse(self, sample: Sample, output: ModelOutput) -> Answer:
-        """The generated text without surrounding white space; gated samples have none and are not unparsed."""
+        """Strip white space around the generated text; gated samples have none and are not unparsed."""
         return Answer() if sample.input_box is None else parse_text(output)
 
     def score(self, samples: Sequence[Sample], answers: Sequence[Answer], index: SceneIndex) -> list[MetricResult]:
-        """CIDEr, BLEU-4, METEOR and ROUGE-L (x100) of the module's text, and the share of ``gated`` samples in percent."""
+        """Compute CIDEr, BLEU-4, METEOR and ROUGE-L (x100) as in the module's text, and the percentage of ``gated`` samples."""
         results = Results(samples, self.bootstrap)
         gated = [s.input_box is None for s in samples]
         texts = ["" if shut else a.text for shut, a in zip(gated, answers, strict=True)]

@@ -51,11 +51,11 @@ class ScanQA(Benchmark):
     options: ScanQAOptions
 
     def samples(self, index: SceneIndex, split: str) -> list[Sample]:
-        """One sample per question, id = question_id, all answers as references, in file order."""
+        """Return one sample per question, id = question_id, all answers as references, in file order."""
         return unique_samples((self._sample(entry, record), entry) for entry, record in self._entries(index, split))
 
     def training_samples(self, index: SceneIndex) -> list[Sample]:
-        """One sample per (question, answer), id ``question_id|number of the answer``."""
+        """Return one sample per (question, answer), id ``question_id|number of the answer``."""
         return unique_samples(
             (self._sample(entry, record, number), entry)
             for entry, record in self._entries(index, "train")
@@ -87,12 +87,12 @@ class ScanQA(Benchmark):
         )
 
     def parse(self, sample: Sample, output: ModelOutput) -> Answer:
-        """The generated text without surrounding white space; an empty one is unparsed."""
+        """Strip white space around the generated text; an empty one is unparsed."""
         return parse_text(output)
 
     def score(self, samples: Sequence[Sample], answers: Sequence[Answer], index: SceneIndex) -> list[MetricResult]:
-        """All metrics of the module's text; levels of ``em``: ``best_constant``, the best single answer to all questions, and
-        ``type_majority``, the best one per first word of the question.
+        """Compute all metrics of the module's text; levels of ``em``: ``best_constant``, the best single answer to all
+        questions, and ``type_majority``, the best one per first word of the question.
         """
         results = Results(samples, self.bootstrap)
         if not any(sample.references for sample in samples):  # hidden answers: any number would look like a score
@@ -116,5 +116,5 @@ def _is_hidden(entry: Entry) -> bool:
 
 
 def _named_objects(entry: Entry) -> tuple[int, ...]:
-    """Objects that a question is about."""
+    """Return the objects that a question is about."""
     return () if _is_hidden(entry) else entry.wholes("object_ids")

@@ -59,7 +59,7 @@ class ScanReferOptions(AnnotationOptions):
 
 
 def object_class(item: SceneObject, classes: frozenset[str] = OFFICIAL_CLASSES) -> str:
-    """Class for the unique/multiple split: one of ``classes`` or "others" where ``nyu40class`` is known, else the category."""
+    """Return the class for unique/multiple: one of ``classes`` or "others" where ``nyu40class`` is known, else the category."""
     if "nyu40class" not in item.attributes:
         return item.category
     return item.attributes["nyu40class"] if item.attributes["nyu40class"] in classes else OTHERS
@@ -68,7 +68,7 @@ def object_class(item: SceneObject, classes: frozenset[str] = OFFICIAL_CLASSES) 
 def class_counts(
     described: Sequence[Described], among: str, classes: frozenset[str] = OFFICIAL_CLASSES
 ) -> dict[tuple[str, str], int]:
-    """Number of objects per (scene, class), counted as the module's text says."""
+    """Count objects per (scene, class), as the module's text says."""
     counts: Counter[tuple[str, str]] = Counter()
     scenes: dict[str, tuple[SceneRecord, dict[int, SceneObject]]] = {}
     for _, record, item in described:
@@ -82,7 +82,7 @@ def class_counts(
 
 
 def subset_names(described: Sequence[Described], among: str) -> list[tuple[str, ...]]:
-    """Per description the subsets that it belongs to, by the rules of the module's text."""
+    """Return the subsets of each description, by the rules of the module's text."""
     counts = class_counts(described, among)
     reference = class_counts(described, "described", REFERENCE_CLASSES)
     names: list[tuple[str, ...]] = []
@@ -98,7 +98,7 @@ def subset_names(described: Sequence[Described], among: str) -> list[tuple[str, 
 
 
 def offered(samples: Sequence[Sample], targets: Targets) -> NDArray[np.float64]:
-    """Share of a scene's candidates that reach each threshold with the sample's target (n,T); once per object."""
+    """Return the share of a scene's candidates that reach each threshold with the sample's target (n,T); once per object."""
     known: dict[tuple[str, int], list[float]] = {}
     for sample in samples:
         key = sample.scene_id, sample.target_ids[0]
@@ -117,7 +117,7 @@ class ScanRefer(Benchmark):
     options: ScanReferOptions
 
     def samples(self, index: SceneIndex, split: str) -> list[Sample]:
-        """One sample per description, id ``scene|object|annotation``, in file order."""
+        """Return one sample per description, id ``scene|object|annotation``, in file order."""
         entries = read_in_split("scanrefer", self, index, split, lambda e: (e.whole("object_id"),))
         described = [(e, record, item) for e, record, (item,) in entries]
         names = subset_names(described, self.options.unique_among)
@@ -137,7 +137,7 @@ class ScanRefer(Benchmark):
         )
 
     def parse(self, sample: Sample, output: ModelOutput) -> Answer:
-        """The most probable of the N real candidates; the zero target never wins here (the official inference rule)."""
+        """Return the most probable of the N real candidates; the zero target never wins here (the official inference rule)."""
         choice = usable_choice(output.boxes, output.probabilities)
         if choice is None:
             return Answer(parsed=False)
@@ -148,7 +148,7 @@ class ScanRefer(Benchmark):
         return Answer(boxes=(tuple(boxes[best].tolist()),), scores=(float(probabilities[best]),))
 
     def score(self, samples: Sequence[Sample], answers: Sequence[Answer], index: SceneIndex) -> list[MetricResult]:
-        """``acc@t``; its levels ``chance`` (a random candidate) and ``oracle`` (the best candidate there is)."""
+        """Compute ``acc@t`` and its levels ``chance`` (a random candidate) and ``oracle`` (the best candidate there is)."""
         results = Results(samples, self.bootstrap)
         targets = Targets(index)
         said = [i for i, answer in enumerate(answers) if answer.parsed and answer.boxes]

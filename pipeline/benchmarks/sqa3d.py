@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 
 def read_pair(paths: Sequence[Path]) -> tuple[list[Entry], dict[str, Entry]]:
-    """Question entries in file order and annotation entries by question id."""
+    """Return question entries in file order and annotation entries by question id."""
     questions: list[Entry] = []
     annotations: dict[str, Entry] = {}
     kinds: list[str] = []
@@ -61,13 +61,13 @@ class SQA3D(Benchmark):
     options: AnnotationOptions
 
     def samples(self, index: SceneIndex, split: str) -> list[Sample]:
-        """One sample per question with its main situation text, id = question_id, in file order."""
+        """Return one sample per question with its main situation text, id = question_id, in file order."""
         return unique_samples(
             (self._sample(q, a, record, q.text("situation")), q) for q, a, record in self._entries(index, split)
         )
 
     def training_samples(self, index: SceneIndex) -> list[Sample]:
-        """One sample per situation text (main, then alternatives), id ``question_id|number of the text``."""
+        """Return one sample per situation text (main, then alternatives), id ``question_id|number of the text``."""
         return unique_samples(
             (self._sample(q, a, record, text, number), q)
             for q, a, record in self._entries(index, "train")
@@ -116,11 +116,11 @@ class SQA3D(Benchmark):
         )
 
     def parse(self, sample: Sample, output: ModelOutput) -> Answer:
-        """The generated text without surrounding white space; an empty one is unparsed."""
+        """Strip white space around the generated text; an empty one is unparsed."""
         return parse_text(output)
 
     def score(self, samples: Sequence[Sample], answers: Sequence[Answer], index: SceneIndex) -> list[MetricResult]:
-        """``em`` and ``em_refined`` over all and per type.
+        """Compute ``em`` and ``em_refined`` over all and per type.
 
         Levels of ``em``: ``best_constant`` (the best single answer to all) and ``type_majority`` (the best one per type).
         """

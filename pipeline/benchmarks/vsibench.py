@@ -42,7 +42,7 @@ class VSIBench(Benchmark):
     options: AnnotationOptions
 
     def samples(self, index: SceneIndex, split: str) -> list[Sample]:
-        """One sample per question, id = the file's id, in file order."""
+        """Return one sample per question, id = the file's id, in file order."""
         entries = [entry for path in index.annotation_files("vsibench", split) for entry in read_rows(path)]
         kept = in_split(entries, self, index, split, key="scene_name")
         return unique_samples((self._sample(entry, record), entry) for entry, record in kept)
@@ -70,7 +70,7 @@ class VSIBench(Benchmark):
         )
 
     def parse(self, sample: Sample, output: ModelOutput) -> Answer:
-        """The generated text; unparsed unless its first word is a number, or the letter of one of the options."""
+        """Return the generated text; unparsed unless its first word is a number, or the letter of one of the options."""
         text = output.raw_text.strip() if isinstance(output.raw_text, str) else ""
         if sample.numeric:
             return Answer(text=text, parsed=spatial.number(text) is not None)
@@ -78,7 +78,7 @@ class VSIBench(Benchmark):
         return Answer(text=text, parsed=spatial.first_word(text).lower() in letters)
 
     def score(self, samples: Sequence[Sample], answers: Sequence[Answer], index: SceneIndex) -> list[MetricResult]:
-        """``score`` (official average), ``accuracy`` (choices), ``mra`` (numbers), ``score_by_question`` (plain mean), percent.
+        """Compute, in percent, ``score`` (official average), ``accuracy`` (choices), ``mra`` (numbers), ``score_by_question``.
 
         Levels: ``type_majority``, the most frequent right answer of each type; ``chance`` of ``accuracy``, a random option.
         ``tasks``: over how many of the eight tasks ``score`` is the average.
@@ -106,7 +106,7 @@ class VSIBench(Benchmark):
 
 
 def _debiased(entry: Entry) -> tuple[str, ...]:
-    """The subset ``debiased`` for a question that the authors' pruning kept; older files do not tell (no key ``pruned``)."""
+    """Return the subset ``debiased`` for a question that the authors' pruning kept; older files lack the key ``pruned``."""
     pruned = entry.content.get("pruned", True)
     if not isinstance(pruned, bool):
         raise entry.fault(f"'pruned' is {pruned!r}", allowed="true or false")
@@ -114,7 +114,7 @@ def _debiased(entry: Entry) -> tuple[str, ...]:
 
 
 def _options(entry: Entry) -> tuple[str, ...]:
-    """At least two options, each behind its own letter: ``A. left``."""
+    """Return the options, at least two, each behind its own letter: ``A. left``."""
     options = entry.texts("options")
     letters = [option.strip()[0] for option in options]
     if len(options) < 2 or letters != [chr(ord("A") + i) for i in range(len(options))]:
@@ -130,7 +130,7 @@ def _true_letter(entry: Entry, options: Sequence[str]) -> str:
 
 
 def _true_number(entry: Entry) -> str:
-    """The right number as written; it must be above 0, the relative error is taken of it."""
+    """Return the right number as written; it must be above 0, because the relative error is divided by it."""
     value = entry.value("ground_truth")
     text = "" if isinstance(value, bool) else str(value).strip()
     found = spatial.number(text)

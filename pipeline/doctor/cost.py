@@ -33,9 +33,9 @@ NO_GPU = ("every model is small and made here: CPU cores are enough, no GPU is n
 
 
 def estimate(selection: Selection, datasets: Mapping[str, Examined], counts: Mapping[str, int | None], tflops: float) -> Cost:
-    """The cost of the whole study at ``tflops`` TFLOP/s sustained on one GPU.
+    """Estimate the cost of the whole study at ``tflops`` TFLOP/s sustained on one GPU.
 
-    ``counts``: parameters of the teachers with weights of others (``teacher_parameters``).
+    ``counts``: parameters of the teachers with third-party weights (``teacher_parameters``).
     """
     study = selection.config.study
     runs = len(study["datasets"]) * len(study["backbones"]) * _runs_per_cell(selection)
@@ -71,7 +71,7 @@ def _runs_per_cell(selection: Selection) -> int:
 
 
 def _predictions(selection: Selection, datasets: Mapping[str, Examined]) -> int | None:
-    """Answers of all runs to all benchmarks; None unless the samples of all of them are known on every dataset."""
+    """Return the answers of all runs to all benchmarks; None unless all sample counts are known on every dataset."""
     rows = [datasets[name].row for name in selection.study]
     if any(len(row.samples) < len(selection.evaluated) for row in rows):
         return None
@@ -83,7 +83,7 @@ def _predictions(selection: Selection, datasets: Mapping[str, Examined]) -> int 
 
 
 def teacher_parameters(selection: Selection, weights: Sequence[WeightRow]) -> dict[str, int | None]:
-    """Parameters of every teacher with weights of others, None where nothing says how many."""
+    """Return the parameters of every teacher with third-party weights, None where unknown."""
     faulty = {row.owner for row in weights if row.state == "faulty"}
     return {
         name: parameters(teacher.weight_files(), faulty=f"teachers.{name}" in faulty)
@@ -125,7 +125,7 @@ def _features(
 
 
 def _bytes_per_view(selection: Selection, teacher: Teacher, native: TokenGrid, dim: int) -> int:
-    """Bytes of one view's tokens (and scales) as the store writes them; where it packs them, before that."""
+    """Return the bytes of one view's tokens (and scales) as the store writes them; before packing, if it packs them."""
     features = selection.config.features
     grid, _ = stored_grid(features.model_dump(mode="json", include={"grid"}), native)
     layers = tuple(teacher.layers().items())
@@ -134,7 +134,7 @@ def _bytes_per_view(selection: Selection, teacher: Teacher, native: TokenGrid, d
 
 
 def _stored(selection: Selection, dataset: str, teacher: str) -> tuple[int, int]:
-    """(bytes, views) of the shards that are finished."""
+    """Return (bytes, views) of the finished shards."""
     total, views = 0, 0
     for shard in range(selection.config.features.shards):
         path = Path(paths.FEATURES.format(dataset=dataset, teacher=teacher, shard=paths.shard_name(shard)))
@@ -174,21 +174,21 @@ def _runs(selection: Selection, backbone: Backbone, datasets: Mapping[str, Exami
 
 
 def _finished(selection: Selection, backbone: str) -> int:
-    """Runs of this backbone whose manifest is there."""
+    """Count the backbone's runs that have a manifest."""
     specs = Specs(selection.config)
     found = [specs.cell_inputs(paths.RUN_MANIFEST, dataset, backbone) for dataset in selection.study]
     return sum(Path(path).is_file() for files in found for path in files)
 
 
 def _training_numbers(selection: Selection, size: ModelSize) -> int:
-    """Numbers that the largest training of the study keeps besides activations: a frozen tower has its weights only."""
+    """Return the numbers that the study's largest training keeps besides activations: a frozen tower has its weights only."""
     recipes = [selection.config.recipes[name] for name in selection.config.study["recipes"]]
     tower = STATES if any(recipe.vision_learning_rate > 0 for recipe in recipes) else 1
     return STATES * size.language + tower * size.vision
 
 
 def _flops_of_dataset(selection: Selection, size: ModelSize, dataset: Examined) -> float | None:
-    """Training and answers of all recipes, teachers and seeds on one dataset."""
+    """Return the FLOPs of training and answers of all recipes, teachers and seeds on one dataset."""
     config, extent = selection.config, dataset.extent
     if extent is None:
         return None
@@ -204,7 +204,7 @@ def _flops_of_dataset(selection: Selection, size: ModelSize, dataset: Examined) 
 
 
 def _steps(recipe: Recipe, dataset: Examined) -> int | None:
-    """Optimizer steps; a recipe of epochs needs the number of training samples."""
+    """Return optimizer steps; a recipe of epochs needs the number of training samples."""
     if recipe.steps is not None:
         return recipe.steps
     counts = [dataset.row.training.get(task) for task in recipe.train_on]
@@ -213,7 +213,7 @@ def _steps(recipe: Recipe, dataset: Examined) -> int | None:
 
 
 def _answers(selection: Selection, size: ModelSize, dataset: Examined, extent: Extent) -> float:
-    """Work of answering: every scene's views once for all of its questions, then every question."""
+    """Return the work of answering: every scene's views once for all of its questions, then every question."""
     split = selection.config.evaluation.split
     questions = sum(dataset.row.samples.values())
     return flops.answering(size, extent.scenes.get(split, 0), extent.views_per_scene(split), questions)
@@ -244,7 +244,7 @@ def _free_disk() -> int:
 
 
 def _free_memory() -> int | None:
-    """MemAvailable of the kernel, None where there is no /proc/meminfo."""
+    """Return MemAvailable of the kernel, None where there is no /proc/meminfo."""
     try:
         lines = Path("/proc/meminfo").read_text(encoding="utf-8").splitlines()
     except OSError:

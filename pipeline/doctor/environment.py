@@ -82,7 +82,7 @@ class Probes:
 
 
 def examine_environment(wanted: Wanted, probes: Probes) -> tuple[tuple[EnvironmentRow, ...], tuple[Need, ...]]:
-    """All parts of the environment, and those that the study needs and that are not there."""
+    """Examine all parts of the environment; return them and those that the study needs but lacks."""
     rows = [_python(), *_packages(), _torch(probes), _java(probes), _open3d(probes)]
     needs = [_need(row) for row in rows if row.state == "missing" and _needed(row, wanted)]
     if wanted.gpu and not probes.gpus():
@@ -104,7 +104,7 @@ def _python() -> EnvironmentRow:
 
 
 def constraints() -> dict[str, str]:
-    """Package -> version of envs/constraints.txt; empty where the file is not shipped."""
+    """Return package -> version of envs/constraints.txt; empty where the file is not shipped."""
     if not CONSTRAINTS.is_file():
         return {}
     found = re.findall(r"^([\w.-]+)==(\S+)$", CONSTRAINTS.read_text(encoding="utf-8"), re.MULTILINE)
@@ -112,7 +112,7 @@ def constraints() -> dict[str, str]:
 
 
 def _packages() -> list[EnvironmentRow]:
-    """One row for the watched packages that are as tested, one for each that is not."""
+    """Return one row for the watched packages that are as tested, one for each that is not."""
     pins = constraints()
     same: list[str] = []
     rows: list[EnvironmentRow] = []
@@ -131,7 +131,7 @@ def _packages() -> list[EnvironmentRow]:
 
 
 def _torch(probes: Probes) -> EnvironmentRow:
-    """The build, read from torch's version file, and the devices that the driver shows."""
+    """Return the build, read from torch's version file, and the devices that the driver shows."""
     spec = importlib.util.find_spec("torch")
     file = Path(spec.origin).with_name("version.py") if spec and spec.origin else None
     facts = _constants(file) if file and file.is_file() else {}
@@ -145,7 +145,7 @@ def _torch(probes: Probes) -> EnvironmentRow:
 
 
 def _constants(path: Path) -> dict[str, object]:
-    """Constants that a module assigns at top level, without running it."""
+    """Return constants that a module assigns at top level, without running it."""
     found: dict[str, object] = {}
     for node in ast.parse(path.read_text(encoding="utf-8")).body:
         targets = node.targets if isinstance(node, ast.Assign) else [node.target] if isinstance(node, ast.AnnAssign) else []

@@ -54,7 +54,7 @@ def _wants_java(options: Mapping[str, Any]) -> bool:
 
 
 def _space(cost: Cost) -> list[Need]:
-    """Disk that is known to be too small."""
+    """Return the disks known to be too small."""
     if cost.disk_bytes <= cost.free_disk_bytes:
         return []
     short = (cost.disk_bytes - cost.free_disk_bytes) / 1e9

@@ -22,30 +22,30 @@ TEXT_TOKENS = 100
 
 
 def hours(flops: float, tflops: float) -> float:
-    """Hours of one GPU that sustains ``tflops`` TFLOP/s."""
+    """Return the hours of one GPU that sustains ``tflops`` TFLOP/s."""
     return flops / (tflops * 1e12) / 3600
 
 
 def teacher(parameters: int, width: int, views: float, tokens_per_view: int, *, together: bool) -> float:
-    """Features of one scene. ``together``: a view's features depend on the other views."""
+    """Return the FLOPs of one scene's features. ``together``: a view's features depend on the other views."""
     tokens = views * tokens_per_view
     seen = (tokens + tokens_per_view) / 2 if together else tokens_per_view
     return 2.0 * parameters * tokens * (1 + seen / (6 * width))
 
 
 def decoder(size: ModelSize, tokens: float) -> float:
-    """One forward pass of the language model over one sequence."""
+    """Return the FLOPs of one forward pass of the language model over one sequence."""
     return 2.0 * size.language * tokens + 2.0 * size.layers * size.width * tokens**2
 
 
 def vision(size: ModelSize, views: float) -> float:
-    """One forward pass of the vision tower over single views."""
+    """Return the FLOPs of one forward pass of the vision tower over single views."""
     patches = size.patches * views
     return 2.0 * size.vision * patches
 
 
 def training_step(size: ModelSize, views: float, recipe: Recipe) -> float:
-    """One optimizer step: ``scenes_per_step`` scenes, each with its questions behind one visual prefix."""
+    """Return the FLOPs of an optimizer step: ``scenes_per_step`` scenes, each with its questions behind one visual prefix."""
     passes = 4 if recipe.gradient_checkpointing else 3
     sequence = views * size.tokens + recipe.questions_per_scene * TEXT_TOKENS
     tower = passes if recipe.vision_learning_rate > 0 else 1
@@ -53,7 +53,7 @@ def training_step(size: ModelSize, views: float, recipe: Recipe) -> float:
 
 
 def answering(size: ModelSize, scenes: int, views: float, questions: int) -> float:
-    """Evaluation: each scene's views once, then all questions behind them."""
+    """Return the FLOPs of evaluation: each scene's views once, then all questions behind them."""
     prefix = views * size.tokens
     per_token = 2.0 * size.language + 4.0 * size.layers * size.width * prefix
     return scenes * (decoder(size, prefix) + vision(size, views)) + questions * TEXT_TOKENS * per_token

@@ -10,7 +10,7 @@ from typing import Any, Literal
 class Need:
     """Something the study needs and does not have. ``area``: weights, teachers, datasets, cost or environment.
 
-    ``bytes``: published size of what is to be got, where it is known. ``fault``: it is there and wrong, else it is missing.
+    ``bytes``: published size of the download, where known. ``fault``: it is there but wrong, else it is missing.
     """
 
     area: str
@@ -172,5 +172,5 @@ class Report:
     missing: tuple[Need, ...]
 
     def to_json(self) -> dict[str, Any]:
-        """All fields as JSON values, and ``ready``."""
+        """Return all fields as JSON values, and ``ready``."""
         return {"ready": not self.missing} | asdict(self)

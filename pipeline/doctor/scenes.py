@@ -31,7 +31,7 @@ class Extent:
     about: bool = False
 
     def views_per_scene(self, split: str) -> float:
-        """Mean views of the split's scenes; of all scenes where the split has none."""
+        """Return the mean views of the split's scenes; of all scenes where the split has none."""
         scenes, views = self.scenes.get(split, 0), self.views.get(split, 0)
         if not scenes:
             scenes, views = sum(self.scenes.values()), sum(self.views.values())
@@ -117,7 +117,7 @@ def _row(
 
 
 def _wanted_spec(selection: Selection, name: str) -> str:
-    """The digest that `prepare` would write now: other options or other code prepare again."""
+    """Return the digest that `prepare` would write now; another digest, from other options or code, means preparing again."""
     return selection.datasets[name].digests(json.loads(Specs(selection.config).prepare(name)))[0]
 
 
@@ -140,7 +140,7 @@ def planned(selection: Selection, name: str) -> Extent | None:
 
 
 def _sources(selection: Selection, name: str, *, needed: bool, needs: list[Need]) -> tuple[WeightRow, ...]:
-    """Files of others that preparing reads. They are missing only while the dataset is not prepared.
+    """Return the third-party files that preparing reads. They are missing only while the dataset is not prepared.
 
     Missing files of one origin are one need: they are got together.
     """
@@ -161,7 +161,7 @@ def _sources(selection: Selection, name: str, *, needed: bool, needs: list[Need]
 
 
 def _joined(paths: list[Path]) -> str:
-    """Paths in a short form: data/{a, b}.json for two files of one folder, others one after the other."""
+    """Shorten paths: data/{a, b}.json for two files of one folder, others one after the other."""
     folders: dict[Path, list[str]] = {}
     for path in paths:
         folders.setdefault(path.parent, []).append(path.name)
@@ -176,13 +176,13 @@ def _joined(paths: list[Path]) -> str:
 
 
 def _same_start(names: list[str]) -> str:
-    """The whole words, with the mark behind them, that all names begin with."""
+    """Return the whole words, with the mark behind them, that all names begin with."""
     same = "".join(letters[0] for letters in takewhile(lambda letters: len(set(letters)) == 1, zip(*names, strict=False)))
     return same[: 1 + max(same.rfind(mark) for mark in "_-.")]
 
 
 def _published(selection: Selection, name: str, extent: Extent | None) -> Counts:
-    """Published numbers of samples of a dataset that is still to be prepared, for the benchmarks that have one."""
+    """Return the published sample counts of an unprepared dataset, for the benchmarks that have one."""
     plan = selection.datasets[name].planned()
     known = plan.samples if plan else {}
     split = selection.config.evaluation.split
@@ -201,7 +201,7 @@ def _published(selection: Selection, name: str, extent: Extent | None) -> Counts
 
 
 def will_lack(selection: Selection, name: str, extent: Extent | None) -> list[Need]:
-    """Scenes and annotations that the study reads and that preparing the dataset will not make, found before it is made."""
+    """Return scenes and annotations that the study reads and that preparing the dataset will not make, found in advance."""
     split = selection.config.evaluation.split
     where = f"datasets.{name}"
     lacking: dict[str, dict[str, None]] = {}
@@ -266,7 +266,7 @@ def _count(
 
 
 def _absent_annotations(selection: Selection, index: SceneIndex, benchmark: Benchmark, split: str) -> list[Path] | None:
-    """Files that the manifest names and that are gone (none: it names no file at all); None when all are there."""
+    """Return files that the manifest names and that are gone (none: it names no file at all); None when all are there."""
     try:
         files = index.annotation_files(selection.kind("benchmarks", benchmark.name), split)
     except PipelineError:

@@ -32,16 +32,16 @@ class Selection:
 
     @property
     def study(self) -> tuple[str, ...]:
-        """Names of the study's own datasets."""
+        """Return the names of the study's own datasets."""
         return tuple(self.config.study["datasets"])
 
     def kind(self, section: str, name: str) -> str:
-        """Kind of a member of a section."""
+        """Return the kind of a section's member."""
         return str(getattr(self.config, section)[name]["kind"])
 
 
 def select(config: StudyConfig) -> Selection:
-    """Everything that the study of ``config`` touches."""
+    """Select everything that the study of ``config`` uses."""
     study = config.study
     teachers: dict[str, Teacher] = {}
     for name in study["teachers"]:
@@ -59,7 +59,7 @@ def select(config: StudyConfig) -> Selection:
 
 
 def _roles(config: StudyConfig, teachers: dict[str, Teacher], backbones: dict[str, Backbone]) -> dict[str, str]:
-    """Dataset -> why it is needed, the study's own first."""
+    """Map each dataset to the reason it is needed, the study's own first."""
     learners: dict[str, list[str]] = {}
     datasets = {name: teacher.pretrain_dataset() for name, teacher in teachers.items()}
     datasets |= {name: backbone.pretrain_dataset() for name, backbone in backbones.items()}
@@ -77,7 +77,7 @@ def _benchmarks(config: StudyConfig, names: set[str] | tuple[str, ...]) -> dict[
 
 
 def teacher_rows(selection: Selection, sizes: set[tuple[int, int]]) -> tuple[tuple[MemberRow, ...], tuple[Need, ...]]:
-    """Every teacher with its licences and its grid for every image size (H,W) of the study; images it cannot take."""
+    """Return every teacher with its licences and its grid for each image size (H,W) of the study, and images it cannot take."""
     needs: list[Need] = []
     rows = tuple(_teacher_row(selection, name, sizes, needs) for name in selection.teachers)
     return rows, tuple(needs)
@@ -114,12 +114,12 @@ def _teacher_row(selection: Selection, name: str, sizes: set[tuple[int, int]], n
 
 
 def teacher_shape(teacher: Teacher, size: tuple[int, int]) -> tuple[TokenGrid, int]:
-    """Grid and width for images (H,W). PipelineError for images it cannot take, or where only a missing checkpoint tells."""
+    """Return grid and width for images (H,W). Raise PipelineError for unfit images or when the checkpoint is needed."""
     return teacher.grid(*size), teacher.dim
 
 
 def grid_needs(selection: Selection, indices: Mapping[str, SceneIndex | None]) -> list[Need]:
-    """Teachers whose features of a prepared dataset do not fit into one store, because its images have several sizes."""
+    """Return teachers whose features of a prepared dataset fit no single store, because its images have several sizes."""
     features = selection.config.features
     needs = []
     for index in (found for name, found in indices.items() if found and name in selection.study):
@@ -147,14 +147,14 @@ def _origin(teacher: Teacher) -> str:
 
 
 def has_foreign_weights(teacher: Teacher) -> bool:
-    """Return whether features come from weights of others, in files named here or brought by a package of the user's."""
+    """Return whether features come from third-party weights, in files named here or shipped by a package of the user's."""
     if not teacher.has_features or teacher.is_view or teacher.trained_in_workflow:
         return False
     return bool(teacher.weight_files()) or not teacher.licences().weights.startswith("none")
 
 
 def backbone_rows(selection: Selection) -> tuple[MemberRow, ...]:
-    """Every backbone with its licences."""
+    """Return every backbone with its licences."""
     rows = []
     for name, backbone in selection.backbones.items():
         dataset, licences = backbone.pretrain_dataset(), backbone.licences()

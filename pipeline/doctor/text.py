@@ -29,7 +29,7 @@ Entries = list[tuple[str, tuple[str, ...]]]
 
 
 def render(report: Report, width: int = WIDTH) -> str:
-    """All sections, and the verdict last, in lines of at most ``width`` columns."""
+    """Render all sections, and the verdict last, in lines of at most ``width`` columns."""
     parts: list[tuple[str, Entries]] = [
         ("TEACHERS", [entry for row in report.teachers for entry in _teacher(row)]),
         ("BACKBONES", _backbones(report.backbones)),
@@ -49,7 +49,7 @@ def _entry(name: str, *texts: str) -> Entries:
 
 
 def _wrapped(name: str, texts: tuple[str, ...], width: int) -> list[str]:
-    """A name and its texts, each wrapped beside it."""
+    """Wrap each text beside the name."""
     indent = " " * _NAME
     lines: list[str] = []
     for text in texts:
@@ -75,7 +75,7 @@ def _teacher(row: MemberRow) -> Entries:
 
 
 def _backbones(rows: tuple[MemberRow, ...]) -> Entries:
-    """Backbones of the same origin and terms share their entry."""
+    """List backbones; those of the same origin and terms share their entry."""
     groups: dict[str, list[str]] = {}
     for row in rows:
         groups.setdefault(f"{row.origin}; {_terms(row, 'models')}", []).append(row.name)
@@ -211,14 +211,14 @@ def _need(need: Need) -> str:
 
 
 def _start(files: tuple[str, ...]) -> str:
-    """The command that starts it; Snakemake always lays other files over config.yaml."""
+    """Return the command that starts the study; Snakemake always merges other files over config.yaml."""
     if files[:1] != ("config.yaml",):
         return ""
     return ": snakemake --cores all" + (f" --configfile {' '.join(files)}" if files[1:] else "")
 
 
 def bytes_text(count: int) -> str:
-    """Bytes in decimal units: 4.2 MB, 5.0 GB."""
+    """Format bytes in decimal units: 4.2 MB, 5.0 GB."""
     value = float(count)
     for unit in ("B", "kB", "MB", "GB"):
         if abs(value) < 999.5:
@@ -228,7 +228,7 @@ def bytes_text(count: int) -> str:
 
 
 def hours_text(hours: float | None) -> str:
-    """GPU hours, honest about zero and about not knowing."""
+    """Format GPU hours, distinguishing zero from unknown."""
     if hours is None:
         return "GPU hours not known yet"
     if hours == 0:

@@ -19,7 +19,7 @@ FLOAT32_BYTES = 4
 
 
 def weight_rows(selection: Selection) -> tuple[tuple[WeightRow, ...], tuple[Need, ...]]:
-    """A row for every released file that the study needs, and what is missing or faulty."""
+    """Return a row for every released file that the study needs, and the missing or faulty ones."""
     rows: list[WeightRow] = []
     needs: list[Need] = []
     for owner, member in _owners(selection):
@@ -63,18 +63,18 @@ def _fault(member: Teacher | Backbone) -> PipelineError | None:
 
 
 def _bytes(file: WeightFile) -> int | None:
-    """Bytes on disk; the published size when it is not there."""
+    """Return the bytes on disk, or the published size of a missing file."""
     return size_on_disk(file.path) if file.path.exists() else file.bytes
 
 
 def size_on_disk(path: Path) -> int:
-    """Bytes of a file, or of all files below a folder."""
+    """Return the bytes of a file, or of all files below a folder."""
     files = path.rglob("*") if path.is_dir() else [path]
     return sum(file.stat().st_size for file in files if file.is_file())
 
 
 def parameters(files: tuple[WeightFile, ...], *, faulty: bool = False) -> int | None:
-    """Parameters of released files: counted in safetensors headers, else bytes / 4 (float32); None when nothing is known.
+    """Return released parameters: counted in safetensors headers, else bytes / 4 (float32); None when nothing is known.
 
     Of files that are there but ``faulty`` only the published size counts.
     """
@@ -97,7 +97,7 @@ def _parameters(file: WeightFile) -> int | None:
 
 
 def _header_count(path: Path) -> int:
-    """Numbers in a safetensors file, from its JSON header; 0 when the file is damaged (check_weights says so)."""
+    """Return the numbers in a safetensors file, from its JSON header; 0 when the file is damaged (check_weights reports it)."""
     try:
         with path.open("rb") as stream:
             (length,) = struct.unpack("<Q", stream.read(8))

@@ -77,7 +77,7 @@ class Engine:
         self._layers = tuple(sorted({-1, *(b.layer for b in self.measured.values())}))
 
     def run(self, samples: Mapping[str, Sequence[Sample]]) -> Iterator[tuple[int, Outputs]]:
-        """(number of scenes, outputs) per batch of scenes, over all scenes that a sample is about, in index order.
+        """Yield (number of scenes, outputs) per batch of scenes, over all scenes that a sample is about, in index order.
 
         PredictionError, with the sample, when the model gives numbers that are not finite: they would be scored as wrong
         answers.
@@ -92,7 +92,7 @@ class Engine:
                 yield len(chunk), self._answer(chunk, asked)
 
     def _chunks(self, records: Sequence[SceneRecord]) -> Iterator[list[SceneRecord]]:
-        """Scenes of one shape, as many as ``PREFIX_TOKENS`` allows."""
+        """Yield scenes of one shape, as many as ``PREFIX_TOKENS`` allows."""
         shapes: dict[tuple[int, tuple[int, int]], list[SceneRecord]] = {}
         for record in records:
             shapes.setdefault((len(record.frame_ids), record.image_size), []).append(record)
@@ -115,7 +115,7 @@ class Engine:
     # ------------------------------------------------------------ scenes
 
     def _see(self, records: list[SceneRecord], asked: Sequence[Asked]) -> _Batch:
-        """Prefixes of all scenes; boxes are the candidates, then boxes that captions ask about and that are not among them."""
+        """Encode the prefixes of all scenes; boxes are the candidates, then any others that captions ask about."""
         boxes = [_boxes(r, [a.sample for a in asked if a.row == row]) for row, r in enumerate(records)]
         entries = [
             scene_entry(self.index.load(r.scene_id), b, self.loaded, self.model.recipe)
@@ -134,7 +134,7 @@ class Engine:
     # ------------------------------------------------------------ grounding
 
     def _ground_all(self, batch: _Batch, asked: Sequence[Asked]) -> Outputs:
-        """Probabilities over each scene's candidates and the zero target, from the state at ``<ground>``."""
+        """Compute probabilities over each scene's candidates and the zero target, from the state at ``<ground>``."""
         if not asked:
             return {}
         prompts = [user_text(a.sample) for a in asked]
@@ -163,7 +163,7 @@ class Engine:
         return [*self.loaded.question_ids(prompt), *answer[: answer.index(self._ground) + 1]]
 
     def _last_states(self, batch: _Batch, ids: Sequence[Sequence[int]], rows: Sequence[int]) -> torch.Tensor:
-        """Last hidden state (Q,C) of every question; questions of like length are read together."""
+        """Return the last hidden state (Q,C) of every question; questions of similar length are read together."""
         order = sorted(range(len(ids)), key=lambda i: len(ids[i]))
         size = self._rows_at_once(batch)
         found: dict[int, torch.Tensor] = {}
@@ -177,7 +177,7 @@ class Engine:
     # ------------------------------------------------------------ generation
 
     def _generate(self, batch: _Batch, asked: Sequence[Asked]) -> Outputs:
-        """Greedy answers. A gated caption (no box to show) is never asked: no prompt, no text."""
+        """Generate greedy answers. A gated caption (no box to show) is never asked: no prompt, no text."""
         outputs: Outputs = {}
         open_questions = []
         for question in asked:
@@ -259,7 +259,7 @@ def _not_finite(question: Asked, what: str) -> PredictionError:
 
 
 def _boxes(record: SceneRecord, samples: Sequence[Sample]) -> NDArray[np.float64]:
-    """Candidate boxes of a scene, then the boxes of its caption samples that are not candidates."""
+    """Return the candidate boxes of a scene, then the boxes of its caption samples that are not candidates."""
     boxes = record.candidate_boxes()
     extra = {s.input_box: None for s in samples if s.input_box is not None and _find(boxes, s.input_box) is None}
     return np.concatenate([boxes, np.asarray(list(extra), dtype=np.float64).reshape(-1, 6)])

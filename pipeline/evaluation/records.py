@@ -1,4 +1,4 @@
-"""Prediction files: one row per sample of a benchmark, in sample order, with what was asked, said and understood.
+"""Prediction files: one row per sample of a benchmark, in sample order, with question, raw output and parsed answer.
 
 A file carries a digest of everything it depends on in its metadata; a file with the wanted digest is finished work.
 """
@@ -43,7 +43,7 @@ SCHEMA = pa.schema(
 
 
 def same_scenes(made: Mapping[str, Any], index: SceneIndex, split: str, manifest: Path, what: str) -> None:
-    """PredictionError, which says ``what``, unless ``made`` was made with these scenes of the split, as they are now."""
+    """Raise PredictionError, naming ``what``, unless ``made`` was made with the split's scenes in their current state."""
     found = index.content_digest(split)
     if made.get("scenes") != found:
         raise PredictionError(
@@ -55,14 +55,14 @@ def same_scenes(made: Mapping[str, Any], index: SceneIndex, split: str, manifest
 
 
 def questions_digest(samples: Sequence[Sample]) -> str:
-    """Digest of all that is asked: texts, boxes shown, gates, references, targets and subsets, in order."""
+    """Return a digest of everything asked: texts, boxes shown, gates, references, targets and subsets, in order."""
     return digest_of([asdict(sample) for sample in samples])
 
 
 def row(
     dataset: str, split: str, benchmark: str, sample: Sample, prompt: str, output: ModelOutput, answer: Answer
 ) -> dict[str, Any]:
-    """One row of a prediction file."""
+    """Return one row of a prediction file."""
     return {
         "dataset": dataset,
         "split": split,
@@ -89,7 +89,7 @@ def write_records(path: Path, rows: Sequence[dict[str, Any]], digest: str) -> No
 
 
 def finished_digest(path: Path) -> str | None:
-    """The digest a prediction file was made for; None when there is no undamaged file of this schema."""
+    """Return the digest a prediction file was made for; None when there is no undamaged file of this schema."""
     try:
         schema = read_parquet(path, made_by="").schema
     except DataError:

@@ -1,4 +1,4 @@
-"""What makes stored features trustworthy: checksums per view, compared frame lists, and errors that say how to fix them."""
+"""Checks of stored features: checksums per view, compared frame lists, and errors that say how to fix them."""
 
 from __future__ import annotations
 

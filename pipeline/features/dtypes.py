@@ -49,8 +49,7 @@ STATED_ERROR = {"float32": 0.0, "bfloat16": 8e-6, "int8": INT8_LIMIT}
 
 
 def to_bfloat16_bits(values: NDArray[np.float32], out: NDArray[np.uint16] | None = None) -> NDArray[np.uint16]:
-    """Convert float32 to bfloat16 bit patterns: round to nearest, ties to even; NaN stays NaN, too large values become
-    infinite.
+    """Convert float32 to bfloat16 bit patterns: round to nearest, ties to even; NaN stays NaN, overflow becomes infinite.
 
     Into ``out`` when given: new memory for every view costs as much as the conversion.
     """
@@ -79,7 +78,7 @@ def _writable(stored: NDArray[Any]) -> NDArray[Any]:
 
 
 def quantise(values: NDArray[np.float32]) -> tuple[NDArray[np.int8], NDArray[np.float32]]:
-    """Quantise one view's tokens (G,K,D) to int8 and scales (D,): value = number * scale; a channel of zeros has scale 0."""
+    """Quantise one view's tokens (G,K,D) to int8 with scales (D,): value = number * scale; 0 for a channel of zeros."""
     flat = values.reshape(-1, values.shape[-1])
     scales = (np.maximum(flat.max(0), -flat.min(0)) / np.float32(127)).astype(np.float32)
     steps = np.divide(np.float32(1), scales, out=np.zeros_like(scales), where=scales > np.finfo(np.float32).tiny)
@@ -136,8 +135,7 @@ def _lengths(tokens: NDArray[np.float32]) -> NDArray[np.float64]:
 
 
 def cosine_error(before: NDArray[np.float32], after: NDArray[np.float32]) -> NDArray[np.float64]:
-    """Return 1 - cosine (N,) between tokens (...,D) before and after; 0 where both are zero, 1 where one is, NaN for
-    infinities.
+    """Return 1 - cosine (N,) between tokens (...,D) before and after; 0 for two zeros, 1 for one, NaN for infinities.
 
     From |b - a|^2 = (|b| - |a|)^2 + 2 |a| |b| (1 - cos), which keeps its digits for small angles.
     """

@@ -95,9 +95,7 @@ def scenes_of_shard(scene_ids: Iterable[str], index: int, shards: int) -> list[s
 
 
 def records_of_shard(index: SceneIndex, splits: Sequence[str], shard: int, shards: int) -> list[SceneRecord]:
-    """Return the records of the splits that belong to a shard, in index order. Raise DataError when the splits have
-    no scene.
-    """
+    """Return the splits' records that belong to a shard, in index order. Raise DataError when the splits have no scene."""
     chosen = [record.scene_id for record in _of_splits(index, splits)]
     return [index.records[scene_id] for scene_id in scenes_of_shard(chosen, shard, shards)]
 

@@ -76,7 +76,7 @@ def _window(content: Any) -> Window | None:
 
 
 class Journal:
-    """``{folder}/journal.jsonl``: a header line with the spec digest, then one line per finished scene."""
+    """The file ``{folder}/journal.jsonl``: a header line with the spec digest, then one line per finished scene."""
 
     def __init__(self, path: Path):
         self.path = path

@@ -51,7 +51,7 @@ class ShardManifest:
 
 @dataclass(frozen=True, slots=True)
 class ViewEntry:
-    """``source``: the scene whose features stand in; view v is the source's view v modulo its number of views."""
+    """A derived teacher's scene: its view v is view v of the scene ``source``, modulo that scene's number of views."""
 
     source: str
     frame_ids: tuple[str, ...]

@@ -37,7 +37,7 @@ FEWER_SCENES = "fewer scenes at once (extract --readers 1 --in-flight 1); or mor
 
 
 class Encoder:
-    """A reader and encoder of scenes, as a whole until memory runs out. ``read`` is called by reader threads, ``start`` by one."""
+    """An encoder of scenes, whole until memory runs out. Reader threads call ``read``, a single thread ``start``."""
 
     def __init__(self, index: SceneIndex, teacher: Teacher, label: str):
         self.index, self.teacher, self.label = index, teacher, label

@@ -110,9 +110,7 @@ class FeatureReader:
         return self._made_by, ()
 
     def content_digest(self, scene_ids: Sequence[str]) -> str:
-        """Return a digest of what reading these scenes gives: the layers that are read and every stored number of
-        the scenes.
-        """
+        """Return a digest of what reading these scenes gives: the layers read and every stored number of the scenes."""
         stored = [(scene_id, self._locate(scene_id)) for scene_id in scene_ids]
         scenes = [(scene_id, frames, self._shards[source][0].checksum) for scene_id, (frames, source) in stored]
         return digest([self.spec.to_json(), self._layers, scenes])
@@ -228,9 +226,7 @@ class FeatureReader:
         return entry.bytes
 
     def cosine_error(self, scene_id: str) -> float:
-        """Return the largest 1 - cosine between a scene's tokens before and after storing: measured for int8, else
-        the bound.
-        """
+        """Return the largest 1 - cosine between a scene's tokens before and after storing: measured for int8, else bounded."""
         entry = self._shards[self._locate(scene_id)[1]][0]
         return dtypes.STATED_ERROR[self.spec.dtype] if entry.error is None else entry.error
 

@@ -188,16 +188,12 @@ class FeatureWriter:
         return SceneEntry(frame_ids, checksums, size, error if self.spec.dtype == "int8" else None, seen)
 
     def _threads_for(self, features: TeacherFeatures) -> int:
-        """Return 1 where there is little to compute: views then share one buffer, and each is written before the next
-        is made.
-        """
+        """Return 1 where there is little to compute: views then share one buffer, each written before the next is made."""
         plain = self.spec.compression == "none" and self.spec.dtype != "int8"
         return 1 if plain or features.tokens.nbytes < SMALL_BYTES else self._threads
 
     def _stored(self, tokens: NDArray[np.float32], what: str) -> tuple[dict[str, NDArray[Any]], float]:
-        """Return a view's arrays as stored from tokens (G,K,D) and, for int8, the largest 1 - cosine that this costs
-        a token.
-        """
+        """Return a view's arrays as stored from tokens (G,K,D) and, for int8, a token's largest 1 - cosine from storing."""
         where, spec, moved, found = f"teacher {self.spec.teacher!r}, {what}", self.spec, 0.0, {}
         if spec.dtype == "int8":
             if not dtypes.finite(tokens):

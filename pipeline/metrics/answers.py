@@ -53,7 +53,7 @@ QUESTION_TYPES = ("what", "is", "how", "can", "which")
 
 @lru_cache(maxsize=1 << 16)
 def clean_answer(text: str, *, ascii_only: bool = False) -> str:
-    """The cleaned form of an answer (see the module's text). ``ascii_only``: other letters are dropped, as published."""
+    """Return the cleaned form of an answer (see the module's text). ``ascii_only``: drop other letters, as published."""
     cleaned = re.sub(" {2,}", " ", text.lower().strip(" "))
     cleaned = _DROPPED.sub("", cleaned) if ascii_only or cleaned.isascii() else _without_marks(cleaned)
     cleaned = _SPELLING_PATTERN.sub(lambda m: _SPELLING[m.group(1)], cleaned)
@@ -66,7 +66,7 @@ def clean_answer(text: str, *, ascii_only: bool = False) -> str:
 
 
 def _without_marks(text: str) -> str:
-    """Only letters, digits, blanks and the four marks kept officially; combining marks stay on their letters."""
+    """Keep only letters, digits, blanks and the four officially kept marks; combining marks stay on their letters."""
     kept: list[str] = []
     for character in unicodedata.normalize("NFC", text):
         kind = unicodedata.category(character)[0]
@@ -78,13 +78,13 @@ def _without_marks(text: str) -> str:
 
 
 def comparable(text: str) -> str:
-    """The cleaned answer; where cleaning leaves no letter or digit, the text itself, so that only the same one equals it."""
+    """Return the cleaned answer, or the text itself when cleaning leaves no letter or digit, so that it equals only itself."""
     cleaned = clean_answer(text)
     return cleaned if any(c.isalnum() for c in cleaned) else " ".join(text.split())
 
 
 def leo_match(prediction: str, references: Sequence[str]) -> tuple[bool, bool]:
-    """Exact and refined match as LEO's script computes them (evaluator/scanqa_eval.py), cleaning included.
+    """Return exact and refined match as LEO's script computes them (evaluator/scanqa_eval.py), cleaning included.
 
     The first reference that is equal or contains the other without blanks decides: a later, equal one is not looked at.
     An empty prediction is contained in everything.
@@ -101,15 +101,16 @@ def leo_match(prediction: str, references: Sequence[str]) -> tuple[bool, bool]:
 
 
 def cleaned_match(prediction: str, references: Sequence[str]) -> tuple[bool, bool]:
-    """Two published forms of ScanQA's exact match: the cleaned prediction among the cleaned references (VLM-3R), and among
-    the references as they are (Chat-Scene, GPT4Scene); cleaning as published, which leaves nothing of most other scripts.
+    """Return two published forms of ScanQA's exact match: the cleaned prediction among the cleaned references (VLM-3R), and
+    among the references unchanged (Chat-Scene, GPT4Scene); cleaning as published, which leaves nothing of most other
+    scripts.
     """
     cleaned = clean_answer(prediction, ascii_only=True)
     return cleaned in {clean_answer(r, ascii_only=True) for r in references}, cleaned in references
 
 
 def refined_match(prediction: str, references: Sequence[str]) -> bool:
-    """Exact match or containment without blanks, either way, with any reference; both sides already cleaned.
+    """Return exact match or containment without blanks, either way, with any reference; both sides already cleaned.
 
     An empty prediction matches nothing: the published script lets it match everything ("" is in every string).
     """
@@ -121,7 +122,7 @@ def refined_match(prediction: str, references: Sequence[str]) -> bool:
 
 
 def question_type(question: str) -> str:
-    """SQA3D's type of a question: the first of ``QUESTION_TYPES`` that it starts with, else "others"."""
+    """Return SQA3D's type of a question: the first of ``QUESTION_TYPES`` that it starts with, else "others"."""
     start = question.strip().lower()
     return next((kind for kind in QUESTION_TYPES if start.startswith(kind)), "others")
 

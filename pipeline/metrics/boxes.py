@@ -18,12 +18,12 @@ _FAR_M = 1e6
 
 
 def as_boxes(boxes: ArrayLike | Sequence[Sequence[float]]) -> NDArray[np.float64]:
-    """Any empty or (N,6) content as float64 (N,6)."""
+    """Convert boxes, empty or (N,6), to float64 (N,6)."""
     return np.asarray(boxes, dtype=np.float64).reshape(-1, 6)
 
 
 def iou(a: ArrayLike, b: ArrayLike) -> NDArray[np.float64]:
-    """IoU of every box of ``a`` (N,6) with every box of ``b`` (M,6) -> (N,M)."""
+    """Return the IoU of every box of ``a`` (N,6) with every box of ``b`` (M,6) -> (N,M)."""
     left, right = as_boxes(a), as_boxes(b)
     low = np.maximum((left[:, :3] - left[:, 3:] / 2)[:, None], (right[:, :3] - right[:, 3:] / 2)[None])
     high = np.minimum((left[:, :3] + left[:, 3:] / 2)[:, None], (right[:, :3] + right[:, 3:] / 2)[None])
@@ -33,7 +33,7 @@ def iou(a: ArrayLike, b: ArrayLike) -> NDArray[np.float64]:
 
 
 def paired_iou(a: ArrayLike, b: ArrayLike) -> NDArray[np.float64]:
-    """IoU of the boxes of two lists (N,6) one by one -> (N,), the same numbers as ``iou`` gives."""
+    """Return the IoU of two lists of boxes (N,6) one by one -> (N,), the same numbers as ``iou`` gives."""
     left, right = as_boxes(a), as_boxes(b)
     low = np.maximum(left[:, :3] - left[:, 3:] / 2, right[:, :3] - right[:, 3:] / 2)
     high = np.minimum(left[:, :3] + left[:, 3:] / 2, right[:, :3] + right[:, 3:] / 2)
@@ -50,7 +50,7 @@ def usable_boxes(boxes: ArrayLike) -> NDArray[np.bool_]:
 
 
 def best_proposal(box: ArrayLike, proposals: ArrayLike, threshold: float = 0.5) -> tuple[int, float] | None:
-    """Index and IoU of the proposal with the highest IoU with ``box`` (6,), the first of equals; None below ``threshold``."""
+    """Return index and IoU of the proposal closest to ``box`` (6,) by IoU, the first of equals; None below ``threshold``."""
     values = iou(as_boxes(box), proposals)[0]
     if not len(values) or values.max() < threshold:
         return None
@@ -61,7 +61,7 @@ def best_proposal(box: ArrayLike, proposals: ArrayLike, threshold: float = 0.5) 
 def usable_choice(
     boxes: NDArray[np.float64] | None, probabilities: NDArray[np.float64] | None
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]] | None:
-    """Boxes (N,6) and probabilities (N+1,), zero target last, when both are finite and fit each other; else None.
+    """Return boxes (N,6) and probabilities (N+1,), zero target last, when both are finite and fit each other; else None.
 
     A negative probability or size is no usable choice either.
     """
@@ -77,7 +77,7 @@ def usable_choice(
 
 
 def choose_cumulative(probabilities: ArrayLike, cumulative_probability: float) -> list[int]:
-    """Multi3DRefer's rule on probabilities (N+1,), zero target last -> chosen candidates, most probable first.
+    """Apply Multi3DRefer's rule to probabilities (N+1,), zero target last -> chosen candidates, most probable first.
 
     Nothing when the zero target is the most probable; else candidates in falling order until their sum reaches
     ``cumulative_probability`` (the zero target is left out, nothing is renormalised). Ties: the earlier candidate.
@@ -92,7 +92,7 @@ def choose_cumulative(probabilities: ArrayLike, cumulative_probability: float) -
 
 
 def _matched(overlaps: NDArray[np.float64]) -> NDArray[np.float64]:
-    """IoU of the pairs in the one-to-one matching of (P,G) with the largest total.
+    """Return the IoU of the pairs in the one-to-one matching of (P,G) with the largest total.
 
     Square, padded with zeros, as the official matching: equal totals are then broken in the same way.
     """
@@ -109,7 +109,7 @@ def queries_f1(
     targets: Sequence[NDArray[np.float64]],
     thresholds: Sequence[float] = THRESHOLDS,
 ) -> NDArray[np.float64]:
-    """F1 of queries per threshold (Q,T): 2 tp / (P + G) after the one-to-one matching with the largest total IoU.
+    """Return F1 of queries per threshold (Q,T): 2 tp / (P + G) after the one-to-one matching with the largest total IoU.
 
     Both sides empty: 1; one side empty: 0. All IoU are taken in one pass, and a matching is only solved where both sides
     have several boxes.
@@ -138,7 +138,7 @@ def queries_f1(
 
 
 def chance_f1(overlaps: NDArray[np.float64], thresholds: Sequence[float] = THRESHOLDS) -> tuple[float, ...]:
-    """Expected F1 per threshold of a random choice among N candidates and "no object", from their IoU with targets (N,G)."""
+    """Return the expected F1 per threshold of a random choice of a candidate or "no object", from IoU with targets (N,G)."""
     candidates, targets = overlaps.shape
     if not targets:
         return tuple(1.0 / (candidates + 1) for _ in thresholds)

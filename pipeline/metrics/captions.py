@@ -38,12 +38,12 @@ _BARS = re.compile(r"\|{3,}")
 
 
 def one_line(text: str) -> str:
-    """White space collapsed, ``|||`` (METEOR's separator) taken out: safe for every scorer's protocol."""
+    """Collapse white space and remove ``|||`` (METEOR's separator): safe for every scorer's protocol."""
     return " ".join(_BARS.sub(" ", text).split())
 
 
 def scan2cap_text(text: str, *, collapse: bool = True) -> str:
-    """Scan2Cap's form of a caption: ``sos`` and ``eos`` around it, "." and "," set apart, lower case.
+    """Return Scan2Cap's form of a caption: ``sos`` and ``eos`` around it, "." and "," set apart, lower case.
 
     ``collapse=False`` keeps the double blanks that this makes, as the published script does.
     """
@@ -52,7 +52,7 @@ def scan2cap_text(text: str, *, collapse: bool = True) -> str:
 
 
 def bleu_combiner(order: int) -> Callable[[NDArray[np.float64]], NDArray[np.float64]]:
-    """Function from summed statistics (R,10) to BLEU-``order`` x100 (R,), with pycocoevalcap's smoothing constants."""
+    """Return a function from summed statistics (R,10) to BLEU-``order`` x100 (R,), with pycocoevalcap's smoothing constants."""
     small, tiny = 1e-9, 1e-15
 
     def combine(sums: NDArray[np.float64]) -> NDArray[np.float64]:
@@ -66,7 +66,7 @@ def bleu_combiner(order: int) -> Callable[[NDArray[np.float64]], NDArray[np.floa
 
 
 def _common_subsequence(a: Sequence[str], b: Sequence[str]) -> int:
-    """Length of the longest common subsequence of two token lists."""
+    """Return the length of the longest common subsequence of two token lists."""
     places: dict[str, int] = {}
     for i, token in enumerate(a):
         places[token] = places.get(token, 0) | (1 << i)
@@ -79,7 +79,7 @@ def _common_subsequence(a: Sequence[str], b: Sequence[str]) -> int:
 
 
 def rouge_l(candidate: Sequence[str], references: Sequence[Sequence[str]]) -> float:
-    """ROUGE-L of a token list against several; 0 when nothing is common or the candidate is empty."""
+    """Return ROUGE-L of a token list against several; 0 when nothing is common or the candidate is empty."""
     if not candidate:
         return 0.0
     common = [(_common_subsequence(candidate, r), len(r)) for r in references if r]

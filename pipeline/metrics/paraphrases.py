@@ -28,7 +28,7 @@ _MARKERS = ("sos", "eos")
 
 
 def vocabulary(texts: Iterable[str]) -> frozenset[str]:
-    """Words of texts, lower case, split at every mark; words with marks inside also joined ("u.s." gives u, s and us)."""
+    """Return the words of texts, lower case, split at every mark; also joined across marks ("u.s." gives u, s and us)."""
     words: set[str] = set(_MARKERS)
     for text in texts:
         for word in text.lower().split():
@@ -47,7 +47,7 @@ def cache_folder() -> Path:
 
 
 def filtered_table(source: Path, words: frozenset[str]) -> Path | None:
-    """The table ``source`` without entries that references of these words cannot use; None where nothing can be cached."""
+    """Return ``source`` without entries that references of these words cannot use; None where nothing can be cached."""
     key = digest([_VERSION, source.name, source.stat().st_size, sorted(words)])
     try:
         folder = cache_folder()
@@ -88,7 +88,7 @@ def _write(source: Path, words: frozenset[str], target: Path) -> None:
 
 
 def usable_entries(source: Path, words: frozenset[str]) -> Iterator[str]:
-    """Entries (probability, phrase, phrase: three lines each) with a phrase made of ``words`` (or of marks) only."""
+    """Yield entries (probability, phrase, phrase: three lines each) with a phrase made of ``words`` (or of marks) only."""
     last, last_known = "", False
     with gzip.open(source, "rt", encoding="utf-8", newline="\n") as stream:
         for probability in stream:

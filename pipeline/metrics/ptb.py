@@ -20,7 +20,7 @@ _MOST_S = 600
 
 
 def tokenized(texts: Sequence[str]) -> list[str]:
-    """Each text (made one line) as tokens joined by single blanks. Raises EnvironmentFaultError without Java."""
+    """Return each text (made one line) as tokens joined by single blanks. Raise EnvironmentFaultError without Java."""
     home = java_home()
     if home is None:
         raise EnvironmentFaultError("the PTB tokenizer needs a Java runtime and none was found", fix=JAVA_MEND)
@@ -45,7 +45,7 @@ def tokenized(texts: Sequence[str]) -> list[str]:
 
 
 def ptb_texts(candidates: Sequence[str], references: Sequence[Sequence[str]]) -> tuple[list[str], list[tuple[str, ...]]]:
-    """Candidates and references tokenized, by one process."""
+    """Tokenize candidates and references in one process."""
     flat = tokenized([*candidates, *(r for refs in references for r in refs)])
     rest = iter(flat[len(candidates) :])
     return flat[: len(candidates)], [tuple(next(rest) for _ in refs) for refs in references]

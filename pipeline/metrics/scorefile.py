@@ -98,7 +98,7 @@ def write_scores(path: Path, results: Sequence[MetricResult], samples: Sequence[
 
 
 def read_scores(path: Path) -> Scores:
-    """Read a score file. DataError when it is missing, unreadable, damaged or of another schema."""
+    """Read a score file. Raise DataError when it is missing, unreadable, damaged or of another schema."""
     made_by = f"snakemake --cores all {path}"
     table = read_parquet(path, made_by=made_by)
     metadata = json.loads((table.schema.metadata or {}).get(b"pipeline", b"{}"))

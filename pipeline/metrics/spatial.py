@@ -32,7 +32,7 @@ def first_word(text: str) -> str:
 
 
 def number(text: str) -> float | None:
-    """The number that an answer starts with; None when there is none or it is not finite."""
+    """Return the number that an answer starts with; None when there is none or it is not finite."""
     try:
         value = float(first_word(text))
     except ValueError:
@@ -41,7 +41,7 @@ def number(text: str) -> float | None:
 
 
 def mean_relative_accuracy(said: float, true: float) -> float:
-    """Share of the ten tolerances that the relative error of ``said`` stays within; ``true`` must be above 0."""
+    """Return the share of the ten tolerances that the relative error of ``said`` stays within; ``true`` must be above 0."""
     return float((abs(said - true) / true <= _TOLERANCES).mean())
 
 
@@ -54,7 +54,7 @@ def answer_score(question_type: str, said: str, true: str) -> float:
 
 
 def type_sums(question_types: Sequence[str], scores: ArrayLike) -> NDArray[np.float64]:
-    """Rows (n,20) to sum: per question type, in the order of ``QUESTION_TYPES``, a question's score and 1."""
+    """Return rows (n,20) to sum: per question type, in the order of ``QUESTION_TYPES``, a question's score and 1."""
     rows = np.zeros((len(question_types), 2 * len(QUESTION_TYPES)))
     columns = np.array([2 * QUESTION_TYPES.index(kind) for kind in question_types], dtype=np.int64)
     numbers = np.arange(len(question_types))
@@ -64,7 +64,7 @@ def type_sums(question_types: Sequence[str], scores: ArrayLike) -> NDArray[np.fl
 
 
 def _mean_of_known(values: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Mean over columns that are not NaN (R,); NaN where all are."""
+    """Return the mean over columns that are not NaN (R,); NaN where all are."""
     known = np.isfinite(values)
     total = np.where(known, values, 0.0).sum(axis=1)
     count = known.sum(axis=1)
@@ -82,12 +82,12 @@ def task_average(sums: NDArray[np.float64]) -> NDArray[np.float64]:
 
 
 def task_of(question_type: str) -> str:
-    """The task that a question type belongs to."""
+    """Return the task that a question type belongs to."""
     return DIRECTION if question_type in DIRECTION_TYPES else question_type
 
 
 def most_frequent(question_types: Sequence[str], answers: Sequence[str]) -> list[str]:
-    """For every question the most frequent right answer of its type ("chance, frequency"); ties: the first in the alphabet."""
+    """Return the most frequent right answer of each question's type ("chance, frequency"); ties: the first in the alphabet."""
     counts: dict[str, Counter[str]] = {}
     for kind, answer in zip(question_types, answers, strict=True):
         counts.setdefault(kind, Counter())[answer] += 1

@@ -56,7 +56,7 @@ def scene_sums(values: ArrayLike, scene_index: NDArray[np.int64], scenes: int) -
 
 
 def mean_replicates(values: ArrayLike, scene_index: NDArray[np.int64], weights: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Mean of sample ``values`` (n,) on every resample (R,); NaN where a resample holds none of these samples."""
+    """Return the mean of sample ``values`` (n,) on every resample (R,); NaN where a resample holds none of these samples."""
     table = np.column_stack([np.asarray(values, dtype=np.float64), np.ones(len(scene_index))])
     totals = weights @ scene_sums(table, scene_index, weights.shape[1])
     return np.divide(totals[:, 0], totals[:, 1], out=np.full(len(totals), np.nan), where=totals[:, 1] > 0)
@@ -68,7 +68,7 @@ def corpus_replicates(
     weights: NDArray[np.float64],
     combine: Callable[[NDArray[np.float64]], NDArray[np.float64]],
 ) -> NDArray[np.float64]:
-    """A corpus metric on every resample (R,): ``combine`` maps sums of ``statistics`` (R,K) to scores (R,)."""
+    """Return a corpus metric on every resample (R,): ``combine`` maps sums of ``statistics`` (R,K) to scores (R,)."""
     totals = weights @ scene_sums(statistics, scene_index, weights.shape[1])
     held = weights @ np.bincount(scene_index, minlength=weights.shape[1]) > 0
     result = np.full(len(totals), np.nan)
@@ -84,7 +84,7 @@ def _ranks(values: NDArray[np.float64]) -> NDArray[np.float64]:
 
 
 def correlations(x: ArrayLike, y: ArrayLike, kind: Correlation = "spearman") -> NDArray[np.float64]:
-    """Correlation along the last axis of (..., K) arrays; ties get mean ranks; NaN where a side does not vary."""
+    """Return the correlation along the last axis of (..., K) arrays; ties get mean ranks; NaN where a side does not vary."""
     left, right = np.asarray(x, dtype=np.float64), np.asarray(y, dtype=np.float64)
     if kind == "spearman":
         left, right = _ranks(left), _ranks(right)

@@ -65,7 +65,7 @@ class Checkpoints:
                 shutil.rmtree(other, ignore_errors=True)
 
     def latest(self) -> Path | None:
-        """The newest complete and undamaged checkpoint of this digest, if any."""
+        """Return the newest complete and undamaged checkpoint of this digest, if any."""
         for path in sorted(self.folder.glob("step*"), reverse=True):
             facts = self._facts(path)
             if facts is not None and facts.get("digest") != self.digest:

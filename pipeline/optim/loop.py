@@ -136,7 +136,7 @@ class Loop(ABC, Generic[Batch]):
 
 
 def means(losses: Sequence[StepLosses]) -> StepLosses:
-    """Mean of every loss over the steps that have it."""
+    """Return the mean of every loss over the steps that have it."""
     values: dict[str, list[float]] = {}
     for found in losses:
         for name, value in found.items():
@@ -145,6 +145,6 @@ def means(losses: Sequence[StepLosses]) -> StepLosses:
 
 
 def final_means(losses: Sequence[StepLosses]) -> StepLosses:
-    """Means over the last tenth of the steps, rounded to 4 digits: they go into deterministic manifests."""
+    """Return means over the last tenth of the steps, rounded to 4 digits: they go into deterministic manifests."""
     last = losses[-max(1, len(losses) // 10) :]
     return {name: round(value, 4) for name, value in sorted(means(last).items())}

@@ -23,7 +23,7 @@ def decay_groups(name: str, parameters: Iterable[nn.Parameter], peak: float, wei
 
 
 def schedule_factor(step: int, total: int, warmup: int) -> float:
-    """Share of the peak rate at 0-based ``step``: linear over the first ``warmup`` steps, then half a cosine to 0."""
+    """Return the share of the peak rate at 0-based ``step``: linear for ``warmup`` steps, then half a cosine to 0."""
     if step < warmup:
         return (step + 1) / warmup
     progress = (step - warmup) / max(1, total - warmup)

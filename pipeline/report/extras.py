@@ -45,7 +45,7 @@ def data_section(indices: Sequence[SceneIndex]) -> Section:
 
 
 def curves_section(runs: Sequence[Path]) -> Section:
-    """Training curves of the runs whose manifests are given, one figure per dataset and recipe."""
+    """Build the section of training curves from run manifests, one figure per dataset and recipe."""
 
     def add(page: Page) -> None:
         page.section("training", "Training")
@@ -72,7 +72,7 @@ def curves_section(runs: Sequence[Path]) -> Section:
 def examples_section(
     indices: Sequence[SceneIndex], predictions: Sequence[Path], benchmarks: Mapping[str, Mapping[str, Any]], split: str
 ) -> Section:
-    """A few test scenes with views, questions and what each teacher's run answered."""
+    """Build the section of examples: a few test scenes with views, questions and every teacher's answers."""
 
     def add(page: Page) -> None:
         page.section("examples", "Example scenes")
@@ -124,7 +124,7 @@ def _expected(question: Question) -> str:
 
 
 def _answer(question: Question, said: Said | None) -> str:
-    """A prediction as a cell, ticked when it is right (one of the references; every box on a target and every target hit)."""
+    """Format a prediction as a cell, ticked when right (one of the references; every box on a target and every target hit)."""
     if said is None:
         return "–"
     if question.task != "grounding":
@@ -147,7 +147,7 @@ def _judged(text: str, right: bool) -> str:
 
 
 def features_section(indices: Sequence[SceneIndex], manifests: Sequence[Path]) -> Section:
-    """The features of every teacher for one scene as colours."""
+    """Build the section that shows every teacher's features of one scene as colours."""
 
     def add(page: Page) -> None:
         page.section("features", "What the teachers see")

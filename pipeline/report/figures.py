@@ -1,6 +1,6 @@
 """Figures of the report: matplotlib without a display, one function per figure, each returns PNG bytes.
 
-Colours are those of Okabe and Ito (told apart with colour-blind eyes); a teacher has the same colour in every figure, the
+Colours are those of Okabe and Ito (safe for colour-blind readers); a teacher has the same colour in every figure, the
 baseline is grey, controls are drawn hollow. Equal inputs give equal bytes: no dates in the files.
 """
 
@@ -27,14 +27,14 @@ GREY = "#6B7280"
 
 
 def teacher_colors(teachers: Sequence[str]) -> dict[str, str]:
-    """One colour per teacher, grey for the baseline."""
+    """Return one colour per teacher, grey for the baseline."""
     others = [teacher for teacher in teachers if teacher != BASELINE]
     return {BASELINE: GREY} | {teacher: PALETTE[i % len(PALETTE)] for i, teacher in enumerate(others)}
 
 
 @styled
 def forest(rows: Sequence[Row], dataset: str, recipe: str) -> Figure:
-    """Paired differences to `none` with intervals: a panel per benchmark, a line per backbone and teacher, ticks for seeds."""
+    """Draw paired differences to `none` with intervals: a panel per benchmark, a line per backbone and teacher, seed ticks."""
     chosen = [row for row in headline_rows(rows, dataset, recipe) if row["diff_to_none"] is not None]
     benchmarks, backbones = unique(chosen, "benchmark"), unique(chosen, "backbone")
     teachers = unique(chosen, "teacher")
@@ -75,7 +75,7 @@ def _forest_line(axis: Axes, row: Row, place: float, color: str) -> None:
 
 @styled
 def scatter(associations: Sequence[Association], teachers: Sequence[str]) -> Figure:
-    """Correspondence against mean headline score, a panel per backbone and one pooled within backbones."""
+    """Draw correspondence against mean headline score, a panel per backbone and one pooled within backbones."""
     colors = teacher_colors(teachers)
     columns = min(3, len(associations))
     lines = -(-len(associations) // columns)
@@ -104,7 +104,7 @@ def scatter(associations: Sequence[Association], teachers: Sequence[str]) -> Fig
 
 @styled
 def quarters(rows: Sequence[Row], dataset: str, recipe: str) -> Figure:
-    """Headline score of the scenes in each quarter by correspondence, mean over backbones, one line per teacher."""
+    """Draw the headline score of scenes in each quarter by correspondence, mean over backbones, one line per teacher."""
     chosen = [row for row in rows if row["subset"] in QUARTERS and (row["dataset"], row["recipe"]) == (dataset, recipe)]
     benchmarks, teachers = unique(chosen, "benchmark"), unique(chosen, "teacher")
     colors = teacher_colors(teachers)
@@ -125,7 +125,7 @@ def quarters(rows: Sequence[Row], dataset: str, recipe: str) -> Figure:
 
 
 def chosen_metric(rows: Sequence[Row], benchmark: str) -> str:
-    """Metric of the first row of a benchmark."""
+    """Return the metric of a benchmark's first row."""
     return str(next(row["metric"] for row in rows if row["benchmark"] == benchmark))
 
 
@@ -135,7 +135,7 @@ Curves = Mapping[tuple[str, str, int], Mapping[str, tuple[Sequence[float], Seque
 
 @styled
 def training_curves(curves: Curves) -> Figure:
-    """Smoothed training curves: a row per quantity, a column per backbone, a line per run."""
+    """Draw smoothed training curves: a row per quantity, a column per backbone, a line per run."""
     backbones = list(dict.fromkeys(key[0] for key in curves))
     teachers = list(dict.fromkeys(key[1] for key in curves))
     quantities = list(dict.fromkeys(quantity for found in curves.values() for quantity in found))
@@ -161,7 +161,7 @@ def training_curves(curves: Curves) -> Figure:
 
 
 def smooth(values: NDArray[np.float64], share: float = 0.06) -> NDArray[np.float64]:
-    """Centred running mean over ``share`` of the points (at least one); shorter windows at the ends."""
+    """Return the centred running mean over ``share`` of the points (at least one); shorter windows at the ends."""
     half = max(0, int(len(values) * share) // 2)
     totals = np.concatenate([[0.0], np.cumsum(values)])
     index = np.arange(len(values))

@@ -45,7 +45,7 @@ class RunPath:
     manifest: Path
 
     def content(self) -> dict[str, Any]:
-        """Content of the manifest; DataError when it is another run's."""
+        """Read the manifest. Raise DataError when it is another run's."""
         made = read_manifest(self.manifest, made_by=f"snakemake --cores all {self.manifest}")
         names = ("dataset", "backbone", "teacher", "recipe", "seed")
         same_identity(
@@ -55,7 +55,7 @@ class RunPath:
 
 
 def run_path(manifest: Path) -> RunPath:
-    """The run of ``.../{dataset}/{backbone}/{teacher}/{recipe}/seed{seed}/manifest.json``; DataError for other paths."""
+    """Parse ``.../{dataset}/{backbone}/{teacher}/{recipe}/seed{seed}/manifest.json``. Raise DataError for other paths."""
     parts = manifest.parts[-6:-1]
     seed = _SEED.fullmatch(parts[-1]) if len(parts) == 5 else None
     if seed is None:
@@ -65,7 +65,7 @@ def run_path(manifest: Path) -> RunPath:
 
 
 def feature_paths(manifests: Iterable[Path]) -> dict[tuple[str, str], list[Path]]:
-    """(dataset, teacher) -> manifests of its shards, from ``.../{dataset}/{teacher}/{shard}/manifest.json``."""
+    """Group ``.../{dataset}/{teacher}/{shard}/manifest.json`` by (dataset, teacher)."""
     found: dict[tuple[str, str], list[Path]] = {}
     for path in manifests:
         if len(path.parts) < 4:
@@ -75,7 +75,7 @@ def feature_paths(manifests: Iterable[Path]) -> dict[tuple[str, str], list[Path]
 
 
 def training_curves(runs: Sequence[RunPath]) -> Curves:
-    """Task losses (one per benchmark trained on) and the alignment loss of runs that have an undamaged metrics.jsonl."""
+    """Return task losses (one per benchmark trained on) and the alignment loss of runs that have an undamaged metrics.jsonl."""
     curves: dict[tuple[str, str, int], dict[str, tuple[list[float], list[float]]]] = {}
     for run in runs:
         run.content()
@@ -96,7 +96,7 @@ def _is_finite(value: object) -> bool:
 
 
 def _metrics(path: Path) -> list[dict[str, Any]]:
-    """Objects of a run's metrics; nothing, with a warning, when the file is not the one whose digest stands in run.json.
+    """Read a run's metrics; return nothing, with a warning, when the file's digest is not the one in run.json.
 
     A curve is no reason to train again, so this is no error.
     """
@@ -136,7 +136,7 @@ class Said:
 
 @dataclass(frozen=True, slots=True)
 class Question:
-    """One sample of a scene with what every teacher's run said to it. ``targets``: ground-truth boxes (grounding)."""
+    """One sample of a scene with every teacher's prediction. ``targets``: ground-truth boxes (grounding)."""
 
     benchmark: str
     task: str
@@ -175,7 +175,7 @@ def read_predictions(path: Path) -> dict[str, tuple[str, Said]]:
 def example_scenes(
     index: SceneIndex, runs: Sequence[RunPath], benchmarks: Mapping[str, Mapping[str, Any]], split: str, count: int = 3
 ) -> list[ExampleScene]:
-    """Scenes evenly spread over the split (not chosen by result), the first sample of every benchmark in each.
+    """Return scenes spread evenly over the split (not chosen by result), the first sample of every benchmark in each.
 
     ``runs``: prediction manifests; the first backbone, recipe and seed among them is shown, with all its teachers.
     ``benchmarks``: resolved members of config.yaml.

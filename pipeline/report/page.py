@@ -78,7 +78,7 @@ class Page:
 
 
 def brief(rows: Sequence[Row], level: float) -> list[str]:
-    """The answers to the two questions in a few sentences."""
+    """Answer the two questions in a few sentences."""
     items = []
     for dataset, recipe in studies(rows):
         where = f"{dataset}, recipe {recipe}: " if len(studies(rows)) > 1 else ""
@@ -88,12 +88,12 @@ def brief(rows: Sequence[Row], level: float) -> list[str]:
 
 
 def studies(rows: Sequence[Row]) -> list[tuple[str, str]]:
-    """(dataset, recipe) pairs in order of appearance."""
+    """Return (dataset, recipe) pairs in order of appearance."""
     return list(dict.fromkeys((row["dataset"], row["recipe"]) for row in rows))
 
 
 def study_section(page: Page, rows: Sequence[Row], metadata: Mapping[str, Any], study: Mapping[str, Sequence[Any]]) -> None:
-    """Return what was run."""
+    """Append what was run."""
     page.section("study", "What was run")
     runs = {(r["dataset"], r["backbone"], r["teacher"], r["recipe"], seed) for r in rows for seed in r["seeds"]}
     items = [(name, ", ".join(f"`{value}`" for value in values)) for name, values in study.items()]
@@ -105,7 +105,7 @@ def study_section(page: Page, rows: Sequence[Row], metadata: Mapping[str, Any], 
 
 
 def headline_section(page: Page, rows: Sequence[Row], dataset: str, recipe: str) -> None:
-    """The headline table of one dataset and recipe."""
+    """Append the headline table of one dataset and recipe."""
     page.section(f"results-{dataset}-{recipe}", f"Results on {dataset}, recipe {recipe}")
     chosen = headline_rows(rows, dataset, recipe)
     if not chosen:
@@ -154,7 +154,7 @@ def _lift_cells(lift: Lift) -> list[str]:
 
 
 def lift_section(page: Page, rows: Sequence[Row], dataset: str, recipe: str, level: float) -> None:
-    """Question 1 with its forest plot."""
+    """Append question 1 with its forest plot."""
     found = lifts(rows, dataset, recipe, level)
     page.subsection("Does a teacher lift the scores?")
     if not found:
@@ -176,7 +176,7 @@ def lift_section(page: Page, rows: Sequence[Row], dataset: str, recipe: str, lev
 
 
 def reference_section(page: Page, rows: Sequence[Row], dataset: str, recipe: str) -> None:
-    """Return how far the baseline is above levels without a model."""
+    """Append how far the baseline is above levels without a model."""
     header, body = reference_body(rows, dataset, recipe)
     if body:
         page.subsection("Do the models know anything?")
@@ -187,7 +187,7 @@ def reference_section(page: Page, rows: Sequence[Row], dataset: str, recipe: str
 
 
 def association_section(page: Page, rows: Sequence[Row], dataset: str, recipe: str, level: float) -> None:
-    """Question 2 with its two figures."""
+    """Append question 2 with its two figures."""
     page.subsection("Does correspondence go with performance?")
     found = [association for association in associations(rows, dataset, recipe, level) if association.points]
     if not found:
@@ -210,7 +210,7 @@ def association_section(page: Page, rows: Sequence[Row], dataset: str, recipe: s
 
 
 def provenance_section(page: Page, rows: Sequence[Row], metadata: Mapping[str, Any], digests: Mapping[str, str]) -> None:
-    """Versions and digests."""
+    """Append versions and digests."""
     page.section("provenance", "Provenance")
     packages = metadata["cells"][0]["packages"]
     items = [("pipeline", __version__), ("packages", ", ".join(f"{name} {version}" for name, version in packages.items()))]

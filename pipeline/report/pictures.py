@@ -25,14 +25,14 @@ _EDGES = tuple((a, b) for a in range(8) for b in range(a + 1, 8) if bin(a ^ b).c
 
 
 def box_corners(box: Sequence[float]) -> NDArray[np.float64]:
-    """The 8 corners (8,3) of [cx,cy,cz,dx,dy,dz], bit k of the corner's number = upper side of axis k."""
+    """Return the 8 corners (8,3) of [cx,cy,cz,dx,dy,dz], bit k of the corner's number = upper side of axis k."""
     values = np.asarray(box, dtype=np.float64)
     signs = np.array([[(i >> axis & 1) - 0.5 for axis in range(3)] for i in range(8)])
     return np.asarray(values[:3] + signs * values[3:6])
 
 
 def project(points: NDArray[np.float64], record: SceneRecord, view: int) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """World points (n,3) -> pixels (n,2) of the colour image of a view, and their depth (n,) in metres."""
+    """Project world points (n,3) to pixels (n,2) of a view's colour image, and their depth (n,) in metres."""
     camera_from_world = np.linalg.inv(record.world_from_camera[view])
     camera = points @ camera_from_world[:3, :3].T + camera_from_world[:3, 3]
     depth = camera[:, 2]
@@ -41,7 +41,7 @@ def project(points: NDArray[np.float64], record: SceneRecord, view: int) -> tupl
 
 
 def best_view(record: SceneRecord, boxes: Sequence[Sequence[float]]) -> int:
-    """The view in whose middle most corners of ``boxes`` fall; 0 when there are none."""
+    """Return the view with most corners of ``boxes`` near its centre; 0 when there are none."""
     if not boxes:
         return 0
     corners = np.concatenate([box_corners(box) for box in boxes])
@@ -56,7 +56,7 @@ def best_view(record: SceneRecord, boxes: Sequence[Sequence[float]]) -> int:
 
 
 def _draw_box(axis: Axes, record: SceneRecord, view: int, box: Sequence[float], **style: Any) -> None:
-    """Edges of a box; parts behind the camera are left out."""
+    """Draw the edges of a box; parts behind the camera are left out."""
     corners = box_corners(box)
     steps = np.linspace(0, 1, 24)[:, None]
     for a, b in _EDGES:
@@ -76,7 +76,7 @@ def _show(axis: Axes, image: NDArray[Any], title: str) -> None:
 
 @styled
 def scene_strip(scene: Scene, question: Question | None, teachers: Sequence[str], views: int = 3) -> Figure:
-    """A few views of a scene and, with a grounding question, its target (white) and every teacher's box in the best view."""
+    """Draw some views of a scene and, for a grounding question, its target (white) and every teacher's box in the best view."""
     shown = sorted({int(i) for i in np.linspace(0, len(scene.rgb) - 1, views)})
     columns = len(shown) + (question is not None)
     height, width = scene.record.image_size
@@ -104,7 +104,7 @@ def _grounding_view(axis: Axes, scene: Scene, question: Question, teachers: Sequ
 
 
 def principal_colors(tokens: NDArray[np.float32], seen: NDArray[np.bool_] | None = None) -> NDArray[np.float64]:
-    """Tokens (V,G,K,D) -> colours (V,G,K,3) in [0,1]: first three principal components over all views of the scene.
+    """Turn tokens (V,G,K,D) into colours (V,G,K,3) in [0,1]: first three principal components over all views of the scene.
 
     One basis and one scale for all views, so that one colour means one feature; signs are fixed by the largest loading.
     Cells that are not ``seen`` (G,K) are white.
@@ -129,7 +129,7 @@ def principal_colors(tokens: NDArray[np.float32], seen: NDArray[np.bool_] | None
 
 @styled
 def feature_grid(scene: Scene, features: Mapping[str, TeacherFeatures], views: int = 6) -> Figure:
-    """Views of a scene in the first row, then each teacher's features as colours, every cell where it looks."""
+    """Draw views of a scene in the first row, then each teacher's features as colours, every cell where it looks."""
     shown = sorted({int(i) for i in np.linspace(0, len(scene.rgb) - 1, views)})
     height, width = scene.record.image_size
     figure, axes = new_figure(

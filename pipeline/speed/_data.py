@@ -43,7 +43,7 @@ class Shape:
         return TokenGrid(self.student, self.student)
 
     def spec(self, *, pooled: bool, dtype: StoredDtype = "bfloat16", compression: Compression = "none") -> StoreSpec:
-        """Spec of a store on the native or the student's grid."""
+        """Return the spec of a store on the native or the student's grid."""
         grid = self.pooled if pooled else self.native
         native = self.native if pooled and self.pooled != self.native else None
         size = (self.dim, grid.rows, grid.cols)
@@ -51,7 +51,7 @@ class Shape:
 
 
 def reference_tokens(shape: Shape, seed: int = 0) -> NDArray[np.float32]:
-    """All tokens of a scene as the reference stores them: float32 (V, special + G*K, D).
+    """Return all tokens of a scene as the reference stores them: float32 (V, special + G*K, D).
 
     Normal numbers with a scale of its own per channel (log-normal, sigma 1: a few channels are ten times larger than most, as
     in the last layers of vision transformers).
@@ -69,7 +69,7 @@ def features_of(shape: Shape, tokens: NDArray[np.float32]) -> TeacherFeatures:
 
 
 def write_scenes(folder: Path, scenes: int, views: int, size: tuple[int, int], depth_size: tuple[int, int]) -> SceneIndex:
-    """A prepared dataset of smooth random pictures (JPEG) and depth (PNG, 16 bits): decodes like photographs."""
+    """Write a prepared dataset of smooth random pictures (JPEG) and depth (PNG, 16 bits) that decodes like photographs."""
     random = np.random.default_rng(0)
     records = []
     for number in range(scenes):

@@ -67,7 +67,7 @@ class RandomVGGT(Teacher):
 
 
 def extract(folder: Path, index: SceneIndex, teacher: Teacher, flight: Concurrency) -> float:
-    """Wall seconds to extract all scenes of ``index`` into a new store, which is removed."""
+    """Return the wall seconds to extract all scenes of ``index`` into a new store, which is removed."""
     records = list(index)
     grid = teacher.grid(*records[0].image_size)
     size = (teacher.dim, grid.rows, grid.cols, grid.window)
@@ -82,7 +82,7 @@ def extract(folder: Path, index: SceneIndex, teacher: Teacher, flight: Concurren
 
 
 def overlap(folder: Path, config: VGGTConfig, scenes: int, views: int, threads: int) -> list[Row]:
-    """Overlapping decoding, encoding and writing against one after the other, on the CPU with a small network."""
+    """Compare overlapped decoding, encoding and writing with sequential runs, on the CPU with a small network."""
     index = write_scenes(folder / "scenes", scenes, views, COLOUR, DEPTH)
     teacher = RandomVGGT(config, "cpu", bfloat16=False, predictions=False)
     teacher.encode(index.load(next(iter(index)).scene_id))
@@ -112,7 +112,7 @@ def full_size(
     matrix: int = 8192,
     predictions: bool = False,
 ) -> dict[str, Any]:
-    """One forward (time, share of the device's measured matrix peak, memory) and the extraction of scenes from files."""
+    """Measure a forward (time, share of the device's measured matrix peak, memory) and extraction of scenes from files."""
     index = write_scenes(folder / "scenes", scenes, views, colour, DEPTH)
     teacher = RandomVGGT(config, device, bfloat16=True, predictions=predictions)
     prepared = teacher.prepare(index.load(next(iter(index)).scene_id))
@@ -160,7 +160,7 @@ def _forward_s(network: FeatureNetwork, pixels: torch.Tensor, device: str) -> fl
 
 @torch.inference_mode()
 def matrix_flops(device: str, size: int) -> float:
-    """FLOP/s of a square bfloat16 matrix product: what the device reaches at best, measured in the same run."""
+    """Return FLOP/s of a square bfloat16 matrix product: the device's best rate, measured in the same run."""
     a = torch.randn(size, size, device=device, dtype=torch.bfloat16)
     b = torch.randn(size, size, device=device, dtype=torch.bfloat16)
 

@@ -27,7 +27,7 @@ class Format(Protocol):
     def read(self) -> object: ...
 
     def bytes(self) -> float:
-        """On disk."""
+        """Return the bytes on disk."""
 
 
 class PlainZarr:
@@ -89,5 +89,5 @@ class WebDatasetShard:
 
 
 def all_formats(folder: Path, bits: NDArray[np.uint16]) -> list[Format]:
-    """Every other format, of the scene with these bit patterns (V,G,K,D)."""
+    """Return every other format, holding the scene with these bit patterns (V,G,K,D)."""
     return [PlainZarr(folder, bits), Safetensors(folder, bits), WebDatasetShard(folder, bits)]

@@ -31,7 +31,7 @@ OURS, PLAIN = "ours", "straightforward"
 
 
 def tiny_config(width: int, depth: int) -> VGGTConfig:
-    """The released network's form with fewer channels: heads of 64, ``depth`` blocks of each kind."""
+    """Return the released network's form with fewer channels: heads of 64, ``depth`` blocks of each kind."""
     heads = width // HEAD_DIM
     last = depth - 1
     return replace(
@@ -46,7 +46,7 @@ def tiny_config(width: int, depth: int) -> VGGTConfig:
 
 
 def measure(task: dict[str, Any]) -> list[Row]:
-    """``task``: width, depth, views, rows, cols, repeats. Peaks of one process each, times in turn in a third one."""
+    """Measure ``task``: width, depth, views, rows, cols, repeats. Peaks in one process each, times in turn in a third one."""
     ours = child("pipeline.speed._forward", task | {"which": OURS})
     plain = child("pipeline.speed._forward", task | {"which": PLAIN})
     time_s = child("pipeline.speed._forward", task | {"which": "both"})["time_s"]
@@ -66,7 +66,7 @@ class Straightforward:
         self.aggregator, self.config = aggregator, aggregator.config
 
     def __call__(self, images: Tensor) -> list[Tensor]:
-        """Images (1,V,3,H,W) -> every layer (1,V,lead+P,2C)."""
+        """Map images (1,V,3,H,W) to every layer (1,V,lead+P,2C)."""
         aggregator, config, views = self.aggregator, self.config, images.shape[1]
         patches = aggregator.patch_tokens(images)
         rows, cols = images.shape[-2] // config.patch, images.shape[-1] // config.patch
@@ -81,7 +81,7 @@ class Straightforward:
         return outputs
 
     def _positions(self, rows: int, cols: int) -> Tensor:
-        """Row and column (1, lead+P, 2) of every token, 0 for special ones."""
+        """Return row and column (1, lead+P, 2) of every token, 0 for special ones."""
         places = torch.cartesian_prod(torch.arange(1, rows + 1), torch.arange(1, cols + 1))
         return torch.cat([torch.zeros(self.config.lead, 2, dtype=places.dtype), places])[None]
 
@@ -97,7 +97,7 @@ class Straightforward:
         return attention.proj(F.scaled_dot_product_attention(query, key, value).transpose(1, 2).flatten(2))
 
     def _rotated(self, x: Tensor, positions: Tensor) -> Tensor:
-        """Rows turn the first half of a head's channels, columns the second; tables for 0 to the largest position."""
+        """Rotate a head's channels: rows the first half, columns the second; tables for 0 to the largest position."""
         half = x.shape[-1] // 2
         frequency = 1.0 / (self.config.rope_base ** (torch.arange(0, half, 2).float() / half))
         angles = torch.arange(int(positions.max()) + 1).float()[:, None] * frequency

@@ -50,7 +50,7 @@ class Row:
 
 
 def interleaved(runs: Mapping[str, Callable[[], Callable[[], object]]], rounds: int) -> dict[str, float]:
-    """Median wall seconds of several things, each done once per round, so that a busy machine is busy for all of them.
+    """Return median wall seconds of several runs, each done once per round, so that load on the machine hits all alike.
 
     Each value prepares a run (not timed) and returns what is timed. Garbage is collected before, never inside.
     """
@@ -71,7 +71,7 @@ def interleaved(runs: Mapping[str, Callable[[], Callable[[], object]]], rounds: 
 
 
 def median_s(run: Callable[[], object], repeats: int) -> float:
-    """Median wall seconds of one thing."""
+    """Return median wall seconds of one run."""
     return interleaved({"": lambda: run}, repeats)[""]
 
 
@@ -90,7 +90,7 @@ def drop_cache(paths: Sequence[Path]) -> bool:
 
 
 def peak_mb() -> float:
-    """Most memory that this process ever held, in MB.
+    """Return the most memory that this process ever held, in MB.
 
     Linux: VmHWM. getrusage's maximum is not used where this is there: a child inherits its parent's through exec.
     """

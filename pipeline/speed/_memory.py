@@ -18,7 +18,7 @@ from pipeline.speed._measure import Row, peak_mb, reset_peak
 
 
 def measure(folder: Path, shape: Shape, counts: tuple[int, int]) -> list[Row]:
-    """Peaks of storing and of reading all scenes at the student's grid, few scenes against many."""
+    """Measure peaks of storing and of reading all scenes at the student's grid, few scenes against many."""
     peaks = [child("pipeline.speed._memory", {"folder": str(folder), "shape": asdict(shape), "scenes": n}) for n in counts]
     few, many = (f"peak of {count} scenes" for count in counts)
     return [

@@ -1,4 +1,4 @@
-"""Made-up queries, answers and captions of realistic form and number: nothing here was said by a model or a person."""
+"""Made-up queries, answers and captions of realistic form and number: none of it comes from a model or a person."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ class Job:
 
 
 def made_up_index(folder: Path, rng: np.random.Generator) -> SceneIndex:
-    """Scenes with random boxes; the proposals are the boxes, a little off, and as many others."""
+    """Return scenes with random boxes; the proposals are the boxes, slightly shifted, and as many random ones."""
     records = []
     for number in range(SCENES):
         boxes = np.concatenate([rng.uniform(-4, 4, (OBJECTS, 3)), rng.uniform(0.2, 2.5, (OBJECTS, 3))], axis=1)
@@ -55,7 +55,7 @@ def _six(box: Sequence[float]) -> tuple[float, float, float, float, float, float
 
 
 def single_queries(index: SceneIndex, count: int, rng: np.random.Generator) -> Job:
-    """ScanRefer-like queries, each with one of the scene's proposals near its object, or any of them."""
+    """Make ScanRefer-like queries, each answered with a scene proposal near its object, or a random one."""
     scenes = list(index)
     samples, answers = [], []
     for number in range(count):
@@ -69,7 +69,7 @@ def single_queries(index: SceneIndex, count: int, rng: np.random.Generator) -> J
 
 
 def multi_queries(index: SceneIndex, count: int, rng: np.random.Generator) -> Job:
-    """Multi3DRefer-like queries: none, one or several targets and answers."""
+    """Make Multi3DRefer-like queries: none, one or several targets and answers."""
     scenes = list(index)
     samples, answers = [], []
     kinds = {"zt_w_d": 0.1, "zt_wo_d": 0.1, "st_w_d": 0.4, "st_wo_d": 0.15, "mt": 0.25}
@@ -86,7 +86,7 @@ def multi_queries(index: SceneIndex, count: int, rng: np.random.Generator) -> Jo
 
 
 def questions(index: SceneIndex, count: int, rng: np.random.Generator) -> Job:
-    """ScanQA-like questions with one to four short answers; four of ten are answered with one of them."""
+    """Make ScanQA-like questions with one to four short answers; four of ten are answered with one of them."""
     scenes = [record.scene_id for record in index]
     samples, answers = [], []
     for number in range(count):
@@ -99,7 +99,7 @@ def questions(index: SceneIndex, count: int, rng: np.random.Generator) -> Job:
 
 
 def captions(index: SceneIndex, count: int, rng: np.random.Generator) -> Job:
-    """Scan2Cap-like captions of objects with five descriptions; one of eight is gated."""
+    """Make Scan2Cap-like captions of objects with five descriptions; one of eight is gated."""
     scenes = [record.scene_id for record in index]
     samples, answers = [], []
     for number in range(count):

@@ -29,7 +29,7 @@ Figures = dict[tuple[str, str], float]
 
 
 def box_iou(a: Box, b: Box) -> float:
-    """IoU of two boxes [centre, size]."""
+    """Return the IoU of two boxes [centre, size]."""
     common = 1.0
     for axis in range(3):
         low = max(a[axis] - a[axis + 3] / 2, b[axis] - b[axis + 3] / 2)
@@ -40,7 +40,7 @@ def box_iou(a: Box, b: Box) -> float:
 
 
 def single(samples: Sequence[Sample], answers: Sequence[Answer], index: SceneIndex) -> Figures:
-    """ScanRefer: accuracies and their levels."""
+    """Score ScanRefer: accuracies and their levels."""
     found: dict[tuple[str, str], list[float]] = {(f"acc@{t:g}", k): [] for t in THRESHOLDS for k in ("", "chance", "oracle")}
     for sample, answer in zip(samples, answers, strict=True):
         record = index.records[sample.scene_id]
@@ -56,7 +56,7 @@ def single(samples: Sequence[Sample], answers: Sequence[Answer], index: SceneInd
 
 
 def multiple(samples: Sequence[Sample], answers: Sequence[Answer], index: SceneIndex) -> Figures:
-    """Multi3DRefer: F1 at both thresholds and the level of a random choice."""
+    """Score Multi3DRefer: F1 at both thresholds and the level of a random choice."""
     found: dict[tuple[str, str], list[float]] = {(f"f1@{t:g}", k): [] for t in THRESHOLDS for k in ("", "chance")}
     for sample, answer in zip(samples, answers, strict=True):
         record = index.records[sample.scene_id]
@@ -85,7 +85,7 @@ def _f1(said: Sequence[Box], truth: Sequence[Box], threshold: float) -> float:
 
 
 def answers_score(samples: Sequence[Sample], answers: Sequence[Answer], *, meteor: bool) -> Figures:
-    """ScanQA: exact and refined match, best constant answer, and the text metrics."""
+    """Score ScanQA: exact and refined match, best constant answer, and the text metrics."""
     clean = clean_answer.__wrapped__
     exact, refined = [], []
     for sample, answer in zip(samples, answers, strict=True):
@@ -99,7 +99,7 @@ def answers_score(samples: Sequence[Sample], answers: Sequence[Answer], *, meteo
 
 
 def captions_score(samples: Sequence[Sample], answers: Sequence[Answer], *, meteor: bool) -> Figures:
-    """Scan2Cap: the text metrics of gated captions."""
+    """Score Scan2Cap: the text metrics of gated captions."""
     texts = ["" if s.input_box is None else a.text for s, a in zip(samples, answers, strict=True)]
     said = [scan2cap_text(text) for text in texts]
     references = [[scan2cap_text(r) for r in s.references] for s in samples]
@@ -114,7 +114,7 @@ def text_metrics(
     orders: Sequence[int] = (1, 2, 3, 4),
     suffix: str = "",
 ) -> Figures:
-    """CIDEr, BLEU, ROUGE-L and METEOR x100 from pycocoevalcap's classes."""
+    """Compute CIDEr, BLEU, ROUGE-L and METEOR x100 with pycocoevalcap's classes."""
     truth = dict(enumerate(references))
     told = {i: [text] for i, text in enumerate(said)}
     bleu, _ = Bleu(4).compute_score(truth, told, verbose=0)
@@ -132,7 +132,7 @@ def text_metrics(
 
 @contextmanager
 def _java_on_path() -> Iterator[None]:
-    """pycocoevalcap starts whatever ``java`` the PATH has."""
+    """Put the Java runtime on the PATH: pycocoevalcap starts whatever ``java`` it finds there."""
     before = os.environ.get("PATH", "")
     os.environ["PATH"] = f"{java_home()}/bin{os.pathsep}{before}"
     try:

@@ -49,7 +49,7 @@ class _Reference:
         self.path = folder / "reference.npz"
 
     def write(self, tokens: NDArray[np.float32]) -> float:
-        """Seconds for one scene: it takes so long that one is enough."""
+        """Write one scene and return the seconds: it takes so long that one is enough."""
         return interleaved({"": lambda: partial(np.savez_compressed, self.path, tokens[None])}, 1)[""]
 
     def read(self) -> object:
@@ -104,13 +104,13 @@ class _Store:
         self.writer.write(f"scene{next(self._numbers):04d}", self.shape.frames, self.features)
 
     def finish(self) -> float:
-        """Bytes per scene."""
+        """Finish the store; return the bytes per scene."""
         counts = self.writer.finish()["counts"]
         self.writer.close()
         return counts["bytes"] / counts["scenes"]
 
     def error(self) -> float:
-        """Largest 1 - cosine between a token before and after storing: measured for int8, else the format's bound."""
+        """Return the largest 1 - cosine between a token before and after storing: measured for int8, else a bound."""
         return self._reader().cosine_error("scene0000")
 
     def _cycle(self) -> Iterator[int]:
@@ -135,7 +135,7 @@ class _Store:
         return np.array(reader.read_stored("scene0000", self.shape.frames).tokens)
 
     def runs(self) -> dict[str, Prepare]:
-        """First reads have a reader of their own each time (opening the manifest is not timed)."""
+        """Return the runs. First reads open a reader of their own each time (opening the manifest is not timed)."""
         known = self._reader()
         self._decoded(known)
         runs: dict[str, Prepare] = {
@@ -163,7 +163,7 @@ def _bound(run: Callable[[], object]) -> Callable[[], object]:
 
 
 def measure(folder: Path, shape: Shape, scenes: int, repeats: int, say: Callable[[str], None]) -> list[Row]:
-    """All rows about bytes and times of the store. ``scenes`` are written per store, ``repeats`` rounds are read."""
+    """Measure all bytes and times of the store. ``scenes`` are written per store, ``repeats`` rounds are read."""
     folder.mkdir()
     tokens = reference_tokens(shape)
     features, reference = features_of(shape, tokens), _Reference(folder)

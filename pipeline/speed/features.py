@@ -117,7 +117,7 @@ def _say(text: str) -> None:
 
 
 def report(found: dict[str, Any], rows: Sequence[Row]) -> str:
-    """The figures as Markdown that is readable as plain text."""
+    """Render the figures as Markdown that is readable as plain text."""
     where = found["machine"]
     lines = [
         f"Measured on {where['cpu']}, {where['cores']} cores, {where['memory_gb']} GB, {where['system']}, "
@@ -136,7 +136,7 @@ def report(found: dict[str, Any], rows: Sequence[Row]) -> str:
 
 
 def lines_of(rows: Sequence[Row]) -> list[str]:
-    """One line per row: both measurements, their ratio, and the target."""
+    """Return one line per row: both measurements, their ratio, and the target."""
     cells = [["what", "ours", "against", "it takes", "ratio", "target", "note"]]
     for row in rows:
         sign = ">=" if row.kind == "faster" else "<="
@@ -150,7 +150,7 @@ def lines_of(rows: Sequence[Row]) -> list[str]:
 
 
 def _settings(rows: Sequence[Row]) -> list[str]:
-    """Per setting of the store: how many targets it meets, and the ones that it misses."""
+    """Return for each setting of the store the number of targets it meets, and those it misses."""
     lines = ["Targets by setting of the store:"]
     for setting in dict.fromkeys(row.name.split(": ")[0] for row in rows if ": " in row.name and row.target is not None):
         judged = [row for row in rows if row.name.startswith(f"{setting}: ") and row.target is not None]

@@ -57,7 +57,7 @@ def run(args: argparse.Namespace) -> None:
 
 
 def measure(args: argparse.Namespace, folder: Path) -> list[Row]:
-    """All comparisons; METEOR of both text benchmarks runs in one Java process, as in the command `score`."""
+    """Run all comparisons; METEOR of both text benchmarks runs in one Java process, as in the command `score`."""
     rng = np.random.default_rng(0)
     index = data.made_up_index(folder, rng)
     single = data.single_queries(index, args.grounding // 2, rng)
@@ -83,7 +83,7 @@ def _call(other: Callable[..., Figures], job: Job, meteor: bool) -> Callable[[],
 
 
 def _fill_cache(texts: list[str]) -> None:
-    """The part of METEOR's table for these references is filtered once per study, not per scoring: not measured."""
+    """Fill the filtered METEOR table before timing: a study filters it once, not at every scoring."""
     filtered_table(coco_file("meteor", "meteor-1.5.jar").parent / "data" / "paraphrase-en.gz", vocabulary(texts))
 
 
@@ -104,7 +104,7 @@ def _compare(
 
 
 def _check(ours: Sequence[MetricResult], theirs: Figures) -> None:
-    """RuntimeError unless every plain figure is ours, too: then one side would be measured doing something else."""
+    """Raise RuntimeError unless every plain figure equals ours: else the two sides would do different work."""
     found = {(r.metric, r.reference): r.value for r in ours if r.subset == "all"}
     for key, value in theirs.items():
         if abs(found[key] - value) > 1e-6:

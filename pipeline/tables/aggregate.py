@@ -30,7 +30,7 @@ _RANGES = {"percent": (0.0, 100.0), "x100": (0.0, np.inf), "count": (0.0, np.inf
 
 
 def check_comparable(cell: Cell) -> None:
-    """DataError unless all runs were scored on the same samples, with the same metrics and resamples."""
+    """Raise DataError unless all runs were scored on the same samples, with the same metrics and resamples."""
     first_key, first = next(iter(cell.runs.items()))
     for key, run in cell.runs.items():
         for (benchmark, metric), samples in first.samples.items():
@@ -60,9 +60,9 @@ def _not_comparable(cell: Cell, key: RunKey, other: RunKey, what: str) -> DataEr
 
 
 def cell_rows(cell: Cell) -> list[Row]:
-    """All rows of a cell: per recipe and teacher (spec order) the measured and derived ones, then the reference levels.
+    """Return all rows of a cell: per recipe and teacher (spec order) measured and derived ones, then the reference levels.
 
-    DataError when runs are not comparable or a seed of a teacher has no baseline run of the same recipe and seed.
+    Raise DataError when runs are not comparable or a seed of a teacher has no baseline run of the same recipe and seed.
     """
     check_comparable(cell)
     cell = with_derived(cell)
@@ -76,7 +76,7 @@ def cell_rows(cell: Cell) -> list[Row]:
 
 
 def _noise(cell: Cell, recipe: str) -> dict[MetricKey, tuple[Noise, Noise]]:
-    """Per metric the variance over seeds of one run and of a paired difference, pooled over the teachers of a recipe.
+    """Return per metric the variance over seeds of one run and of a paired difference, pooled over a recipe's teachers.
 
     Seeds that not every teacher has are left out of it.
     """
@@ -92,12 +92,12 @@ def _noise(cell: Cell, recipe: str) -> dict[MetricKey, tuple[Noise, Noise]]:
 
 
 def _comparable(name: MetricKey, values: Reals) -> Reals:
-    """Correlations as Fisher's z, in which they vary alike everywhere; everything else as it is."""
+    """Turn correlations into Fisher's z, whose variance is the same everywhere; leave other values unchanged."""
     return to_fisher(values) if name[1] == SCENE_CORRELATION else values
 
 
 def with_derived(cell: Cell) -> Cell:
-    """The cell with derived scores added to every run, for each pair of a representation and another benchmark.
+    """Return the cell with derived scores added to every run, for each pair of a representation and another benchmark.
 
     A derived score that one run cannot have (a constant score has no rank correlation) is left out for all.
     """
@@ -148,7 +148,7 @@ def _spread(name: MetricKey, scores: Sequence[SetScore], noise: Noise) -> Spread
 
 
 def _row(cell: Cell, keys: Sequence[RunKey], name: MetricKey, scores: Sequence[SetScore], sure: Spread | None) -> Row:
-    """The columns of a row that need no baseline; empty ones for the difference (the baseline itself has none)."""
+    """Return a row's columns that need no baseline; those of the difference stay empty (the baseline itself has none)."""
     benchmark, metric, subset, reference = name
     facts = cell.benchmarks[benchmark]
     values = np.asarray([score.value for score in scores], dtype=np.float64)
@@ -190,7 +190,7 @@ def _row(cell: Cell, keys: Sequence[RunKey], name: MetricKey, scores: Sequence[S
 
 
 def _ends(name: MetricKey, kind: str, value: float, sure: Spread | None, level: float) -> tuple[float | None, float | None]:
-    """Ends of a value's interval, inside what its unit allows."""
+    """Return the ends of a value's interval, inside the range of its unit."""
     if sure is None:
         return None, None
     if name[1] == SCENE_CORRELATION:
@@ -202,7 +202,7 @@ def _ends(name: MetricKey, kind: str, value: float, sure: Spread | None, level: 
 
 
 def _differences(scores: Sequence[SetScore], baseline: Sequence[SetScore], level: float, noise: Noise) -> Row:
-    """The columns of the paired difference."""
+    """Return the columns of the paired difference."""
     per_seed = np.asarray([a.value - b.value for a, b in zip(scores, baseline, strict=True)])
     replicates = np.stack([a.replicates - b.replicates for a, b in zip(scores, baseline, strict=True)])
     mean, sure = float(per_seed.mean()), spread([per_seed], [replicates], scores[0].n_scenes, [noise])
@@ -217,7 +217,7 @@ def _differences(scores: Sequence[SetScore], baseline: Sequence[SetScore], level
 
 
 def _reference_rows(cell: Cell, recipe: str, noise: Mapping[MetricKey, tuple[Noise, Noise]]) -> list[Row]:
-    """Reference levels depend on the samples only, so one run speaks for all. Their difference to `none` is paired as well."""
+    """Return rows of reference levels, from one run (they depend on the samples only), paired with `none`."""
     first = next(key for key in cell.runs if key.recipe == recipe)
     baseline = [run for key, run in cell.runs.items() if (key.recipe, key.teacher) == (recipe, BASELINE)]
     rows = []
@@ -232,7 +232,7 @@ def _reference_rows(cell: Cell, recipe: str, noise: Mapping[MetricKey, tuple[Noi
 
 
 def unit(task: str, metric: str) -> str:
-    """Unit of a metric: the literature's x100 for caption scores, percent for shares, cosine for representations."""
+    """Return the unit of a metric: x100 (as in papers) for caption scores, percent for shares, cosine for representations."""
     if metric == SCENE_CORRELATION:
         return "rank correlation"
     if metric == "pairs":

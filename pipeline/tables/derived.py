@@ -29,7 +29,7 @@ MIN_SCENES = 8
 def derived_scores(
     correspondence: SampleScores, target: SampleScores, headline: str, replicates: int
 ) -> Iterator[tuple[str, str, SetScore]]:
-    """(metric, subset, score) of one benchmark in one run; nothing when fewer than MIN_SCENES scenes have both scores."""
+    """Yield (metric, subset, score) of one benchmark in one run; nothing when fewer than MIN_SCENES scenes have both scores."""
     level_of = _scene_means(correspondence)
     keep = [i for i, (s, v) in enumerate(zip(target.scene_ids, target.values, strict=True)) if s in level_of and np.isfinite(v)]
     values = target.values[keep]
@@ -62,7 +62,7 @@ def _correlation(
 
 
 def _scene_means(scores: SampleScores) -> dict[str, float]:
-    """Scene id -> mean of its finite values."""
+    """Map scene id to the mean of its finite values."""
     table: dict[str, list[float]] = {}
     for scene, value in zip(scores.scene_ids, scores.values, strict=True):
         if np.isfinite(value):

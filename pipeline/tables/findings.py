@@ -45,7 +45,7 @@ class Estimate:
 
     @property
     def sign(self) -> int:
-        """1 or -1 when the interval lies on one side of zero, else 0."""
+        """Return 1 or -1 when the interval lies on one side of zero, else 0."""
         if self.low is None or self.high is None:
             return 0
         return 1 if self.low > 0 else -1 if self.high < 0 else 0
@@ -70,7 +70,7 @@ class Lift:
 
     @property
     def verdict(self) -> str:
-        """lifts or lowers when the interval says so, else no evidence."""
+        """Return "lifts" or "lowers" when the interval excludes zero, else "no evidence"."""
         return {1: LIFTS, -1: LOWERS, 0: NO_EVIDENCE}[self.overall.sign]
 
 
@@ -91,7 +91,7 @@ class Association:
 
 
 def unique(rows: Iterable[Row], column: str) -> list[str]:
-    """Values of a column in order of appearance, without the empty one."""
+    """Return the values of a column in order of appearance, without the empty one."""
     return [value for value in dict.fromkeys(row[column] for row in rows) if value != ""]
 
 
@@ -101,12 +101,12 @@ def is_control(teacher: str) -> bool:
 
 
 def headline_rows(rows: Iterable[Row], dataset: str, recipe: str) -> list[Row]:
-    """Headline rows of one dataset and recipe."""
+    """Return the headline rows of one dataset and recipe."""
     return [row for row in rows if row["headline"] and row["dataset"] == dataset and row["recipe"] == recipe]
 
 
 def lifts(rows: Sequence[Row], dataset: str, recipe: str, level: float) -> list[Lift]:
-    """Question 1 for every teacher, against `none` and, for teachers that are no controls, against each control."""
+    """Answer question 1 for every teacher, against `none` and, for teachers that are no controls, against each control."""
     chosen = [row for row in headline_rows(rows, dataset, recipe) if row["task"] != "representation"]
     teachers = [teacher for teacher in unique(chosen, "teacher") if teacher != BASELINE]
     found = [_lift(chosen, dataset, recipe, teacher, BASELINE, level) for teacher in teachers]
@@ -143,7 +143,7 @@ def _lift(rows: Sequence[Row], dataset: str, recipe: str, teacher: str, against:
 def _mean_difference(
     table: Mapping[tuple[str, str, str], Row], pairs: Sequence[tuple[str, str]], teacher: str, against: str, level: float
 ) -> Estimate:
-    """Mean of teacher - against over (backbone, benchmark) ``pairs``: of benchmarks in a run, of its seeds, of backbones."""
+    """Return the mean of teacher - against over ``pairs``: first over a run's benchmarks, then seeds, then backbones."""
     values, replicates, noise = [], [], []
     for backbone in dict.fromkeys(pair[0] for pair in pairs):
         names = [name for b, name in pairs if b == backbone]
@@ -161,7 +161,7 @@ def _mean_difference(
 
 
 def _of_seeds(row: Row, seeds: Sequence[int]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Scores (K,) and replicates (K,R) of a row for these seeds; NaN for a seed that it lacks."""
+    """Return a row's scores (K,) and replicates (K,R) for these seeds; NaN for a seed that it lacks."""
     resamples = np.asarray(row["replicates"], dtype=np.float64).reshape(len(row["seeds"]), -1)
     found = dict(zip(row["seeds"], zip(row["seed_values"], resamples, strict=True), strict=True))
     lacking = math.nan, np.full(resamples.shape[1], math.nan)
@@ -184,7 +184,7 @@ class _Run:
 
 
 def _runs(chosen: Sequence[Row]) -> list[_Run]:
-    """Every run that has a correspondence score and headline scores on other benchmarks; their mean is its performance."""
+    """Return every run with a correspondence score and headline scores on other benchmarks; their mean is its performance."""
     runs = []
     for backbone in unique(chosen, "backbone"):
         for teacher in unique(chosen, "teacher"):
@@ -202,7 +202,7 @@ def _runs(chosen: Sequence[Row]) -> list[_Run]:
 
 
 def associations(rows: Sequence[Row], dataset: str, recipe: str, level: float) -> list[Association]:
-    """Question 2 over runs: each backbone; all pooled within backbones; all pooled within backbone and teacher.
+    """Answer question 2 over runs: each backbone; all pooled within backbones; all pooled within backbone and teacher.
 
     The last one asks whether runs of the same teacher that differ by seed alone show it too: without that, whatever a
     teacher does to both numbers is enough for a correlation. It needs two seeds.
@@ -219,13 +219,13 @@ def associations(rows: Sequence[Row], dataset: str, recipe: str, level: float) -
 
 
 def main_association(found: Sequence[Association]) -> Association | None:
-    """The one that answers question 2: pooled within backbones, or the only backbone's."""
+    """Return the association that answers question 2: pooled within backbones, or the only backbone's."""
     chosen = [association for association in found if association.points and association.within != TEACHERS]
     return chosen[-1] if chosen else None
 
 
 def _centre(values: NDArray[np.float64], groups: Sequence[tuple[object, ...]]) -> NDArray[np.float64]:
-    """Values (n,...) with the means of their group taken off."""
+    """Subtract the group means from values (n,...)."""
     moved = values.copy()
     for group in dict.fromkeys(groups):
         mine = [i for i, other in enumerate(groups) if other == group]
@@ -235,7 +235,7 @@ def _centre(values: NDArray[np.float64], groups: Sequence[tuple[object, ...]]) -
 
 
 def _association(runs: Sequence[_Run], scope: tuple[str, str, str, str], parts: int, scenes: int, level: float) -> Association:
-    """Correlations of runs; a mean is taken off each group that shares the first ``parts`` of (backbone, teacher)."""
+    """Correlate runs after subtracting the mean of each group that shares the first ``parts`` of (backbone, teacher)."""
     points = [run.point for run in runs]
     groups, teachers = [point[:parts] for point in points], [point[:2] for point in points]
     sides = [np.asarray([point[i] for point in points]) for i in (3, 4)]
@@ -271,7 +271,7 @@ def _independent(sides: Sequence[NDArray[np.float64]], teachers: Sequence[tuple[
 def _correlated(
     sides: Sequence[NDArray[np.float64]], drawn: Sequence[NDArray[np.float64]], freedom: float, level: float, kind: Correlation
 ) -> Estimate:
-    """Interval of a correlation; none below one degree of ``freedom`` (runs, less their groups' means and Fisher's three)."""
+    """Return a correlation's interval; none below one degree of ``freedom`` (runs less group means and Fisher's three)."""
     value, count = float(correlations(sides[0], sides[1], kind)), len(sides[0])
     if not math.isfinite(value) or freedom < 1:
         return Estimate(value, None, None, count)
@@ -284,7 +284,7 @@ def _correlated(
 
 
 def scene_correlations(rows: Sequence[Row], dataset: str, recipe: str) -> list[Row]:
-    """Derived rows: correlation over scenes within runs, per backbone, teacher and benchmark."""
+    """Return derived rows: correlation over scenes within runs, per backbone, teacher and benchmark."""
     return [
         row
         for row in rows

@@ -18,7 +18,7 @@ _DECIDING = ("python", "torch", "transformers", "numpy")
 
 
 def machine_of(records: Sequence[Path]) -> str:
-    """Hardware and versions in the run.json files of one run (training, answering); both where they differ, "" for none."""
+    """Return hardware and versions from one run's run.json files (training, answering); both where they differ, "" for none."""
     found = dict.fromkeys(_label(content) for path in records if (content := _read(path)))
     return " / ".join(label for label in found if label)
 
@@ -59,7 +59,7 @@ def machine_notes(rows: Sequence[Row]) -> list[str]:
 
 
 def _apart(rows: Sequence[Row]) -> list[str]:
-    """Runs whose baseline of the same seed was made elsewhere."""
+    """Return the runs whose baseline of the same seed was made elsewhere."""
     made = {
         (row["dataset"], row["backbone"], row["recipe"], row["teacher"], seed): machine
         for row in rows

@@ -30,7 +30,7 @@ NO_SCORE = "No score: the questions of this split come without answers."
 
 
 def summary_markdown(rows: Sequence[Row], metadata: Mapping[str, Any]) -> str:
-    """The whole text. ``metadata``: of the summary table (``level``)."""
+    """Render the whole text. ``metadata``: of the summary table (``level``)."""
     level = float(metadata["level"])
     lines = ["# Summary", "", _preamble(rows, level), ""]
     notes = machine_notes(rows)
@@ -62,7 +62,7 @@ def _by_key(rows: Sequence[Row]) -> dict[tuple[str, str, str], Row]:
 
 
 def _matrix(chosen: Sequence[Row], cell: Any, skip: str = "") -> list[str]:
-    """Backbone x teacher rows, benchmark columns, ``cell(row)`` texts; a backbone's name stands in its first row only."""
+    """Render backbone x teacher rows, benchmark columns, ``cell(row)`` texts; a backbone is named in its first row only."""
     table, benchmarks = _by_key(chosen), unique(chosen, "benchmark")
     body = []
     for backbone in unique(chosen, "backbone"):
@@ -120,7 +120,7 @@ def _difference_section(rows: Sequence[Row], dataset: str, recipe: str) -> list[
 
 
 def reference_body(rows: Sequence[Row], dataset: str, recipe: str) -> tuple[list[str], list[list[str]]]:
-    """Header and lines of the table of reference levels of the headline metrics (no lines when there are none)."""
+    """Return header and lines of the table of headline reference levels (no lines when there are none)."""
     heads = {row["benchmark"]: row["metric"] for row in headline_rows(rows, dataset, recipe)}
     chosen = [
         row
@@ -188,7 +188,7 @@ def _lift_section(found: Sequence[Lift], level: float) -> list[str]:
 
 
 def lift_sentence(lift: Lift) -> str:
-    """Question 1 for one comparison in words."""
+    """Answer question 1 for one comparison in words."""
     what = f"`{lift.teacher}`" + (" (a control)" if is_control(lift.teacher) and lift.against == BASELINE else "")
     size = f"{estimate_text(lift.overall)} points on average"
     if lift.verdict in (LIFTS, LOWERS):
@@ -234,7 +234,7 @@ def _scene_cell(rows: Sequence[Row], backbone: str) -> str:
 
 
 def association_sentences(found: Sequence[Association]) -> list[str]:
-    """Question 2 in words: over all runs, then among runs of the same teacher."""
+    """Answer question 2 in words: over all runs, then among runs of the same teacher."""
     main = main_association(found)
     if main is None:
         return []

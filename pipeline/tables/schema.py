@@ -80,7 +80,7 @@ def write_table(path: Path, rows: Sequence[Row], metadata: Mapping[str, Any]) ->
 
 
 def read_table(path: Path, *, made_by: str) -> tuple[list[Row], dict[str, Any]]:
-    """Rows and metadata of a table. DataError when it is missing, unreadable, damaged or of another schema."""
+    """Read rows and metadata of a table. Raise DataError when it is missing, unreadable, damaged or of another schema."""
     table = read_parquet(path, made_by=made_by)
     metadata = json.loads((table.schema.metadata or {}).get(b"pipeline", b"{}"))
     if metadata.get("schema") != SCHEMA_VERSION or not table.schema.equals(SCHEMA):
@@ -108,9 +108,9 @@ def _refuse_duplicates(rows: Iterable[Row], *, where: str) -> None:
 
 
 def concatenate(tables: Sequence[tuple[Path, list[Row], dict[str, Any]]]) -> tuple[list[Row], dict[str, Any]]:
-    """Rows of all cells in the given order, and their common metadata.
+    """Return the rows of all cells in the given order, and their common metadata.
 
-    DataError when a row appears twice or when cells were made at different confidence levels.
+    Raise DataError when a row appears twice or when cells were made at different confidence levels.
     """
     if not tables:
         raise DataError("no cell tables given", fix="snakemake --cores all results/tables/summary.parquet")

@@ -91,7 +91,7 @@ class Cell:
 def expected_scores(
     dataset: str, backbone: str, runs: Iterable[RunKey], benchmarks: Iterable[str]
 ) -> dict[str, tuple[RunKey, str]]:
-    """Path below results/scores (its last parts name the run) -> (run, benchmark), for every file a cell needs."""
+    """Map path below results/scores (its last parts name the run) to (run, benchmark), for every file a cell needs."""
     names = list(benchmarks)
     return {
         paths.SCORES.format(
@@ -103,7 +103,7 @@ def expected_scores(
 
 
 def match_files(given: Sequence[Path], expected: Mapping[str, Any], *, what: str) -> dict[str, Path]:
-    """Given files by the expected path that each one ends with, in that order. DataError unless they are exactly those."""
+    """Match given files to the expected path that each ends with, in that order. Raise DataError unless they match exactly."""
     found: dict[str, Path] = {}
     for path in given:
         ends = [name for name in expected if path.as_posix() == name or path.absolute().as_posix().endswith("/" + name)]
@@ -165,7 +165,7 @@ def identity(dataset: str, backbone: str, key: RunKey) -> dict[str, Any]:
 
 
 def _run_manifest(path: Path, dataset: str, backbone: str, key: RunKey, made_with: Mapping[str, Any] | None) -> dict[str, Any]:
-    """Manifest of a run; DataError when it is not there, another run's, or trained with other options than ``made_with``."""
+    """Return a run's manifest. Raise DataError when it is missing, another run's, or has other options than ``made_with``."""
     content = read_manifest(path, made_by=f"snakemake --cores all {path}")
     wanted: dict[str, Any] = {"run": identity(dataset, backbone, key)}
     if made_with:

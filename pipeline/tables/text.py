@@ -24,7 +24,7 @@ def intervals_sentence(level: float) -> str:
 
 
 def number(value: float | None, unit: str, *, sign: bool = False) -> str:
-    """A value in its unit's precision, ``–`` for none; ``sign`` prints a plus as well."""
+    """Format a value in its unit's precision, ``–`` for none; ``sign`` prints a plus as well."""
     if value is None or value != value:
         return "–"
     digits = {"cosine": 3, "rank correlation": 2, "count": 0}.get(unit, 1)
@@ -39,19 +39,19 @@ def mark(row: Row) -> str:
 
 
 def half_width(row: Row) -> str:
-    """``±1.2``, the larger side of a value's interval (the other one may end where its unit does); nothing without one."""
+    """Format ``±1.2``, the larger side of a value's interval (its unit may cut the other); nothing without one."""
     if row["ci_low"] is None:
         return ""
     return f"±{number(max(row['value'] - row['ci_low'], row['ci_high'] - row['value']), row['unit'])}"
 
 
 def interval_text(low: float | None, high: float | None, unit: str) -> str:
-    """``[low, high]`` with signs, ``[–]`` where there is none."""
+    """Format ``[low, high]`` with signs, ``[–]`` where there is none."""
     if low is None or high is None:
         return "[–]"
     return f"[{number(low, unit, sign=True)}, {number(high, unit, sign=True)}]"
 
 
 def estimate_text(estimate: Estimate, unit: str = "percent") -> str:
-    """``+1.2 [+0.1, +2.3]``."""
+    """Format ``+1.2 [+0.1, +2.3]``."""
     return f"{number(estimate.value, unit, sign=True)} {interval_text(estimate.low, estimate.high, unit)}"

@@ -58,17 +58,17 @@ class Spread:
     freedom: float
 
     def interval(self, value: float, level: float) -> tuple[float, float]:
-        """Both ends at this confidence level."""
+        """Return both ends at this confidence level."""
         half = float(t.ppf((1 + level) / 2, self.freedom)) * self.error
         return value - half, value + half
 
     def p_value(self, value: float) -> float:
-        """Two-sided probability of a value at least as far from zero when its expectation is zero."""
+        """Return the two-sided probability of a value at least as far from zero when its expectation is zero."""
         return float(2 * t.sf(abs(value) / self.error, self.freedom))
 
 
 def seed_noise(scores: ArrayLike) -> Noise:
-    """Variance over seeds, pooled over teachers; ``scores`` (T,K), teachers by seeds.
+    """Return the variance over seeds, pooled over teachers; ``scores`` (T,K), teachers by seeds.
 
     What a seed does to all teachers alike has only K - 1 degrees of freedom, the rest (T - 1)(K - 1): they are joined by
     Satterthwaite's formula. No freedom below two seeds.
@@ -84,7 +84,7 @@ def seed_noise(scores: ArrayLike) -> Noise:
 
 
 def paired_noise(scores: ArrayLike) -> Noise:
-    """Variance over seeds of a difference between two teachers of the same seed; ``scores`` (T,K).
+    """Return the variance over seeds of a difference between two teachers of the same seed; ``scores`` (T,K).
 
     What the seed does to both cancels. A single degree of freedom (two teachers, two seeds) is not enough to see how much:
     then it is the sum of the two runs' variances, which is never smaller for runs that share something.
@@ -98,7 +98,7 @@ def paired_noise(scores: ArrayLike) -> Noise:
 
 
 def _blocks(table: Reals) -> tuple[float, float]:
-    """Mean squares of a (T,K) table: of seeds (what they do to all teachers alike, times T), and of what remains."""
+    """Return mean squares of a (T,K) table: of seeds (their effect on all teachers alike, times T), and of the rest."""
     teachers, seeds = table.shape
     within = table - table.mean(1, keepdims=True)
     common = within.mean(0)
@@ -144,7 +144,7 @@ def spread(values: Sequence[Reals], replicates: Sequence[Reals], scenes: int, no
 
 
 def scene_spread(replicates: Reals, scenes: int) -> Spread | None:
-    """The same for a number that no seed changes; ``replicates`` (R,)."""
+    """Return the same for a number that no seed changes; ``replicates`` (R,)."""
     found = replicates[np.isfinite(replicates)]
     if scenes < MIN_SCENES or len(found) < 2 or float(np.var(found)) <= _NOTHING:
         return None
@@ -152,16 +152,16 @@ def scene_spread(replicates: Reals, scenes: int) -> Spread | None:
 
 
 def _finite(table: Reals) -> Reals:
-    """Columns (resamples) where all rows are finite."""
+    """Return the columns (resamples) where all rows are finite."""
     return table[:, np.isfinite(table).all(0)]
 
 
 def _both(table: Reals) -> float:
-    """Bootstrap variance of single seeds (K,R) about their mean, for the mean of K seeds."""
+    """Return the bootstrap variance of single seeds (K,R) about their mean, for the mean of K seeds."""
     seeds = len(table)
     return float(((table - table.mean(0)).var(1)).sum()) / (seeds - 1) / seeds
 
 
 def to_fisher(correlations: ArrayLike) -> Reals:
-    """Fisher's z of correlations, whose distribution has no end at 1; 1 itself becomes 7.25."""
+    """Return Fisher's z of correlations, whose distribution has no end at 1; 1 itself becomes 7.25."""
     return np.arctanh(np.clip(np.asarray(correlations, dtype=np.float64), -0.999999, 0.999999))

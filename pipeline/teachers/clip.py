@@ -15,7 +15,7 @@ from pipeline.teachers._vision2d import Vision2DOptions, Vision2DTeacher
 
 
 class ClipOptions(Vision2DOptions):
-    """As for every 2D teacher; only the default of ``norm`` differs."""
+    """Options of every 2D teacher, with another default of ``norm``."""
 
     norm: bool = Field(False, description="Apply the final LayerNorm, which CLIP itself applies to the class token only.")
 

@@ -43,7 +43,7 @@ class BlockLayout:
 
 
 def block_layout(prefix_length: int, block: torch.Tensor, offset: torch.Tensor) -> BlockLayout:
-    """The layout of rows [prefix][blocks] from block numbers and offsets (S,L) (see training/packing.py)."""
+    """Return the layout of rows [prefix][blocks] from block numbers and offsets (S,L) (see training/packing.py)."""
     inside = block >= 0
     scenes, length = block.shape
     blocks, longest = int(block.max()) + 1, int(offset.max()) + 1
@@ -78,7 +78,7 @@ def attention(
     scaling: float | None = None,
     **kwargs: Any,
 ) -> tuple[torch.Tensor, None]:
-    """Attention (S,heads,T,d) -> (S,T,heads,d) in the interface of `transformers`; plain SDPA for other masks."""
+    """Compute attention (S,heads,T,d) -> (S,T,heads,d) in the interface of `transformers`; plain SDPA for other masks."""
     if not isinstance(attention_mask, BlockLayout):
         return sdpa_attention_forward(module, query, key, value, attention_mask, scaling=scaling, **kwargs)
     repeats = query.shape[1] // key.shape[1]
@@ -92,14 +92,14 @@ def attention(
 
 
 def _to_blocks(rows: torch.Tensor, layout: BlockLayout) -> torch.Tensor:
-    """(S,H,L,d) -> (S*Q,H,T,d). Whole tokens are copied: the decoders hold (S,L,H,d) in memory and hand a transposed view."""
+    """Gather (S,H,L,d) into (S*Q,H,T,d). Whole tokens are copied: decoders hold (S,L,H,d) and pass a transposed view."""
     heads, width = rows.shape[1], rows.shape[-1]
     tokens = rows.transpose(1, 2).reshape(-1, heads * width).index_select(0, layout.take)
     return tokens.view(*layout.real.shape, heads, width).transpose(1, 2)
 
 
 def _from_blocks(blocks: torch.Tensor, layout: BlockLayout) -> torch.Tensor:
-    """(S*Q,H,T,d) -> (S,H,L,d); some token's values at padding."""
+    """Scatter (S*Q,H,T,d) to (S,H,L,d); padding holds some token's values."""
     heads, width = blocks.shape[1], blocks.shape[-1]
     tokens = blocks.transpose(1, 2).reshape(-1, heads * width).index_select(0, layout.back)
     return tokens.view(*layout.inside.shape, heads, width).transpose(1, 2)

@@ -45,7 +45,7 @@ class SceneBatch:
     teacher_weights: torch.Tensor | None
 
     def to(self, device: str | torch.device) -> SceneBatch:
-        """The same on another device."""
+        """Move the batch to another device."""
         values: dict[str, Any] = {f.name: getattr(self, f.name) for f in fields(self)}
         moved: dict[str, Any] = {name: v.to(device) for name, v in values.items() if isinstance(v, torch.Tensor)}
         return replace(self, **moved)
@@ -70,7 +70,7 @@ class TrainingGroup:
     sample_ids: tuple[str, ...]
 
     def to(self, device: str | torch.device) -> TrainingGroup:
-        """The same on another device."""
+        """Move the group to another device."""
         return replace(
             self,
             scenes=self.scenes.to(device),
@@ -118,7 +118,7 @@ class Tokens:
         self._kept: dict[tuple[str, str], Question] = {}
 
     def training(self, sample: Sample) -> Question:
-        """Question and answer of a training sample."""
+        """Return question and answer of a training sample."""
         key = (sample.benchmark, sample.sample_id)
         if key not in self._kept:
             asked = self._loaded.question_ids(user_text(sample))
@@ -147,7 +147,7 @@ class TrainingData:
 
     @property
     def cached_bytes(self) -> int:
-        """Memory of the prepared scenes that are kept, in bytes."""
+        """Return the memory of the prepared scenes that are kept, in bytes."""
         return self._entries.nbytes
 
     def _entry(self, scene_id: str) -> SceneEntry:
@@ -156,7 +156,7 @@ class TrainingData:
         return scene_entry(scene, boxes, self._loaded, self._recipe, self._features)
 
     def batch(self, step: int) -> list[TrainingGroup]:
-        """The groups of a step: its visits by scene shape in order of first appearance, at most ``scenes_per_pass`` each."""
+        """Return a step's groups: its visits by scene shape in order of first appearance, up to ``scenes_per_pass`` each."""
         shapes: dict[tuple[int, ...], list[tuple[Visit, SceneEntry]]] = {}
         for visit in self._sampler.plan(step):
             entry = self._entries.get(visit.scene_id)
@@ -186,12 +186,12 @@ class TrainingData:
 
 
 def object_columns(record: SceneRecord) -> Mapping[int, int]:
-    """Object id -> column of its box among a training scene's candidates."""
+    """Map object id to the column of its box among a training scene's candidates."""
     return {o.object_id: column for column, o in enumerate(record.objects)}
 
 
 def target_columns(sample: Sample, columns: Mapping[int, int]) -> list[int]:
-    """Columns of a sample's targets. AnnotationError when the scene has no such object."""
+    """Return the columns of a sample's targets. Raise AnnotationError when the scene has no such object."""
     try:
         return [columns[target] for target in sample.target_ids]
     except KeyError as error:

@@ -25,7 +25,7 @@ class AlignmentHead(nn.Module):
         )
 
     def forward(self, hidden: torch.Tensor) -> torch.Tensor:
-        """(..., C) -> (..., D)."""
+        """Project (..., C) to (..., D)."""
         projected: torch.Tensor = self.layers(hidden)
         return projected
 
@@ -38,7 +38,7 @@ class GroundingHead(nn.Module):
     """Chooses among candidate boxes and "no such object" (zero target, the last column) by cosine similarity.
 
     ``unseen`` is a learned embedding that stands in for the appearance of a box that no visual cell shows; the
-    reference gives such boxes a zero vector, so that they differ by position only and cannot be told to be invisible.
+    reference gives such boxes a zero vector, so that they differ by position only and nothing marks them as invisible.
     """
 
     def __init__(self, dim: int, temperature: float = 0.07):
@@ -50,12 +50,12 @@ class GroundingHead(nn.Module):
         self.unseen = nn.Parameter(0.02 * torch.randn(dim))
 
     def embed_objects(self, features: torch.Tensor) -> torch.Tensor:
-        """Unit rows (S,N+1,D) of candidate features (S,N,D) followed by the zero target."""
+        """Return unit rows (S,N+1,D) of candidate features (S,N,D) followed by the zero target."""
         zero = self.zero_target.to(features.dtype).expand(len(features), 1, -1)
         return normalize(self.object_mlp(torch.cat([features, zero], dim=1)), dim=-1, eps=EPSILON)
 
     def forward(self, features: torch.Tensor, present: torch.Tensor, query: torch.Tensor, scene: torch.Tensor) -> torch.Tensor:
-        """Logits (Q,N+1) of all questions of a batch of scenes.
+        """Return logits (Q,N+1) of all questions of a batch of scenes.
 
         ``features`` (S,N,C) candidates padded to N, ``has_features`` (S,N) bool, ``query`` (Q,C) hidden states at ``<ground>``,
         ``scene`` (Q,) the row of each question's scene. The zero target is always present.

@@ -55,7 +55,7 @@ class Trainer(Loop[Sequence[TrainingGroup]]):
         set_rates(self.optimizer, schedule_factor(step, self.steps, math.ceil(self.recipe.warmup_ratio * self.steps)))
 
     def backward(self, step: int, batch: Sequence[TrainingGroup]) -> StepLosses:
-        """Losses are means over questions, of each benchmark too; ``alignment`` where there is a teacher."""
+        """Backpropagate a step's losses: means over questions, also by benchmark; ``alignment`` where there is a teacher."""
         questions = sum(len(some.sample_ids) for some in batch)
         scenes = sum(len(some.scenes) for some in batch)
         losses = []
@@ -77,13 +77,13 @@ class Trainer(Loop[Sequence[TrainingGroup]]):
         return f"samples {', '.join(bad[:NAMED])}{more}"
 
     def speed(self, batch: Sequence[TrainingGroup], seconds: float) -> dict[str, float]:
-        """Tokens of questions and answers per second, without padding."""
+        """Return tokens of questions and answers per second, without padding."""
         tokens = sum(int((some.text.block >= 0).sum()) for some in batch)
         return {"question_tokens_per_s": round(tokens / seconds, 1)}
 
 
 def make_optimizer(model: SpatialMLLM, recipe: Recipe) -> torch.optim.AdamW:
-    """Groups ``llm`` (with the visual projector), ``vision`` and ``heads``, each with its peak rate in ``peak``.
+    """Make an optimizer with groups ``llm`` (with the visual projector), ``vision``, ``heads``, their peak rates in ``peak``.
 
     A vision rate of 0 freezes the tower: its parameters take no gradients and are in no group.
     """

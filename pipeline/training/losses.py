@@ -15,14 +15,14 @@ EPSILON = 1e-8
 
 
 def cosine_distance(student: torch.Tensor, teacher: torch.Tensor) -> torch.Tensor:
-    """``1 - cos`` per token of (..., D) and (..., D) -> (...). No gradient flows into ``teacher``."""
+    """Return ``1 - cos`` per token of (..., D) and (..., D) -> (...). No gradient flows into ``teacher``."""
     a = normalize(student.float(), dim=-1, eps=EPSILON)
     b = normalize(teacher.detach().float(), dim=-1, eps=EPSILON)
     return 1.0 - (a * b).sum(-1)
 
 
 def alignment_loss(student: torch.Tensor, teacher: torch.Tensor, weights: torch.Tensor | None = None) -> torch.Tensor:
-    """Mean over scenes of the (weighted) mean over tokens of ``1 - cos``; a scalar.
+    """Return the mean over scenes of the (weighted) mean over tokens of ``1 - cos``; a scalar.
 
     ``student`` and ``teacher`` (S,N,D), the teacher already averaged into the student's cells (average first, normalise
     after); ``weights`` (S,N) >= 0. A scene whose weights are all zero counts as 0.
@@ -37,7 +37,7 @@ def alignment_loss(student: torch.Tensor, teacher: torch.Tensor, weights: torch.
 def grounding_logits(
     objects: torch.Tensor, query: torch.Tensor, present: torch.Tensor, temperature: float = 0.07
 ) -> torch.Tensor:
-    """Cosines over temperature, (Q,N+1), of unit rows ``objects`` (Q,N+1,D), the zero target last, and ``query`` (Q,D).
+    """Return cosines over temperature, (Q,N+1), of ``objects`` (Q,N+1,D), unit rows, the zero target last, and ``query`` (Q,D).
 
     ``has_features`` (Q,N+1) bool; absent candidates (padding) get -inf.
     """
@@ -46,7 +46,7 @@ def grounding_logits(
 
 
 def grounding_loss(logits: torch.Tensor, positives: torch.Tensor) -> torch.Tensor:
-    """InfoNCE per question: ``-log(sum over positives of e^logit / sum over all)``; (Q,N+1) and bool (Q,N+1) -> (Q,).
+    """Return InfoNCE per question: ``-log(sum over positives of e^logit / sum over all)``; (Q,N+1) and bool (Q,N+1) -> (Q,).
 
     Any number of positives; a question without a target has the zero target (last column) as its positive.
     """
@@ -58,7 +58,7 @@ def grounding_loss(logits: torch.Tensor, positives: torch.Tensor) -> torch.Tenso
 
 
 def mean_per_question(token_losses: torch.Tensor, question: torch.Tensor, questions: int) -> torch.Tensor:
-    """Mean loss over each question's answer tokens: (T,) losses and their question numbers (T,) -> (questions,).
+    """Average losses over each question's answer tokens: (T,) losses and their question numbers (T,) -> (questions,).
 
     Questions without answer tokens (grounding) get 0.
     """

@@ -40,7 +40,7 @@ class SceneEncoding:
 
 @dataclass(frozen=True, slots=True)
 class Losses:
-    """``total`` (scalar with gradient), ``questions`` (Q,) and ``alignment`` (scalar or None) detached; see ``forward``."""
+    """Losses: ``total`` (scalar with gradient); detached ``questions`` (Q,), ``alignment`` (scalar, None); see ``forward``."""
 
     total: torch.Tensor
     questions: torch.Tensor
@@ -81,7 +81,7 @@ class SpatialMLLM(nn.Module):
         return self
 
     def autocast(self, device: str) -> AbstractContextManager[Any]:
-        """bf16 autocast where the recipe asks for it."""
+        """Return a context for bf16 autocast where the recipe asks for it."""
         enabled = self.recipe.precision == "bfloat16"
         return torch.autocast(torch.device(device).type, dtype=torch.bfloat16, enabled=enabled)
 
@@ -98,13 +98,13 @@ class SpatialMLLM(nn.Module):
         return SceneEncoding(prefix, prefix_embeds(self.loaded, prefix, placed), visual)
 
     def box_features(self, scenes: SceneBatch, visual: torch.Tensor) -> torch.Tensor:
-        """Visual tokens (S,M,C) pooled over each box's cells -> float32 (S,N,C); the learned embedding for unseen boxes."""
+        """Pool visual tokens (S,M,C) over each box's cells to float32 (S,N,C); the learned embedding for unseen boxes."""
         with torch.autocast(visual.device.type, enabled=False):
             pooled = torch.bmm(scenes.pooling, visual.float())
         return torch.where(scenes.box_visible[..., None], pooled, self.grounding.unseen)
 
     def object_features(self, scenes: SceneBatch, visual: torch.Tensor, visual_states: torch.Tensor) -> torch.Tensor:
-        """Candidate features (S,N,C) = (f_vis + f_llm) / 2.
+        """Return candidate features (S,N,C) = (f_vis + f_llm) / 2.
 
         f_vis: projected tokens before the LLM, plus the encoding of the box centre; f_llm: the LLM's last states (S,M,C).
         """
@@ -133,8 +133,9 @@ class SpatialMLLM(nn.Module):
     # ------------------------------------------------------------ training
 
     def forward(self, group: TrainingGroup, *, questions: int, scenes: int) -> Losses:
-        """One group's share of a step's loss: the sum over its questions divided by the step's ``questions``, plus the
-        weighted alignment of its scenes as their share of the step's ``scenes``. Shares of all groups add up to the mean."""
+        """Return one group's share of a step's loss: the sum over its questions divided by the step's ``questions``, plus the
+        weighted alignment of its scenes as their share of the step's ``scenes``. Shares of all groups add up to the mean.
+        """
         per_question, alignment = self._group_losses(group)
         total = per_question.sum() / questions
         if alignment is None:
@@ -143,7 +144,7 @@ class SpatialMLLM(nn.Module):
         return Losses(total + self.recipe.weight * share, per_question.detach(), share.detach())
 
     def _group_losses(self, group: TrainingGroup) -> tuple[torch.Tensor, torch.Tensor | None]:
-        """Per-question losses (Q,) and the alignment loss of scenes of one shape."""
+        """Return per-question losses (Q,) and the alignment loss of scenes of one shape."""
         scenes, text = group.scenes, group.text
         with self.autocast(scenes.pixels.device.type):
             seen = self.encode_scene(scenes)
@@ -163,7 +164,7 @@ class SpatialMLLM(nn.Module):
         return losses, self._alignment(scenes, states, where)
 
     def _states(self, group: TrainingGroup, seen: SceneEncoding) -> dict[int, torch.Tensor]:
-        """Hidden states (S,T,C) per layer of packed rows; meaningful where losses read them."""
+        """Return hidden states (S,T,C) per layer of packed rows; meaningful where losses read them."""
         scenes, text, prefix = group.scenes, group.text, seen.prefix
         questions = self.loaded.embed(text.ids)
         if len(text.coord_rows):
@@ -187,7 +188,7 @@ class SpatialMLLM(nn.Module):
         return block_mask(prefix_length, text.block)
 
     def _alignment(self, scenes: SceneBatch, states: dict[int, torch.Tensor], where: torch.Tensor) -> torch.Tensor | None:
-        """Mean alignment loss over the recipe's layers; None without a teacher."""
+        """Return the mean alignment loss over the recipe's layers; None without a teacher."""
         if not self.alignment or scenes.teacher is None:
             return None
         losses = [
@@ -198,7 +199,7 @@ class SpatialMLLM(nn.Module):
 
 
 def read_rows(prefix: Prefix, text: PackedText) -> torch.Tensor:
-    """Flat rows of (S,T) whose last states are read: visual tokens, positions that predict answers, grounding queries."""
+    """Return flat rows of (S,T) whose last states are read: visual tokens, answer-predicting positions, grounding queries."""
     scenes, length = text.ids.shape
     total = len(prefix.input_ids) + length
     starts = torch.arange(scenes, device=text.ids.device)[:, None] * total

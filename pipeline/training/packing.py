@@ -34,7 +34,7 @@ class Question:
 
 
 def make_question(question: Sequence[int], answer: Sequence[int], *, ground_id: int, coord_id: int) -> Question:
-    """A question from its token ids and its answer's (end of turn included).
+    """Make a question from its token ids and its answer's (end of turn included).
 
     An answer that contains ``<ground>`` is a grounding answer: it has no language loss; the hidden state at ``<ground>`` is
     its query and nothing after it is fed.
@@ -71,7 +71,7 @@ class PackedText:
     scene: torch.Tensor
 
     def to(self, device: str | torch.device) -> PackedText:
-        """The same on another device."""
+        """Move the texts to another device."""
         return PackedText(*(getattr(self, name).to(device) for name in self.__slots__))
 
 
@@ -120,7 +120,7 @@ def _joined(parts: Sequence[NDArray[np.int64]]) -> torch.Tensor:
 
 
 def block_mask(prefix_length: int, block: torch.Tensor) -> torch.Tensor:
-    """bool (S,1,T,T), True = may attend, for rows [prefix][blocks], T = prefix_length + L, from ``block`` (S,L).
+    """Return bool (S,1,T,T), True = may attend, for rows [prefix][blocks], T = prefix_length + L, from ``block`` (S,L).
 
     Prefix: causal. Block: the whole prefix and itself causally. Padding is a block of its own, so no row is empty.
     """
@@ -134,7 +134,7 @@ def block_mask(prefix_length: int, block: torch.Tensor) -> torch.Tensor:
 
 
 def block_positions(prefix_positions: torch.Tensor, next_position: int, offset: torch.Tensor) -> torch.Tensor:
-    """Position ids int64 (A,S,T): the prefix's (A,P), then every block's from ``next_position`` on (``offset`` (S,L))."""
+    """Return position ids int64 (A,S,T): the prefix's (A,P), then each block's from ``next_position`` (``offset`` (S,L))."""
     axes, scenes = len(prefix_positions), len(offset)
     head = prefix_positions[:, None].expand(axes, scenes, -1)
     return torch.cat([head, (next_position + offset).expand(axes, *offset.shape)], dim=2)

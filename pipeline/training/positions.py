@@ -24,7 +24,7 @@ VOXELS = (301, 301, 101)
 
 
 def discretise(points_m: NDArray[np.floating]) -> NDArray[np.int64]:
-    """World points (..., 3) in metres -> voxel numbers int64 (..., 3) in 0..300, 0..300, 0..100 (rounding half to even)."""
+    """Turn world points (..., 3) in metres into voxels int64 (..., 3) in 0..300, 0..300, 0..100 (rounding half to even)."""
     clamped = np.clip(np.asarray(points_m, dtype=np.float32), LOWER_M, UPPER_M)
     numbers: NDArray[np.int64] = np.rint((clamped - LOWER_M) / VOXEL_M).astype(np.int64)
     return numbers
@@ -51,7 +51,7 @@ def clamped_centres(records: Sequence[SceneRecord]) -> str | None:
 
 
 def axis_table(count: int, width: int) -> torch.Tensor:
-    """Encodings of the numbers 0..count-1 along one axis, float32 (count, width // 3).
+    """Encode the numbers 0..count-1 along one axis, float32 (count, width // 3).
 
     Channel k holds sin (even k) or cos (odd k) of number / 10000^(2 floor(k/2) / F) with F = width // 3. float32
     throughout, as the released models saw it (float64 would differ by up to 2e-5 at number 300).
@@ -73,7 +73,7 @@ class WorldPositions:
         self.tables = [axis_table(count, width) * scale for count in VOXELS]
 
     def __call__(self, numbers: torch.Tensor) -> torch.Tensor:
-        """Voxel numbers int64 (..., 3) -> float32 (..., width): x, y, z parts, then 0 for the width % 3 last channels."""
+        """Encode voxel numbers int64 (..., 3) as float32 (..., width): x, y, z parts, then 0 for the last width % 3."""
         parts = [table[numbers[..., axis]] for axis, table in enumerate(self.tables)]
         tail = self.width - 3 * (self.width // 3)
         if tail:

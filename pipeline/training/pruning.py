@@ -20,7 +20,7 @@ from pipeline.backbones.base import LoadedBackbone
 
 
 def last_feed_forward(loaded: LoadedBackbone) -> tuple[nn.Module, nn.Module] | None:
-    """The (norm, feed-forward) modules of the last decoder layer; None for decoders without this structure."""
+    """Return the last decoder layer's (norm, feed-forward) modules; None for decoders without this structure."""
     if not isinstance(loaded, LoadedTransformersModel):
         return None
     layers = loaded.decoder.layers
@@ -33,7 +33,7 @@ def last_feed_forward(loaded: LoadedBackbone) -> tuple[nn.Module, nn.Module] | N
 
 @contextmanager
 def only_rows(modules: tuple[nn.Module, nn.Module] | None, rows: torch.Tensor) -> Iterator[None]:
-    """Inside, ``modules`` compute only the flat ``rows`` (K,) of their (S,T,C) input and give 0 elsewhere."""
+    """Make ``modules`` compute only the flat ``rows`` (K,) of their (S,T,C) input and give 0 elsewhere."""
     if modules is None:
         yield
         return

@@ -64,18 +64,18 @@ class QuestionSampler:
 
     @property
     def visits(self) -> int | None:
-        """Visits in which every sample is asked exactly once; None when samples are balanced over tasks instead."""
+        """Return the visits in which every sample is asked exactly once; None when samples are balanced over tasks instead."""
         return self._visits() if self._balance == "samples" else None
 
     def _visits(self) -> int:
         return sum(self._visits_per_pass(scene_id) for scene_id in self.scene_ids)
 
     def plan(self, step: int) -> list[Visit]:
-        """The visits of step ``step`` (0-based)."""
+        """Plan the visits of step ``step`` (0-based)."""
         return [self._visit(step * self._scenes_per_step + i) for i in range(self._scenes_per_step)]
 
     def _visit(self, number: int) -> Visit:
-        """The ``number``-th visit of the whole run."""
+        """Return the ``number``-th visit of the whole run."""
         length = self._visits()
         epoch, place = divmod(number, length)
         if self._epoch[0] != epoch:
@@ -97,8 +97,9 @@ class QuestionSampler:
         return tuple(pool[i] for i in order[part * self._questions : (part + 1) * self._questions])
 
     def _balanced(self, scene_id: str, visit: int) -> tuple[Sample, ...]:
-        """Slots go round the benchmarks, and each benchmark's turns go round its samples in one shuffled order, so that
-        every sample is used before any is used again and none comes twice in a visit."""
+        """Fill a visit's slots from the benchmarks in turn, and each benchmark's turns from its samples in one shuffled order,
+        so that every sample is used before any is used again and none comes twice in a visit.
+        """
         by_benchmark = self._by_scene[scene_id]
         names = sorted(by_benchmark)
         names = [names[i] for i in _order(len(names), *self._key, "benchmarks", scene_id)]

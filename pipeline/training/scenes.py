@@ -1,4 +1,4 @@
-"""What training and evaluation need of a scene, computed once: pixels, positions of visual cells, boxes in cells, teacher.
+"""Scene data for training and evaluation, computed once: pixels, positions of visual cells, boxes in cells, teacher.
 
 Entries are small (no images, no depth) and kept least-recently-used up to a stated number of megabytes.
 """
@@ -49,17 +49,17 @@ class SceneEntry:
 
     @property
     def shape(self) -> tuple[int, ...]:
-        """Scenes of one shape can be stacked: views, image size."""
+        """Return the shape: views, image size. Scenes of one shape can be stacked."""
         return (len(self.pixels), *self.size_px)
 
     def nbytes(self) -> int:
-        """Memory of all tensors in bytes."""
+        """Return the memory of all tensors in bytes."""
         values = (getattr(self, f.name) for f in fields(self))
         return sum(v.numel() * v.element_size() for v in values if isinstance(v, torch.Tensor))
 
 
 def pooling_weights(coverage: NDArray[np.floating], min_fraction: float) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
-    """Weights (N,M) of visual cells in boxes and whether a box is seen at all (N,), from coverage (N,V,G,K).
+    """Return weights (N,M) of visual cells in boxes and whether a box is seen at all (N,), from coverage (N,V,G,K).
 
     A cell counts when at least ``min_fraction`` of its pixels lie in the box (reference: 91 of 729, equal weights), weighted by
     that share. On coarse grids small objects fill no cell that far: then all cells they touch count, by share. A box
@@ -103,10 +103,10 @@ def scene_entry(
 def _teacher_tokens(
     scene: Scene, loaded: LoadedBackbone, recipe: Recipe, features: FeatureReader
 ) -> tuple[torch.Tensor, torch.Tensor | None]:
-    """Teacher tokens (M,D) averaged into the student's cells and their weights in the alignment loss (M,).
+    """Return teacher tokens (M,D) averaged into the student's cells and their weights in the alignment loss (M,).
 
     The weight is the confidence where that is wanted and there, else 1, and 0 where the teacher saw less than half of the
-    cell. None when every weight is 1. StoreError when the teacher saw no cell of the scene.
+    cell. None when every weight is 1. Raise StoreError when the teacher saw no cell of the scene.
     """
     record = scene.record
     found = features.read(record.scene_id, record.frame_ids)
@@ -131,7 +131,7 @@ class EntryCache:
         self._bytes = 0
 
     def get(self, scene_id: str) -> SceneEntry:
-        """The entry of a scene; an entry larger than the limit is returned but not kept."""
+        """Return the entry of a scene; an entry larger than the limit is not kept."""
         if scene_id in self._entries:
             self._entries.move_to_end(scene_id)
             return self._entries[scene_id]
@@ -145,5 +145,5 @@ class EntryCache:
 
     @property
     def nbytes(self) -> int:
-        """Memory of what is kept, in bytes."""
+        """Return the memory of what is kept, in bytes."""
         return self._bytes

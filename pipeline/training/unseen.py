@@ -1,7 +1,7 @@
 """Cells of the student that the teacher never saw: counted before the first step, from geometry alone.
 
 A teacher that crops (VGGT and FLARE do with portraits) says nothing about the rest of the image. Such cells have weight 0 in
-the alignment loss; how many they are is said on the screen and stands in the run's manifest.
+the alignment loss; their number is printed and recorded in the run's manifest.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ WORTH_SAYING = 0.01
 
 @dataclass(frozen=True, slots=True)
 class Unseen:
-    """``cells`` of ``out_of`` visual cells of a run's training scenes have weight 0; they lie in ``scenes`` scenes.
+    """A count: ``cells`` of ``out_of`` visual cells of a run's training scenes have weight 0, in ``scenes`` scenes.
 
     ``seen`` is the smallest window of the image that a teacher saw; ``shifted`` scenes cannot be resampled as ``adaptive``
     (their teacher looks at another part of the image, grid.py), ``unweighted`` ones have no confidence though it was wanted.
@@ -62,7 +62,7 @@ class Unseen:
 
 
 def some_seen(cells: NDArray[np.bool_], scene_id: str, seen: Window) -> NDArray[np.bool_]:
-    """``cells`` (G,K). StoreError when the teacher saw none of them."""
+    """Return ``cells`` (G,K). Raise StoreError when the teacher saw none of them."""
     if cells.any():
         return cells
     x0, y0, x1, y1 = seen
@@ -77,7 +77,7 @@ def some_seen(cells: NDArray[np.bool_], scene_id: str, seen: Window) -> NDArray[
 def count_unseen(
     features: FeatureReader, index: SceneIndex, scene_ids: Iterable[str], loaded: LoadedBackbone, recipe: Recipe
 ) -> Unseen:
-    """Count over training scenes. StoreError for a scene of which the teacher saw no cell."""
+    """Count over training scenes. Raise StoreError for a scene of which the teacher saw no cell."""
     cells = total = scenes = shifted = unweighted = 0
     smallest: Window = features.grid.window
     for scene_id in scene_ids:

@@ -1,4 +1,4 @@
-"""What the three families share once they are in memory: tokenisation, the decoder, the head.
+"""Base class of the three families' loaded models: tokenisation, the decoder, the head.
 
 The decoder is driven through ``model.model.language_model`` with embeddings, explicit positions and a 4-D boolean mask, so that
 packed questions, shared prefixes and caches are all the same call. Hidden states of inner layers are taken by hooks, which

@@ -1,4 +1,4 @@
-"""What backbone members of `transformers` families share. Light: torch and transformers are imported when a model is made."""
+"""Base class of backbone members from `transformers` families. It imports torch and transformers only to make a model."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a checkpoint folder holds, from its headers alone: are all shards there, do names and shapes fit the model's class.
+"""Checks of a checkpoint folder from its headers alone: all shards present, names and shapes as in the model's class.
 
 The comparison is the loading of `transformers` itself with tensors on the meta device, so that renamed entries of older
 checkpoints and tied weights count as they do when the weights are loaded. No tensor's bytes are read.

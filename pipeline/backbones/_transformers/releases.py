@@ -12,12 +12,12 @@ from dataclasses import dataclass
 from pipeline.backbones.base import ModelSize
 
 TINY_LAYERS = 3
-"""Decoder layers of a model that is built here."""
+"""Decoder layers of a model built in the workflow."""
 
 
 @dataclass(frozen=True, slots=True)
 class Release:
-    """``name`` on Hugging Face; ``licence`` of the weights; ``bytes`` of its safetensors files together."""
+    """A released checkpoint: ``name`` on Hugging Face; ``licence`` of the weights; ``bytes`` of all its safetensors files."""
 
     name: str
     licence: str

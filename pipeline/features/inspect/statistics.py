@@ -1,4 +1,4 @@
-"""What is in feature stores, in figures: sizes from the manifests, statistics from a bounded sample of views."""
+"""Statistics of feature stores: sizes from the manifests, statistics from a bounded sample of views."""
 
 from __future__ import annotations
 

@@ -78,9 +78,7 @@ class ShardVerifier:
         return sorted(self.reader.scene_ids[i] for i in order[:count])
 
     def teacher(self, index: SceneIndex, weights: Path | None, device: str) -> Teacher:
-        """Return the spec's teacher with its weights. Raise StoreError or CheckpointError when the shard was made
-        with others.
-        """
+        """Return the spec's teacher with its weights. Raise StoreError or CheckpointError when the shard has others."""
         spec = self.spec
         changed = [s for s, e in self.entries.items() if s not in index.records or source_digest(index.records[s]) != e.source]
         if index.dataset != spec.dataset or changed:
@@ -115,9 +113,7 @@ class ShardVerifier:
         return teacher
 
     def same_as_zarr(self, scene_id: str) -> None:
-        """Raise StoreError unless the scene's bytes are right and zarr-python reads the same numbers as the store's
-        own reader.
-        """
+        """Raise StoreError unless the scene's bytes are right and zarr-python reads the same numbers as our reader."""
         self.reader.verify(scene_id)
         entry = self.entries[scene_id]
         for name, kind in array_types(self.spec, entry.views).items():

@@ -21,7 +21,7 @@ Forward = Callable[[Tensor], Mapping[str, Tensor]]
 
 
 class WrappedNetwork:
-    """``prepare`` and ``start`` of a NetworkTeacher around a function that calls the model.
+    """A network with the ``prepare`` and ``start`` of a NetworkTeacher around a function that calls the model.
 
     ``forward`` takes images float32 (v,3,h,w) on the device, normalised as ``view_input`` says, and returns by name:
 

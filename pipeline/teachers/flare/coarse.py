@@ -16,7 +16,7 @@ from pipeline.teachers.vggt.layers import RotaryTable
 
 @dataclass(frozen=True, slots=True)
 class Posed:
-    """``pose_tokens`` (B,V,C) after their norm and ``cameras`` (B,V,9) of every iteration of the pose head."""
+    """Pose estimates: ``pose_tokens`` (B,V,C) after their norm and ``cameras`` (B,V,9) of every iteration of the pose head."""
 
     pose_tokens: Tensor
     cameras: list[Tensor]

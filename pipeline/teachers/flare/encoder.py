@@ -25,7 +25,7 @@ class Patches(nn.Module):
 
 @dataclass(frozen=True, slots=True)
 class Encoded:
-    """``tokens`` (B,V,P,C) after the norm, their ``grid`` (rows, columns), and what went into the blocks asked for."""
+    """Encoder output: ``tokens`` (B,V,P,C) after the norm, their ``grid`` (rows, columns), inputs of the wanted blocks."""
 
     tokens: Tensor
     grid: tuple[int, int]

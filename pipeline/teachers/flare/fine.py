@@ -16,7 +16,7 @@ from pipeline.teachers.vggt.layers import Mlp, RotaryTable
 
 @dataclass(frozen=True, slots=True)
 class Fine:
-    """``layers`` (B,V,P,C): outputs of the kept blocks, the last one normalised; ``pose_tokens`` (B,V,C), not normalised."""
+    """Stage 2's ``layers`` (B,V,P,C): outputs of the kept blocks, the last normalised; ``pose_tokens`` (B,V,C): not so."""
 
     layers: dict[int, Tensor]
     pose_tokens: Tensor

@@ -1,4 +1,4 @@
-"""How images become FLARE input: scaled until they cover 384 x 512, then the centre of that size is cut out.
+"""Conversion of images to FLARE input: scaled until they cover 384 x 512, then centre-cropped to that size.
 
 A ScanNet frame 968x1296 becomes 384x514, of which 512 columns stay. Portrait images lose most of their rows, as upstream.
 """

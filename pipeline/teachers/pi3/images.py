@@ -1,4 +1,4 @@
-"""How images become Pi3 input: one size for all views, the largest below the pixel limit that keeps the aspect ratio.
+"""Conversion of images to Pi3 input: one size for all views, the largest below the pixel limit that keeps the aspect ratio.
 
 For the released limit (255,000 pixels, patch 14) a ScanNet frame 968x1296 becomes 434x574, a grid of 31x41 over all of the
 image. Nothing is cropped; smaller images are enlarged. Source: the loader of yyfz/Pi3 (``PIXEL_LIMIT``), restated.

@@ -1,4 +1,4 @@
-"""How well a VGGT predicts held-out scenes, next to the best constant answer."""
+"""Evaluation of a VGGT on held-out scenes, beside the best constant answer."""
 
 from __future__ import annotations
 

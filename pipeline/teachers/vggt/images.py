@@ -1,4 +1,4 @@
-"""How images become VGGT input, in the two ways of its loader.
+"""Conversion of images to VGGT input, in the two modes of its loader.
 
 crop  width fixed, height to a multiple of the patch, centre rows kept when that is too tall (portraits lose rows)
 pad   longer side fixed, the other to a multiple of the patch, white around it up to a square: nothing is lost

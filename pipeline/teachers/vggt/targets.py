@@ -1,4 +1,4 @@
-"""What VGGT learns from posed depth: maps and cameras of a scene in the frame of its first view, in a unit of its own.
+"""Training targets of VGGT from posed depth: maps and cameras in the frame of the scene's first view, in a scene-wise unit.
 
 The unit is the mean distance of the valid points from the first camera, so the network never has to guess metric scale.
 """

@@ -57,7 +57,7 @@ class CellWords:
         return bool(self._columns)
 
     def targets(self, views: Sequence[View], mirrored: Sequence[bool]) -> torch.Tensor:
-        """Distributions (n, cells, words) for views, mirrored ones with their columns reversed."""
+        """Return distributions (n, cells, words) for views, mirrored ones with their columns reversed."""
         rows = []
         for view, mirror in zip(views, mirrored, strict=True):
             frame = self._index.records[view.scene_id].frame_ids.index(view.frame_id)
@@ -67,7 +67,7 @@ class CellWords:
         return torch.from_numpy(stacked.reshape(len(rows), -1, len(self._ids)))
 
     def _scene(self, scene_id: str) -> NDArray[np.float16]:
-        """Targets (V,G,K,words) of a scene, kept (about 9 kB a scene of 6 views with 4x4 cells)."""
+        """Return targets (V,G,K,words) of a scene, kept (about 9 kB a scene of 6 views with 4x4 cells)."""
         if scene_id not in self._targets:
             scene = self._index.load(scene_id)
             record = scene.record
@@ -81,7 +81,7 @@ class CellWords:
         return self._targets[scene_id]
 
     def coverage(self, view: View, mirror: bool) -> tuple[list[tuple[str, str]], NDArray[np.float32]]:
-        """(category, colour) of a scene's objects and the share (N,cells) of a view's cells that each covers."""
+        """Return (category, colour) of a scene's objects and the share (N,cells) of a view's cells that each covers."""
         if not self:
             return [], np.zeros((0, 0), dtype=np.float32)
         self._scene(view.scene_id)
@@ -93,7 +93,7 @@ class CellWords:
     def _distribution(
         self, objects: Sequence[SceneObject], coverage: NDArray[np.float32], grid: TokenGrid
     ) -> NDArray[np.float16]:
-        """Coverage (N,V,G,K) of objects -> word distributions (V,G,K,words): each object's share over its words."""
+        """Turn coverage (N,V,G,K) of objects into word distributions (V,G,K,words): each object's share over its words."""
         views = coverage.shape[1]
         target = np.zeros((views, grid.rows, grid.cols, len(self._ids)), dtype=np.float32)
         for thing, share in zip(objects, coverage, strict=True):
@@ -107,7 +107,7 @@ class CellWords:
         return (target / target.sum(-1, keepdims=True)).astype(np.float16)
 
     def loss(self, visual: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
-        """Cross-entropy of the words that visual tokens (n, cells, C) are nearest to against ``targets``; a scalar.
+        """Return the cross-entropy of the words nearest to visual tokens (n, cells, C) against ``targets``; a scalar.
 
         A token's distribution is the softmax of its cosines with the word embeddings over a temperature; its norm is drawn
         to TOKEN_NORM. Words are fixed here: vision learns the language model's words, not the other way round.
@@ -117,11 +117,11 @@ class CellWords:
         return named + (visual.float().norm(dim=-1) / TOKEN_NORM - 1).square().mean()
 
     def true_tokens(self, targets: torch.Tensor, device: str) -> torch.Tensor:
-        """Stand-ins (..., C) for visual tokens: the mean embedding of each cell's words (..., words), of norm TOKEN_NORM."""
+        """Return stand-ins (..., C) for visual tokens: each cell's (..., words) mean word embedding, of norm TOKEN_NORM."""
         return TOKEN_NORM * normalize(targets.to(device) @ self._words(torch.device(device)), dim=-1)
 
     def name_tokens(self, names: Sequence[tuple[str, ...]], device: str) -> torch.Tensor:
-        """Stand-ins (n, C) for visual tokens that show nothing but one thing each, called by these words."""
+        """Return stand-ins (n, C) for visual tokens that show a single object each, named by these words."""
         targets = torch.zeros(len(names), len(self._ids))
         for row, name in zip(targets, names, strict=True):
             for columns in (self._columns[word] for word in name if word in self._columns):
@@ -129,7 +129,7 @@ class CellWords:
         return self.true_tokens(targets, device)
 
     def _words(self, device: torch.device) -> torch.Tensor:
-        """Unit embeddings (words, C)."""
+        """Return unit embeddings (words, C)."""
         return normalize(self._loaded.embed(self._ids.to(device)).float(), dim=-1)
 
 
@@ -138,6 +138,6 @@ def _words(thing: SceneObject) -> list[str]:
 
 
 def _token_ids(loaded: LoadedTransformersModel, word: str) -> list[int]:
-    """Tokens of a word at the start of a text and inside one (byte-level BPE tells them apart)."""
+    """Return the tokens of a word at the start of a text and inside one (byte-level BPE distinguishes them)."""
     found = [loaded.tokenizer(text, add_special_tokens=False)["input_ids"] for text in (word, f" {word}")]
     return list(dict.fromkeys(token for ids in found for token in ids))

@@ -53,7 +53,7 @@ LANGUAGE_WEIGHT = 0.25
 
 @dataclass(frozen=True, slots=True)
 class Stage:
-    """``steps`` of a stage; peak learning rates of the vision tower and of everything else."""
+    """A stage of training: its ``steps``; peak learning rates of the vision tower and of everything else."""
 
     name: Literal["referring", "reading", "word", "answer"]
     steps: int
@@ -74,7 +74,7 @@ class StageBatch:
 
 
 def prompt(question: ViewQuestion) -> str:
-    """The user's text: the question-answering template of the benchmarks, captions as they stand."""
+    """Return the user's text: the question-answering template of the benchmarks; captions stay unchanged."""
     if question.kind == "caption":
         return question.question
     return user_text(Sample("", "", "", "qa", text=question.question))
@@ -120,7 +120,7 @@ class Pretrainer(Loop[StageBatch]):
         )
 
     def curve(self) -> list[dict[str, float]]:
-        """Means of the losses between about 50 points, of which one ends every stage."""
+        """Return means of the losses between about 50 points, of which one ends every stage."""
         every, points, window = max(1, self.steps // CURVE_POINTS), [], []
         for step, found in enumerate(self.losses, 1):
             window.append({name: value for name, value in found.items() if name != "loss"})
@@ -137,14 +137,14 @@ class Pretrainer(Loop[StageBatch]):
         set_rates(self.optimizer, schedule_factor(number, stage.steps, math.ceil(self.options.warmup * stage.steps)))
 
     def backward(self, step: int, batch: StageBatch) -> StepLosses:
-        """Losses of the step's stage by name, and their weighted sum."""
+        """Backpropagate the step's loss; return its stage's losses by name, and their weighted sum."""
         losses: Losses = getattr(self, f"{batch.stage.name}_losses")(batch)
         total = torch.stack([weight * loss for weight, loss in losses.values()]).sum()
         total.backward()
         return {"loss": total.item()} | {name: loss.item() for name, (_, loss) in losses.items()}
 
     def _stage(self, step: int) -> tuple[Stage, int]:
-        """The stage of a 0-based step and the step's number in it; past the end (last stage, 0)."""
+        """Return the stage of a 0-based step and the step's number in it; past the end (last stage, 0)."""
         for stage in self.stages:
             if step < stage.steps:
                 return stage, step
@@ -164,7 +164,7 @@ class Pretrainer(Loop[StageBatch]):
         return np.stack([image[:, ::-1] if mirror else image for image, mirror in zip(rgb, draw.mirrored, strict=True)])
 
     def referring_losses(self, batch: StageBatch) -> Losses:
-        """Stage 1: what descriptions are about, and how things are described."""
+        """Compute stage 1's losses: matching descriptions to objects, and describing objects."""
         described = batch.choices[: -(-len(batch.choices) // DESCRIBED)]
         return {
             "referring": (1.0, self.referring.loss(batch.choices, self.pointing.head, self.device)),
@@ -172,17 +172,17 @@ class Pretrainer(Loop[StageBatch]):
         }
 
     def reading_losses(self, batch: StageBatch) -> Losses:
-        """Stage 2: answers behind true words, and plain language."""
+        """Compute stage 2's losses: answers behind true words, and plain language."""
         true = self.words.true_tokens(self._targets(batch.draw), self.device)
         answers, pointing = self.answer_loss(batch.draw, true, batch.number)
         return {"reading": (1.0, answers)} | pointing | self.language_losses(batch.number)
 
     def word_losses(self, batch: StageBatch) -> Losses:
-        """Stage 3: how well visual tokens name what their cells show."""
+        """Compute stage 3's loss: visual tokens must name what their cells show."""
         return {"words": (1.0, self.words.loss(self.visual(batch), self._targets(batch.draw)))}
 
     def answer_losses(self, batch: StageBatch) -> Losses:
-        """Stage 4: answers about real views, plain language, and the words with a small weight."""
+        """Compute stage 4's losses: answers about real views, plain language, and the words with a small weight."""
         visual = self.visual(batch)
         answers, pointing = self.answer_loss(batch.draw, visual, batch.number)
         losses = {"answers": (1.0, answers)} | pointing | self.language_losses(batch.number)
@@ -194,13 +194,13 @@ class Pretrainer(Loop[StageBatch]):
         return self.words.targets(draw.views, draw.mirrored)
 
     def visual(self, batch: StageBatch) -> torch.Tensor:
-        """Visual tokens (n,N,C) of the drawn views, each a scene of one view."""
+        """Return visual tokens (n,N,C) of the drawn views, each a scene of one view."""
         assert batch.rgb is not None
         pixels = self.loaded.preprocess(batch.rgb).to(self.device)[:, None]
         return self.loaded.encode_views(pixels, *batch.rgb.shape[1:3])
 
     def answer_loss(self, draw: Draw, visual: torch.Tensor, step: int) -> tuple[torch.Tensor, Losses]:
-        """Mean over questions of the mean cross-entropy of their answer tokens, and the loss of the pointing questions."""
+        """Return the mean over questions of their answer tokens' mean cross-entropy, and the pointing questions' loss."""
         loaded, device = self.loaded, self.device
         prefix = loaded.prefix(1, *loaded.image_size)
         head = prefix_embeds(loaded, prefix, visual)
@@ -222,7 +222,7 @@ class Pretrainer(Loop[StageBatch]):
         return answers, {"pointing": (1.0, self.pointing.loss(pointed, visual, states, after[text.ground_rows]))}
 
     def language_losses(self, step: int) -> Losses:
-        """Mean cross-entropy per token of some sentences without any view."""
+        """Compute mean cross-entropy per token of some sentences without any view."""
         count = min(self.options.texts_per_step, len(self._sentences))
         if not count:
             return {}
@@ -252,7 +252,7 @@ class Pretrainer(Loop[StageBatch]):
 
 
 def _stages(options: PretrainOptions, words: bool, referring: bool) -> list[Stage]:
-    """The stages of a run; without annotated objects only the last one, with the vision tower at full rate."""
+    """Return the stages of a run; without annotated objects only the last one, with the vision tower at full rate."""
     if not words:
         return [Stage("answer", options.steps, options.learning_rate, options.learning_rate)]
     tower = options.learning_rate * (options.vision_rate if options.word_steps else 1.0)
@@ -266,7 +266,7 @@ def _stages(options: PretrainOptions, words: bool, referring: bool) -> list[Stag
 
 
 def _optimizer(loaded: LoadedTransformersModel, head: torch.nn.Module, options: PretrainOptions) -> torch.optim.AdamW:
-    """AdamW over vision tower and the rest; weight decay on matrices only."""
+    """Return AdamW over vision tower and the rest; weight decay on matrices only."""
     vision = {id(p) for p in loaded.vision_parameters()}
     parameters = [p for p in loaded.model.parameters() if p.requires_grad] + list(head.parameters())
     rest, tower = ([p for p in parameters if (id(p) in vision) == in_tower] for in_tower in (False, True))

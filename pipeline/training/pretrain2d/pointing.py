@@ -50,7 +50,7 @@ class Pointing:
             self.head = GroundingHead(loaded.hidden_size)
 
     def draw(self, draw: Draw, step: int) -> list[list[Pointed]]:
-        """For every view of ``draw`` its questions; a function of seed and step alone."""
+        """Draw questions for every view of ``draw``; a function of seed and step alone."""
         random = np.random.default_rng(seed_for("pointing", self._seed, step))
         asked = []
         for view, mirror in zip(draw.views, draw.mirrored, strict=True):
@@ -59,7 +59,7 @@ class Pointing:
         return asked
 
     def _pointed(self, names: list[tuple[str, str]], coverage: NDArray[np.float32], random: np.random.Generator) -> Pointed:
-        """One question about a view whose objects are called ``names`` (category, colour) and cover (N,cells)."""
+        """Return one question about a view whose objects are called ``names`` (category, colour) and cover (N,cells)."""
         visible = np.flatnonzero(coverage.max(1) >= SHOWN)
         if len(visible) == 0 or random.random() < NOT_THERE:
             category, colour = names[int(random.integers(len(names)))][0], names[int(random.integers(len(names)))][1]
@@ -75,7 +75,7 @@ class Pointing:
     def loss(
         self, asked: list[list[Pointed]], visual: torch.Tensor, states: torch.Tensor, queries: torch.Tensor
     ) -> torch.Tensor:
-        """Mean InfoNCE of all questions (in the order of ``asked``), a scalar.
+        """Return the mean InfoNCE of all questions (in the order of ``asked``), a scalar.
 
         ``visual`` and ``states`` (n,cells,C): visual tokens and their last states; ``queries`` (Q,C): states at <ground>.
         """

@@ -55,7 +55,7 @@ def pretrain(
 
 
 def _fresh(member: TransformersBackbone, corpus: list[str], folder: Path, seed: int, device: str) -> LoadedTransformersModel:
-    """A randomly initialised model with a tokenizer trained on ``corpus``, which is written into ``folder`` for a moment."""
+    """Build a randomly initialised model with a tokenizer trained on ``corpus``, stored briefly in ``folder``."""
     with tempfile.TemporaryDirectory(prefix=".tokenizer-", suffix=UNFINISHED, dir=folder) as temporary:
         member.train_tokenizer(corpus, Path(temporary))
         loaded = member.build(Path(temporary), seed=seed, device=device)
@@ -64,7 +64,7 @@ def _fresh(member: TransformersBackbone, corpus: list[str], folder: Path, seed: 
 
 
 def summary_lines(figures: dict[str, Any]) -> list[str]:
-    """Held-out accuracy per kind as lines for a person."""
+    """Return held-out accuracy per kind as readable lines."""
     lines = [f"{'kind':<14}{'accuracy':>10}{'constant':>10}{'n':>7}"]
     for kind, row in figures["held_out"].items():
         lines.append(f"{kind:<14}{row['accuracy']:>10.3f}{row['best_constant']:>10.3f}{row['n']:>7}")

@@ -18,13 +18,13 @@ VIEWS_PER_BATCH = 16
 
 
 def best_constant(questions: Sequence[ViewQuestion]) -> float:
-    """Share of questions that the single most often right answer answers (chosen on these very questions)."""
+    """Return the share of questions that the most frequent right answer answers (chosen on these very questions)."""
     counts = Counter(answer for q in questions for answer in set(q.answers))
     return max(counts.values()) / len(questions) if counts else 0.0
 
 
 def by_kind(questions: Sequence[ViewQuestion], texts: Sequence[str]) -> dict[str, dict[str, float]]:
-    """Per kind: share of texts among the right answers, the best constant answer's share, and the number asked."""
+    """Return per kind: share of texts among the right answers, the best constant answer's share, and the number asked."""
     found: dict[str, dict[str, float]] = {}
     for kind in sorted({q.kind for q in questions}):
         chosen = [(q, t) for q, t in zip(questions, texts, strict=True) if q.kind == kind]
@@ -38,7 +38,7 @@ def by_kind(questions: Sequence[ViewQuestion], texts: Sequence[str]) -> dict[str
 
 
 def _limited(views: Sequence[View], limit: int) -> Iterator[View]:
-    """Views until ``limit`` questions are reached."""
+    """Yield views until ``limit`` questions are reached."""
     asked = 0
     for view in views:
         if asked >= limit:
@@ -51,7 +51,7 @@ def _limited(views: Sequence[View], limit: int) -> Iterator[View]:
 def held_out_scores(
     loaded: LoadedTransformersModel, views: Sequence[View], images: ViewImages, *, device: str, limit: int = 1500
 ) -> dict[str, dict[str, float]]:
-    """Greedy answers to about ``limit`` questions of held-out views, scored per kind."""
+    """Answer about ``limit`` questions of held-out views greedily and score them per kind."""
     loaded.model.eval()
     chosen = list(_limited(views, limit))
     questions: list[ViewQuestion] = []

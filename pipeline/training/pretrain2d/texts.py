@@ -20,7 +20,7 @@ _MARKS = ("sos", "eos")
 
 
 def read_json(path: Path) -> Any:
-    """An annotation file. Raises DataError or AnnotationError."""
+    """Read an annotation file. Raise DataError or AnnotationError."""
     try:
         return json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
@@ -30,7 +30,7 @@ def read_json(path: Path) -> Any:
 
 
 def strings(content: Any, key: str = "") -> Iterator[str]:
-    """All texts in a JSON value, in order; values of keys that name things (ids, files, kinds, tokens) are left out."""
+    """Yield all texts in a JSON value, in order, without values of keys for names (ids, files, kinds, tokens)."""
     if isinstance(content, str):
         if key not in {"kind", "token", "tokens", "question_type"} and not key.endswith(("_id", "_ids", "file", "id")):
             yield content
@@ -43,7 +43,7 @@ def strings(content: Any, key: str = "") -> Iterator[str]:
 
 
 def dataset_texts(index: SceneIndex) -> list[str]:
-    """Every text of the training annotations, in file order, without marks of tokenised captions."""
+    """Return every text of the training annotations, in file order, without marks of tokenised captions."""
     found: list[str] = []
     for name in sorted(index.content["annotations"]):
         if "train" in index.content["annotations"][name]:
@@ -57,7 +57,7 @@ def _plain(text: str) -> str:
 
 
 def tokenizer_corpus(texts: list[str]) -> list[str]:
-    """The dataset's texts as they stand in conversations: alone, capitalised, inside every prompt template."""
+    """Return the dataset's texts in the forms of conversations: alone, capitalised, inside every prompt template."""
     unique = list(dict.fromkeys(texts))
     samples = [
         Sample("", "", "", "grounding", text="the one"),
@@ -73,6 +73,6 @@ def tokenizer_corpus(texts: list[str]) -> list[str]:
 
 
 def sentences(texts: list[str]) -> list[str]:
-    """Distinct texts that are sentences (five words or more, no longer than a question may be): for plain language."""
+    """Return distinct texts that are sentences (five words or more, at most a question's length), for plain language."""
     found = dict.fromkeys(texts)
     return [text for text in found if len(text.split()) >= _SENTENCE_WORDS and len(text.encode()) <= LONGEST_TEXT]

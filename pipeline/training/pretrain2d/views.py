@@ -40,7 +40,7 @@ class View:
 
 
 def read_views(index: SceneIndex) -> list[View]:
-    """Views with questions in file order, from the dataset's ``view_qa`` annotations of split train."""
+    """Read views with questions in file order, from the dataset's ``view_qa`` annotations of split train."""
     grouped: OrderedDict[tuple[str, str], list[ViewQuestion]] = OrderedDict()
     for path in index.annotation_files(VIEW_QA, "train"):
         content = read_json(path)
@@ -70,7 +70,7 @@ def _parsed(entry: Any, index: SceneIndex, where: str) -> tuple[tuple[str, str],
 
 
 def hold_out(views: Sequence[View], share: float) -> tuple[list[View], list[View]]:
-    """(training, held-out) views: the last ``share`` of the scenes (at least one) is held out as a whole."""
+    """Split views into (training, held-out): the last ``share`` of the scenes (at least one) is held out as a whole."""
     scenes = list(dict.fromkeys(view.scene_id for view in views))
     if len(scenes) < 2:
         raise AnnotationError("2D pretraining needs views of at least two scenes, one is held out")
@@ -88,7 +88,7 @@ class ViewImages:
         self._kept: dict[tuple[str, str], NDArray[np.uint8]] = {}
 
     def get(self, view: View) -> NDArray[np.uint8]:
-        """One view at the model's size. Raises FrameError."""
+        """Return one view at the model's size. Raise FrameError."""
         key = (view.scene_id, view.frame_id)
         if key in self._kept:
             return self._kept[key]
@@ -98,7 +98,7 @@ class ViewImages:
         return image
 
     def stack(self, views: Sequence[View]) -> NDArray[np.uint8]:
-        """(n,h,w,3)."""
+        """Stack views to (n,h,w,3)."""
         return np.stack([self.get(view) for view in views])
 
 
@@ -127,7 +127,7 @@ class ViewSampler:
         self._pass: tuple[int, NDArray[np.int64]] = (-1, np.empty(0, dtype=np.int64))
 
     def with_views_per_step(self, count: int) -> ViewSampler:
-        """Draws of another size from the same views."""
+        """Return a sampler of another size over the same views."""
         return ViewSampler(self._views, views_per_step=count, questions_per_view=self._questions, seed=self._seed)
 
     def _order(self, number: int) -> NDArray[np.int64]:
@@ -137,7 +137,7 @@ class ViewSampler:
         return self._pass[1]
 
     def draw(self, step: int) -> Draw:
-        """The batch of a 0-based step."""
+        """Draw the batch of a 0-based step."""
         random = np.random.default_rng(seed_for("view draw", self._seed, step))
         places = range(step * self._count, (step + 1) * self._count)
         chosen = [int(self._order(p // len(self._views))[p % len(self._views)]) for p in places]

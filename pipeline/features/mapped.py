@@ -192,7 +192,7 @@ class VerifiedArray:
         return numbers
 
     def views(self, span: slice, threads: int) -> NDArray[Any]:
-        """Return views ``span.start`` up to ``span.stop`` (n,...): mapped without a copy, or unpacked in ``threads``."""
+        """Return views ``span.start`` up to ``span.stop`` (n,...): mapped without a copy, or unpacked by ``threads``."""
         if not self.array.packed:
             for view in range(span.start, span.stop):
                 self.check(view)

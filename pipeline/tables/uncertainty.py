@@ -144,7 +144,7 @@ def spread(values: Sequence[Reals], replicates: Sequence[Reals], scenes: int, no
 
 
 def scene_spread(replicates: Reals, scenes: int) -> Spread | None:
-    """Return the same for a number that no seed changes; ``replicates`` (R,)."""
+    """Return the spread of a number that no seed changes; ``replicates`` (R,)."""
     found = replicates[np.isfinite(replicates)]
     if scenes < MIN_SCENES or len(found) < 2 or float(np.var(found)) <= _NOTHING:
         return None

@@ -123,7 +123,7 @@ def by_store(manifests: Sequence[Path]) -> dict[tuple[str, str], list[Path]]:
 
 
 def sample(reader: FeatureReader, views: int) -> Iterator[tuple[str, int]]:
-    """Yield up to ``views`` pairs (scene, view), from up to 16 scenes spread evenly over the store, a scene's views in a row."""
+    """Yield up to ``views`` pairs (scene, view), from up to 16 scenes spread evenly over the store, scene by scene."""
     scenes = reader.scene_ids
     chosen = (
         [scenes[i] for i in sorted({int(i) for i in np.linspace(0, len(scenes) - 1, min(16, len(scenes)))})] if scenes else []

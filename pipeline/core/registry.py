@@ -51,8 +51,12 @@ def unknown(what: str, name: str, available: Iterable[str], *, where: str | None
 
 
 def plugin_folders() -> list[Path]:
-    """The folders that PIPELINE_PLUGINS names."""
-    return [Path(p) for p in os.environ.get("PIPELINE_PLUGINS", "").split(os.pathsep) if p]
+    """Return the folders that PIPELINE_PLUGINS names. ConfigError for one that does not exist."""
+    found = [Path(p) for p in os.environ.get("PIPELINE_PLUGINS", "").split(os.pathsep) if p]
+    for folder in found:
+        if not folder.is_dir():
+            raise ConfigError(f"there is no folder {folder}", where="PIPELINE_PLUGINS", fix="correct or unset the variable")
+    return found
 
 
 def folders(interface: Interface) -> list[Path]:
@@ -118,7 +122,9 @@ def plugin_named(path: Path) -> Iterator[None]:
         if path.is_relative_to(PACKAGE):
             raise
         lines = [frame.lineno for frame in traceback.extract_tb(error.__traceback__) if frame.filename == str(path)]
-        line = error.lineno if isinstance(error, SyntaxError) else lines[-1] if lines else None
+        line = lines[-1] if lines else None
+        if isinstance(error, SyntaxError) and error.filename:  # perhaps of a module beside it
+            path, line = Path(error.filename), error.lineno
         first = next(iter(str(error).splitlines()), "")
         raise ConfigError(
             f"the plug-in {path.name} fails: {type(error).__name__}{f': {first}' if first else ''}",

@@ -107,3 +107,16 @@ def test_two_members_of_one_name_are_refused(tmp_path, monkeypatch, names):
     with pytest.raises(ConfigError, match=f"two benchmarks have the name '{names[0]}'") as error:
         registry.member_files("benchmarks")
     assert str(tmp_path) in str(error.value.where)
+
+
+def test_a_fault_beside_a_plugins_package_is_named_with_its_own_file(tmp_path, monkeypatch):
+    _plugins(tmp_path, monkeypatch, torn__init="from . import parts\n", torn__parts="x = 1\ndef (:\n")
+    with pytest.raises(ConfigError, match="SyntaxError") as error:
+        registry.member_class("benchmarks", "torn")
+    assert error.value.where == f"{tmp_path / 'benchmarks' / 'torn' / 'parts.py'}, line 2"
+
+
+def test_a_plugin_folder_that_is_not_there_is_refused(tmp_path, monkeypatch):
+    monkeypatch.setenv("PIPELINE_PLUGINS", str(tmp_path / "missing"))
+    with pytest.raises(ConfigError, match=r"there is no folder .*missing"):
+        registry.member_files("teachers")

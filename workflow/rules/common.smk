@@ -17,8 +17,8 @@ from pipeline.study.configfile import read_files
 from pipeline.study.specs import Specs
 
 # Jobs run `python -m pipeline` with this interpreter (unless a conda environment is activated in front of it).
-os.environ["PATH"] = os.pathsep.join(
-    [str(Path(sys.executable).parent), *os.get_exec_path()]
+os.environ.update(
+    PATH=os.pathsep.join([str(Path(sys.executable).parent), *os.get_exec_path()])
 )
 
 FAILURES = "results/logs/failed"

@@ -24,7 +24,8 @@ _IMPORT = ast.Import | ast.ImportFrom
 _NOT_READ = {"ctx", "kind", "type_comment", "type_ignores"}
 """Fields of nodes that follow from the rest, or change nothing (``u""``)."""
 _FOR_PEOPLE = {"help", "metavar", "description"}
-"""Keywords whose values are texts: of argparse and pydantic."""
+_DESCRIBED = {"Field", "add_argument", "add_parser", "ArgumentParser"}
+"""Keywords whose values are texts that only people read, and the calls of pydantic and argparse that take them."""
 _HELP = "HELP"
 """The text of a command in ``--help``."""
 
@@ -92,7 +93,7 @@ def _read(path: Path, without: tuple[str, ...], state: tuple[int, int]) -> Sourc
                 if isinstance(node, _IMPORT):
                     _bind(node, imports)
         for name in names:
-            if name != _HELP:
+            if name != _HELP or path.parent.name != "commands":
                 statements.setdefault(name, []).append(statement)
     readers = {name: _Reader(found, without) for name, found in statements.items()}
     parts = {name: reader.part(statements, imports) for name, reader in readers.items()}
@@ -159,6 +160,7 @@ class _Reader:
         self._without, self._helpers = without, tuple(f"_{name}_" for name in without)
         self._text: list[str] = []
         self._for_people = False
+        self._described: set[int] = set()
         for statement in statements:
             self.read(statement)
 
@@ -200,7 +202,9 @@ class _Reader:
             _bind(node, self._imports)  # what comes from there is said by its use: code that only moves is the same code
             return
         before = self._for_people
-        self._for_people = _is_message(node, before)
+        if isinstance(node, ast.Call) and getattr(node.func, "id", getattr(node.func, "attr", "")) in _DESCRIBED:
+            self._described |= {id(keyword) for keyword in node.keywords if keyword.arg in _FOR_PEOPLE}
+        self._for_people = _is_message(node, before) or id(node) in self._described
         self._text.append(type(node).__name__ + "(")
         for name in node._fields:
             value = getattr(node, name, None)
@@ -228,4 +232,4 @@ def _is_message(node: ast.AST, inside: bool) -> bool:
         return isinstance(node.exc, ast.Call)
     if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == "print":
         return True
-    return inside or (isinstance(node, ast.keyword) and node.arg in _FOR_PEOPLE)
+    return inside

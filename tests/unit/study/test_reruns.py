@@ -84,7 +84,7 @@ EDITS: dict[str, tuple[tuple[str, str, str], set[str]]] = {
     "text of an error": (("scenes/index.py", "are damaged: they are not", "are other files: not"), set()),
     "description of an option": (("study/recipe.py", '"Weight of the alignment loss', '"Weight of the loss'), set()),
     "a comment": (("core/provenance.py", "", "\n# a remark\n"), set()),
-    "a docstring": (("teachers/base.py", '"""Layers that stand', '"""The layers that stand'), set()),
+    "a docstring": (("teachers/base.py", '"""Return name -> width of', '"""Return width by name of'), set()),
     "time and memory of a job": (
         ("core/provenance.py", "time.perf_counter() - start, 3", "time.perf_counter() - start, 4"),
         set(),

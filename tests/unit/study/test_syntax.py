@@ -118,3 +118,14 @@ def test_a_file_that_is_not_python_is_named(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"m\.py is not Python") as error:
         read_source(path)
     assert error.value.where == f"{path}, line 2"
+
+
+def test_texts_that_a_program_computes_with_count(tmp_path: Path) -> None:
+    """`description=` of another call than pydantic's or argparse's, and HELP of a file that is no command."""
+    before = 'p = SimpleNamespace(description="a chair")\nHELP = 3\ndef f():\n    return len(p.description) * HELP\n'
+    path = tmp_path / "m.py"
+    for part, text in (("p", before.replace("a chair", "a table")), ("HELP", before.replace("3", "4"))):
+        path.write_text(before, encoding="utf-8")
+        digest = read_source(path).parts[part].digest
+        path.write_text(text + "\n", encoding="utf-8")
+        assert read_source(path).parts[part].digest != digest

@@ -44,7 +44,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> None:
-    with device(args.gpus) as where:  # first: a GPU that is missing is told before inputs are read
+    with device(args.gpus) as where:  # first: report a missing GPU before inputs are read
         _run(args, where)
 
 

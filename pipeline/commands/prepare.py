@@ -79,7 +79,7 @@ def _compare_annotations(manifest: Path, dataset: Dataset, skip_missing_scenes: 
 
 
 def _of_source(error: PipelineError, copies: Path, dataset: Dataset) -> PipelineError:
-    """The error, told of the user's own annotation file instead of the copy in ``copies``: that one is to be corrected."""
+    """Return the error with the user's own annotation file in place of its copy in ``copies``: the user corrects that one."""
     what, where = error.what, error.where or ""
     for copy in copies.glob("*"):
         for source in dataset.source_files():

@@ -1,6 +1,6 @@
 """Finished work: when a command may keep it, and whether what a command reads is what its maker wrote.
 
-A command that fills a folder ends with its manifest.json, which holds ``spec`` (digest of what the command was told),
+A command that fills a folder ends with its manifest.json, which holds ``spec`` (digest of the command's options),
 ``inputs`` (digests of exactly what it read) and ``files`` (name -> digest of what it wrote). Snakemake removes manifest.json
 before it starts a job; the same text stays in finished.json beside it. So a command whose spec and inputs are unchanged, and
 whose files are undamaged, puts the manifest back and returns at once, and an interrupted rerun costs nothing that was finished.

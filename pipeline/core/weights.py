@@ -111,7 +111,7 @@ def read_shapes(path: Path, *, fix: str) -> dict[str, tuple[int, ...]]:
 
 
 def _unreadable(path: Path, error: Exception, fix: str) -> CheckpointError:
-    """The error for a file that could not be read: what it is instead of weights where that can be told, else why not."""
+    """Return the error for an unreadable file: what it is instead of weights if that is known, else why reading failed."""
     found = stand_in(path)
     other = found[0] if found else _other_format(path) or _cut_short(path)
     if other is not None:

@@ -49,7 +49,7 @@ SCENES = "posed_images"
 
 @dataclass(frozen=True, slots=True)
 class SourceFile:
-    """A file or folder of others that ``prepare`` reads: where it is expected, what it is, where to get it, its size."""
+    """An external file or folder that ``prepare`` reads: where it is expected, what it is, where to get it, its size."""
 
     path: Path
     what: str

@@ -1,4 +1,4 @@
-"""Images that others made, read with one set of checks wherever a dataset takes them: depth that is depth, upright colour.
+"""Read external images with the same checks in every dataset: depth must be depth, and colour must be upright.
 
 A picture's EXIF orientation says how viewers turn it. Depth and cameras know nothing of it, so whether they belong to the
 turned or to the stored picture cannot be told from the files: such a picture is refused unless an option says which.

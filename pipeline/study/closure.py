@@ -40,7 +40,7 @@ CHANGES_NO_RESULT = (
     # Which processor, and worker processes whose results come in the order of their jobs.
     "core.runtime.device",
     "core.workers",
-    # What comes before a command: every option that it is told stands in its spec, with its value.
+    # What runs before a command: every option that it gets is in its spec, with its value.
     "__main__",
     "core.options",
     "core.registry",  # which class has a name; the classes count

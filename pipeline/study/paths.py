@@ -30,7 +30,7 @@ def scenes_of(features: Path) -> Path | None:
 
 
 def teacher_of(features: Path) -> Path | None:
-    """The manifest of the trained teacher, likewise: of teachers trained here only is there a file."""
+    """Return the manifest of the teacher, found the same way. Only teachers trained in the workflow have such a file."""
     root = _root(features)
     return None if root is None else root / TEACHER.format(teacher=features.parts[-3])
 

@@ -1,4 +1,4 @@
-"""The resolved specification of every cell: what a job is told, and what decides whether it reruns.
+"""The resolved specification of every cell: the options that a job gets, and what decides whether it reruns.
 
 Each method returns canonical JSON. A rule passes it as its only parameter: it holds the cell's own options, with every
 default filled in, and a digest of the code that the command and the cell's members refer to (closure.py). So an edit to one
@@ -200,7 +200,7 @@ class Specs:
         return registry.create("teachers", self.config.teachers[teacher])
 
     def teacher_scenes(self, teacher: str) -> str:
-        """Manifest of the scenes a teacher trained here learns from."""
+        """Return the manifest of the scenes that a teacher trained in the workflow learns from."""
         return paths.SCENES.format(dataset=self.teacher(teacher).pretrain_dataset())
 
     def backbone_scenes(self, backbone: str) -> str:
@@ -209,7 +209,7 @@ class Specs:
         return paths.SCENES.format(dataset=member.pretrain_dataset())
 
     def teacher_weights(self, teacher: str) -> list[str]:
-        """Manifest of the weights of a teacher trained here, else nothing."""
+        """Return the manifest of the weights if the teacher is trained in the workflow, else nothing."""
         return [paths.TEACHER.format(teacher=teacher)] if self.teacher(teacher).trained_in_workflow else []
 
     def backbone_weights(self, backbone: str) -> list[str]:

@@ -1,4 +1,4 @@
-"""Posed RGB-D of others: TUM RGB-D, 7-Scenes, Redwood/Open3D, exported ScanNet, told apart by their files or named.
+"""Existing posed RGB-D datasets: TUM RGB-D, 7-Scenes, Redwood/Open3D, exported ScanNet; detected from files, or named.
 
 Every scene found under ``root`` is converted to the layout that all datasets share (colour JPEG, depth in millimetres with 0 =
 invalid, world from camera). Frames without a usable pose are dropped and counted, on stderr and in the scene's scene.json.

@@ -1,4 +1,4 @@
-"""One scene of others into the posed RGB-D layout: frames chosen, units and poses converted, what was dropped counted."""
+"""Convert one external scene to the posed RGB-D layout: choose frames, convert units and poses, count what is dropped."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Scenes under a folder and the convention of each: told apart by the files that are there, or named."""
+"""Find the scenes under a folder and the convention of each: detected from its files, or named by the user."""
 
 from __future__ import annotations
 

@@ -61,18 +61,19 @@ def _spec(text: str) -> dict[str, Any]:
 
 
 def parser(asked: str | None = None) -> argparse.ArgumentParser:
-    """The parser with all commands; only the module of the one that is ``asked`` for is imported, with all that it needs."""
+    """Return the parser of the command that is ``asked`` for, whose module alone is imported; of all, by name, for another."""
     top = argparse.ArgumentParser(
         prog="threedrs" if Path(sys.argv[0]).name == "threedrs" else "python -m pipeline",
         description="Steps of the 3DRS pipeline, one command per Snakemake rule, and tools.",
     )
     top.add_argument("--version", action="version", version=__version__)
     subparsers = top.add_subparsers(dest="command", metavar="COMMAND", required=True)
-    for name in commands():
-        text = _help(name)
-        command = subparsers.add_parser(name, help=text, description=text)
-        if name == asked:
-            _configure(command, importlib.import_module(f"pipeline.commands.{name}"))
+    if asked in commands():
+        module = importlib.import_module(f"pipeline.commands.{asked}")
+        _configure(subparsers.add_parser(asked, description=module.HELP), module)
+    else:
+        for name in commands():
+            subparsers.add_parser(name, help=_help(name))
     return top
 
 

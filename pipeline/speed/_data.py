@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -12,8 +12,8 @@ from PIL import Image
 from pipeline.features.dtypes import Compression
 from pipeline.features.spec import StoredDtype, StoreSpec
 from pipeline.scenes.grid import TokenGrid
-from pipeline.scenes.index import SceneIndex, scene_checksum, write_index
-from pipeline.scenes.types import SceneRecord
+from pipeline.scenes.index import SceneIndex, write_index
+from pipeline.scenes.writer import ScenePlace, SceneWriter
 from pipeline.teachers.base import TeacherFeatures
 
 SPECIAL = 5
@@ -69,38 +69,19 @@ def features_of(shape: Shape, tokens: NDArray[np.float32]) -> TeacherFeatures:
 
 
 def write_scenes(folder: Path, scenes: int, views: int, size: tuple[int, int], depth_size: tuple[int, int]) -> SceneIndex:
-    """Write a prepared dataset of smooth random pictures (JPEG) and depth (PNG, 16 bits) that decodes like photographs."""
+    """Write a prepared dataset of smooth random pictures and depth that decodes like photographs."""
     random = np.random.default_rng(0)
+    camera = np.array([[size[1], 0, size[1] / 2], [0, size[1], size[0] / 2], [0, 0, 1.0]])
+    frames = [f"{10 * view:05d}" for view in range(views)]
     records = []
     for number in range(scenes):
-        inner = folder / "posed_images" / f"scene{number:04d}"
-        inner.mkdir(parents=True)
-        frames = tuple(f"{10 * view:05d}" for view in range(views))
-        for frame in frames:
+        place = ScenePlace(folder / "posed_images" / f"scene{number:04d}", "train", "")
+        writer = SceneWriter(place, frames, np.tile(np.eye(4), (views, 1, 1)), camera)
+        for view in range(views):
             coarse = Image.fromarray(random.integers(0, 256, (size[0] // 24 + 1, size[1] // 24 + 1, 3), dtype=np.uint8))
-            coarse.resize((size[1], size[0]), Image.Resampling.BICUBIC).save(inner / f"{frame}.jpg", quality=92)
             steps = random.integers(500, 5000, (depth_size[0] // 16 + 1, depth_size[1] // 16 + 1)).astype(np.uint16)
             depth = np.kron(steps, np.ones((16, 16), dtype=np.uint16))[: depth_size[0], : depth_size[1]]
-            Image.fromarray(depth).save(inner / f"{frame}.png")
-        for name in ("intrinsic", "depth_intrinsic", *frames):  # read by nobody: the index holds poses and cameras
-            (inner / f"{name}.txt").write_text("")
-        records.append(replace(_record(inner.name, frames, size, depth_size), checksum=scene_checksum(inner, frames)))
+            writer.frame(view, np.asarray(coarse.resize((size[1], size[0]), Image.Resampling.BICUBIC)), depth)
+        records.append(writer.finish())
     write_index(folder, records, dataset="bench", root="posed_images", annotations={}, spec="")
     return SceneIndex(folder / "manifest.json")
-
-
-def _record(scene_id: str, frames: tuple[str, ...], size: tuple[int, int], depth_size: tuple[int, int]) -> SceneRecord:
-    camera = np.array([[size[1], 0, size[1] / 2], [0, size[1], size[0] / 2], [0, 0, 1.0]])
-    return SceneRecord(
-        scene_id=scene_id,
-        split="train",
-        frame_ids=frames,
-        world_from_camera=np.tile(np.eye(4), (len(frames), 1, 1)),
-        intrinsics=camera,
-        depth_intrinsics=camera,
-        image_size=size,
-        depth_size=depth_size,
-        objects=(),
-        proposals=None,
-        checksum="",
-    )

@@ -19,6 +19,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar
 
+from pydantic import Field
+
 from pipeline.core.notes import Note
 from pipeline.core.options import Options
 from pipeline.core.provenance import digest, write_atomic
@@ -82,6 +84,16 @@ class Needs:
     threads: int = 1
     mem_mb: int = 2000
     runtime_min: int = 60
+
+
+class AnnotationFileOptions(Options):
+    """Options of datasets whose annotations are read from files."""
+
+    skip_unmatched_annotations: bool = Field(
+        False,
+        description="Leave out annotation entries about scenes, or naming objects, that are not there (counted, listed) "
+        "instead of refusing the files. Scores are then of a subset and not comparable with published ones.",
+    )
 
 
 class Dataset(ABC):

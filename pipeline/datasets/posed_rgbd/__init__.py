@@ -18,8 +18,8 @@ import numpy as np
 from pydantic import ConfigDict, Field, model_validator
 
 from pipeline.core.errors import ConfigError, PipelineError
-from pipeline.core.options import Options, did_you_mean
-from pipeline.datasets.base import SCENES, AnnotationFiles, Dataset, Needs, ScenePlan, SourceFile
+from pipeline.core.options import did_you_mean
+from pipeline.datasets.base import SCENES, AnnotationFileOptions, AnnotationFiles, Dataset, Needs, ScenePlan, SourceFile
 from pipeline.datasets.posed_rgbd.annotations import official_files, official_names, with_objects
 from pipeline.datasets.posed_rgbd.convention import ReadOptions
 from pipeline.datasets.posed_rgbd.convert import ConvertOptions, convert_scan
@@ -39,7 +39,7 @@ Split = Literal["train", "val", "test"]
 Pinhole = tuple[float, float, float, float]
 
 
-class PosedRgbdOptions(Options):
+class PosedRgbdOptions(AnnotationFileOptions):
     """Options: the scenes, how to read them, which frames to take, and what belongs to them."""
 
     model_config = ConfigDict(allow_inf_nan=False)
@@ -117,11 +117,6 @@ class PosedRgbdOptions(Options):
     )
     annotations: str | None = Field(
         None, description="Folder of official annotation files; needs `objects` but for SQA3D and VSI-Bench."
-    )
-    skip_unmatched_annotations: bool = Field(
-        False,
-        description="Leave out annotation entries about scenes, or naming objects, that are not there (counted, listed) "
-        "instead of refusing the files. Scores are then of a subset and not comparable with published ones.",
     )
 
     @model_validator(mode="after")

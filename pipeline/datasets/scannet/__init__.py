@@ -18,8 +18,7 @@ from typing import TYPE_CHECKING, Literal
 from pydantic import Field, model_validator
 
 from pipeline.core.errors import DataError, PipelineError
-from pipeline.core.options import Options
-from pipeline.datasets.base import SCENES, Dataset, Needs, ScenePlan, SourceFile
+from pipeline.datasets.base import SCENES, AnnotationFileOptions, Dataset, Needs, ScenePlan, SourceFile
 from pipeline.datasets.scannet.frame_lists import read_frame_lists
 from pipeline.datasets.scannet.labels import read_labels
 from pipeline.datasets.scannet.release import annotation_names, choose_scans, read_annotations, read_splits
@@ -67,7 +66,7 @@ _ORIGINS: Mapping[str, str] = {
 Benchmark = Literal["scanrefer", "multi3drefer", "scan2cap", "scanqa", "sqa3d", "vsibench"]
 
 
-class ScanNetOptions(Options):
+class ScanNetOptions(AnnotationFileOptions):
     """Options: the files, and what is taken of them. ``{root}`` in a path stands for the option root."""
 
     root: str = Field("data/scannet", description="Folder of the release; other paths may refer to it as {root}.")
@@ -120,11 +119,6 @@ class ScanNetOptions(Options):
     )
     skip_broken: bool = Field(
         False, description="Leave out scans whose files are missing or damaged (counted, listed) instead of stopping."
-    )
-    skip_unmatched_annotations: bool = Field(
-        False,
-        description="Leave out annotation entries about scenes, or naming objects, that are not there (counted, listed) "
-        "instead of refusing the files. Scores are then of a subset and not comparable with published ones.",
     )
 
     @model_validator(mode="after")
